@@ -1,0 +1,99 @@
+"""AdamW on the parameters of BERT-base: minibert against torch.optim.AdamW, interleaved.
+
+    python benchmarks/optimizer.py [--parameters 110000000] [--threads 2] [--rounds 7]
+
+Prints the median and the fastest time of one update. The rows of torch need torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from minibert.optim import Optimizer, global_norm, sum_into
+from minibert.parallel import Workers
+
+Subject = Callable[[], object]
+VARIANTS_OF_TORCH = (("plain", False, False), ("foreach", True, False), ("fused", False, True))
+
+
+def minibert_subjects(start: np.ndarray, gradient: np.ndarray, threads: int) -> dict[str, Subject]:
+    workers, size = Workers(threads), start.size
+    optimizer = Optimizer(np, start.copy(), size, weight_decay=0.01, workers=workers)
+    target = gradient.copy()
+    return {
+        "minibert AdamW": lambda: optimizer.step(gradient, 1e-5, 0.5),
+        "minibert global norm": lambda: global_norm(np, gradient, workers),
+        "minibert sum of two gradients, and norm": lambda: sum_into(
+            np, target, [gradient], workers
+        ),
+    }
+
+
+def naive_subject(start: np.ndarray, gradient: np.ndarray) -> Subject:
+    """The textbook's lines on the whole buffer, with a temporary for each operation."""
+    p, m, v = start.copy(), np.zeros_like(start), np.zeros_like(start)
+    steps = 0
+
+    def step() -> None:
+        nonlocal p, m, v, steps
+        steps += 1
+        m = 0.9 * m + 0.1 * gradient
+        v = 0.999 * v + 0.001 * gradient**2
+        corrected, scale = m / (1 - 0.9**steps), v / (1 - 0.999**steps)
+        p = p - 1e-5 * (corrected / (np.sqrt(scale) + 1e-8) + 0.01 * p)
+
+    return step
+
+
+def torch_subjects(start: np.ndarray, gradient: np.ndarray, threads: int) -> dict[str, Subject]:
+    try:
+        import torch
+    except ModuleNotFoundError:
+        return {}
+    torch.set_num_threads(threads)
+    subjects: dict[str, Subject] = {}
+    for name, foreach, fused in VARIANTS_OF_TORCH:
+        parameter = torch.from_numpy(start.copy()).requires_grad_()
+        parameter.grad = torch.from_numpy(gradient)
+        adamw = torch.optim.AdamW(
+            [parameter], lr=1e-5, weight_decay=0.01, foreach=foreach, fused=fused
+        )
+        subjects[f"torch AdamW, {name}"] = adamw.step
+    return subjects
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Time one AdamW update.")
+    parser.add_argument("--parameters", type=int, default=110_000_000)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=7)
+    args = parser.parse_args()
+
+    rng = np.random.default_rng(0)
+    start = rng.standard_normal(args.parameters, dtype=np.float32)
+    gradient = rng.standard_normal(args.parameters, dtype=np.float32) * np.float32(1e-3)
+    subjects = minibert_subjects(start, gradient, args.threads)
+    subjects["NumPy AdamW, unblocked"] = naive_subject(start, gradient)
+    subjects |= torch_subjects(start, gradient, args.threads)
+
+    times: dict[str, list[float]] = {name: [] for name in subjects}
+    for round_number in range(args.rounds + 1):
+        for name, subject in subjects.items():
+            before = time.perf_counter()
+            subject()
+            if round_number:  # the first touches its memory
+                times[name].append(1e3 * (time.perf_counter() - before))
+
+    print(f"{args.parameters:,} float32 parameters, {args.threads} threads")
+    print(f"{'':42}{'median ms':>10}{'fastest':>10}")
+    for name, taken in times.items():
+        print(f"{name:42}{statistics.median(taken):10.0f}{min(taken):10.0f}")
+
+
+if __name__ == "__main__":
+    main()

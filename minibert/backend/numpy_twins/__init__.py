@@ -1,0 +1,41 @@
+"""Faster float32 twins of layer functions on the CPU: row blocks that stay in cache, buffers reused.
+
+Each function here has the name and signature of a function in `layers/`, whose docstring holds the
+mathematics. The plain function remains the definition; one test holds every twin to it.
+
+What pays on a CPU is to visit memory once. Element-wise work runs over blocks of rows of about
+100,000 elements (400 kB, half an L2 cache) with `out=` arguments, so that ten operations on a block
+cost one trip to memory.
+"""
+
+from __future__ import annotations
+
+from minibert.backend.numpy_twins.add_norm import (
+    add_norm_backward,
+    add_norm_forward,
+    layer_norm_backward,
+    layer_norm_forward,
+)
+from minibert.backend.numpy_twins.attention import (
+    attention_backward,
+    attention_forward,
+    attention_forward_only,
+)
+from minibert.backend.numpy_twins.gelu import gelu_backward, gelu_forward, gelu_forward_only
+
+TWINS = {
+    "add_norm_forward": add_norm_forward,
+    "add_norm_backward": add_norm_backward,
+    "layer_norm_forward": layer_norm_forward,
+    "layer_norm_backward": layer_norm_backward,
+    "attention_forward": attention_forward,
+    "attention_backward": attention_backward,
+    "gelu_forward": gelu_forward,
+    "gelu_backward": gelu_backward,
+}
+
+FORWARD_ONLY_TWINS = TWINS | {
+    "attention_forward": attention_forward_only,
+    "gelu_forward": gelu_forward_only,
+}
+"""For inference: the same results, and no time or memory spent on what a backward would need."""

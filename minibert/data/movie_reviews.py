@@ -1,0 +1,75 @@
+"""The default data: 10,605 movie-review snippets, each with its mean rating by some 20 people.
+
+Source: Hutto & Gilbert, "VADER: A Parsimonious Rule-based Model for Sentiment Analysis of Social
+Media Text", ICWSM 2014: sentences of the reviews of Pang & Lee (ACL 2004), rated anew, -4 to 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from ..errors import HubError
+
+README = """\
+# Movie-review snippets, rated from -4 (extremely negative) to 4 (extremely positive)
+
+Made by minibert from `movieReviewSnippets_GroundTruth.txt`, found in the source distribution of
+vaderSentiment 3.3.2 (`additional_resources/hutto_ICWSM_2014.tar.gz`), which is under the MIT
+License, Copyright (c) 2016 C.J. Hutto.
+
+Please cite: Hutto, C.J. & Gilbert, E.E. (2014). VADER: A Parsimonious Rule-based Model for
+Sentiment Analysis of Social Media Text. Eighth International Conference on Weblogs and Social
+Media (ICWSM-14). Ann Arbor, MI, June 2014.
+
+- The split is by the source's id: id % 10 == 0 is test, id % 10 == 1 is validation, else train.
+- `{train,validation,test}.tsv`: `sentence`, `label` (the rating's sign: `negative` or `positive`)
+  and `rating`. Rows rated exactly 0 have no sign and are left out.
+- `{train,validation,test}.regression.tsv`: `sentence` and `label`, the rating; zeros are kept.
+- A text that occurs again is left out after its first place, so that no split sees another's.
+"""
+
+
+class Review(NamedTuple):
+    """One row of the source; `rating` is the source's own decimal text."""
+
+    id: int
+    rating: str
+    text: str
+
+
+def parse(source: bytes) -> Iterator[Review]:
+    """The rows of the ground-truth file: `id TAB mean rating TAB text`, UTF-8, CRLF."""
+    seen: set[str] = set()
+    for number, line in enumerate(source.decode("utf-8").split("\n"), start=1):
+        if not line:
+            continue
+        fields = line.removesuffix("\r").split("\t")
+        if len(fields) != 3 or not fields[2].strip():
+            raise HubError(f"movie reviews, line {number}: wanted id, rating and text: {line!r}")
+        text = fields[2].strip()
+        if text not in seen:
+            seen.add(text)
+            yield Review(int(fields[0]), fields[1], text)
+
+
+def split_of(review: Review) -> str:
+    """`test`, `validation` or `train`: 10 %, 10 % and 80 %, fixed by the id."""
+    return {0: "test", 1: "validation"}.get(review.id % 10, "train")
+
+
+def write_splits(source: bytes, directory: Path) -> None:
+    """Write the six TSV files that README describes, and README.md, into `directory`."""
+    classes = {split: ["sentence\tlabel\trating"] for split in ("train", "validation", "test")}
+    ratings = {split: ["sentence\tlabel"] for split in classes}
+    for review in parse(source):
+        split, rating = split_of(review), float(review.rating)
+        ratings[split].append(f"{review.text}\t{review.rating}")
+        if rating != 0:
+            label = "positive" if rating > 0 else "negative"
+            classes[split].append(f"{review.text}\t{label}\t{review.rating}")
+    for suffix, tables in ((".tsv", classes), (".regression.tsv", ratings)):
+        for split, rows in tables.items():
+            (directory / f"{split}{suffix}").write_bytes("\n".join([*rows, ""]).encode("utf-8"))
+    (directory / "README.md").write_text(README, encoding="utf-8")

@@ -1,0 +1,156 @@
+"""Files that are replaced whole or not at all: write beside, fsync, rename.
+
+A full disk, an exception or a kill while the new content is being written leaves the old as it
+was. `os.replace` is atomic within one file system, so the new always lies beside what it will
+replace; the fsync before it keeps a power cut from leaving a new name on empty blocks.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+_PREFIX = ".minibert-"
+_STALE = 24 * 3600.0  # seconds; no save or download of ours lives as long
+
+
+def atomic_write(path: str | os.PathLike[str], data: bytes | str) -> None:
+    """Write `data` (text as UTF-8) to `path`, whose directory exists, in one step.
+
+    A symbolic link is followed: its target is replaced and the link stays. Raises OSError, with
+    the old file intact.
+    """
+    target = Path(os.path.realpath(path))
+    beside = _unused_name(target.parent)
+    try:
+        # "x", not tempfile: the new file gets the user's umask, not mode 0600.
+        with open(beside, "xb") as file:
+            file.write(data.encode("utf-8") if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
+        if target.exists():
+            shutil.copymode(target, beside)
+        os.replace(beside, target)
+    except BaseException:  # Ctrl-C too: nothing may be left lying about
+        beside.unlink(missing_ok=True)
+        raise
+    _fsync(target.parent)
+
+
+@contextmanager
+def scratch_directory(parent: str | os.PathLike[str]) -> Iterator[Path]:
+    """A new hidden directory in `parent` (made if absent), removed when the block ends.
+
+    What a killed process left behind is removed by the next one, once it is a day old.
+    """
+    parent = Path(parent)
+    parent.mkdir(parents=True, exist_ok=True)
+    _sweep(parent)
+    scratch = _unused_name(parent)
+    scratch.mkdir()
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def staged(directory: str | os.PathLike[str]) -> Iterator[Path]:
+    """Write several files into `directory` together: the block fills the scratch it is given.
+
+    When the block ends well, every file is fsynced and then renamed into `directory` (made if
+    absent), sub-directories included; files of other names stay. The largest goes first: the
+    weights, then the small files that describe them. Until the first rename nothing in
+    `directory` has changed, and an exception or a kill in the block changes nothing at all.
+    The renames are atomic one by one, not together.
+    """
+    directory = Path(directory)
+    with scratch_directory(directory) as scratch:
+        yield scratch
+        written = _fsync_tree(scratch)
+        for source in sorted(written, key=lambda file: (-file.stat().st_size, file)):
+            target = directory / source.relative_to(scratch)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(source, target)
+        for folder in {(directory / file.relative_to(scratch)).parent for file in written}:
+            _fsync(folder)
+
+
+@contextmanager
+def new_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Make the whole directory `path` at once: the block fills a scratch beside it.
+
+    When the block ends well, every file is fsynced and the scratch renamed to `path`. What stood
+    there is renamed aside first and removed last. Of several processes that do this together each
+    succeeds, and the last one's directory stays.
+    """
+    path = Path(os.path.realpath(path))
+    with scratch_directory(path.parent) as scratch:
+        content = scratch / "new"
+        content.mkdir()
+        yield content
+        _fsync_tree(content)
+        _exchange(content, path)
+        _fsync(path.parent)
+
+
+def _exchange(content: Path, path: Path) -> None:
+    """Rename what stands at `path` aside, into the scratch, and `content` to `path`."""
+    for attempt in range(10):  # another process may put its own there between our two renames
+        aside = content.with_name(f"old{attempt}")
+        with suppress(FileNotFoundError):
+            os.rename(path, aside)
+        try:
+            os.rename(content, path)
+            return
+        except OSError as error:
+            failure = error
+            if not path.exists():
+                break
+    if aside.exists() and not path.exists():
+        os.rename(aside, path)
+    raise failure
+
+
+def _unused_name(parent: Path) -> Path:
+    return parent / f"{_PREFIX}{os.urandom(6).hex()}"
+
+
+def _sweep(parent: Path) -> None:
+    """Remove what killed processes left in `parent`; what cannot be removed may stay.
+
+    A scratch with an `old` directory in it is spared: it may hold the only copy of what a process
+    killed between the two renames of `_exchange` was about to replace.
+    """
+    for leftover in parent.glob(f"{_PREFIX}*"):
+        with suppress(OSError):
+            young = time.time() - leftover.stat().st_mtime < _STALE
+            if young or any(leftover.glob("old*")):
+                continue
+            if leftover.is_dir():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink()
+
+
+def _fsync_tree(root: Path) -> list[Path]:
+    """Flush to the disk everything under `root`; returns its files."""
+    entries = list(root.rglob("*"))
+    for entry in [*entries, root]:
+        _fsync(entry)
+    return [entry for entry in entries if not entry.is_dir()]
+
+
+def _fsync(path: Path) -> None:
+    on_windows = os.name == "nt"
+    if on_windows and path.is_dir():
+        return  # Windows has no handle for a directory, and needs none
+    descriptor = os.open(path, os.O_RDWR if on_windows else os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

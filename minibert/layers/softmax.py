@@ -1,0 +1,30 @@
+"""Softmax over the last axis."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from minibert.backend import Array, Backend, twinned
+
+
+class SoftmaxCache(NamedTuple):
+    y: Array  # the result says it all
+
+
+@twinned
+def softmax_forward(xp: Backend, x: Array) -> tuple[Array, SoftmaxCache]:
+    """yᵢ = exp(xᵢ)/Σⱼ exp(xⱼ), over the last axis of x (…, n).
+
+    Subtracting the row's maximum first changes nothing but the range. (The maximum is taken of the
+    real part and is a constant, so that the complex step passes through.)
+    """
+    e = xp.exp(x - xp.max(x.real, axis=-1, keepdims=True))
+    y = e / xp.sum(e, axis=-1, keepdims=True)
+    return y, SoftmaxCache(y)
+
+
+@twinned
+def softmax_backward(xp: Backend, dy: Array, cache: SoftmaxCache) -> Array:
+    """∂yᵢ/∂xⱼ = yᵢ·([i = j] − yⱼ), hence dxⱼ = yⱼ·(dyⱼ − Σᵢ dyᵢ·yᵢ)."""
+    y = cache.y
+    return y * (dy - xp.sum(dy * y, axis=-1, keepdims=True))

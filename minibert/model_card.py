@@ -1,0 +1,104 @@
+"""The README.md of a saved model: what it is, from what, on what, and how good."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+
+TASKS = ("text-classification", "token-classification", "question-answering", "fill-mask")
+
+
+def model_card(
+    name: str,
+    *,
+    base_model: str,
+    data: str,
+    hyperparameters: Mapping[str, object],
+    seed: int,
+    metrics: Mapping[str, float],
+    task: str = "text-classification",
+    license: str | None = None,
+    language: Sequence[str] = ("en",),
+) -> str:
+    """A model card: YAML front matter as the Hugging Face hub reads it, then Markdown.
+
+    metrics: {"accuracy": 0.85, …} on held-out data, fractions as the metric defines them.
+    https://huggingface.co/docs/hub/model-cards
+    """
+    front = _front_matter(name, base_model, data, metrics, task, license, language)
+    scores = {metric: f"{value:.4f}" for metric, value in metrics.items()}
+    return "\n".join(
+        [
+            "---",
+            *front,
+            "---",
+            f"# {_line(name)}",
+            "",
+            f"{_line(base_model)}, fine-tuned on {_line(data)}",
+            f"with minibert {_version()}, seed {seed}.",
+            "",
+            "```python",
+            "from transformers import pipeline",
+            f'print(pipeline("{task}", "path/to/this/directory")("some text"))',
+            "```",
+            "",
+            "## Results on held-out data",
+            "",
+            *_table("metric", scores),
+            "",
+            "## Hyperparameters",
+            "",
+            *_table("name", {**hyperparameters, "seed": seed}),
+            "",
+        ]
+    )
+
+
+def _front_matter(
+    name: str,
+    base_model: str,
+    data: str,
+    metrics: Mapping[str, float],
+    task: str,
+    license: str | None,
+    language: Sequence[str],
+) -> list[str]:
+    lines = ["library_name: transformers", f"pipeline_tag: {_yaml(task)}", "tags: [minibert]"]
+    lines.append(f"language: {_yaml(list(language))}")
+    if license is not None:
+        lines.append(f"license: {_yaml(license)}")
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", base_model):  # the hub refuses anything but a hub id here
+        lines.append(f"base_model: {_yaml(base_model)}")
+    if metrics:
+        result = {
+            "task": {"type": task},
+            "dataset": {"name": data, "type": "other"},
+            "metrics": [{"type": metric, "value": value} for metric, value in metrics.items()],
+        }
+        lines.append(f"metrics: {_yaml(list(metrics))}")
+        lines.append(f"model-index: {_yaml([{'name': name, 'results': [result]}])}")
+    return lines
+
+
+def _yaml(value: object) -> str:
+    """JSON is YAML: quoted and escaped, whatever a name contains."""
+    return json.dumps(value)
+
+
+def _table(first: str, rows: Mapping[str, object]) -> list[str]:
+    body = [f"| {_line(key)} | {_line(value)} |" for key, value in rows.items()]
+    return [f"| {first} | value |", "|---|---|", *body]
+
+
+def _line(value: object) -> str:
+    """One line of Markdown that cannot break out of its table cell."""
+    return " ".join(str(value).split()).replace("|", "\\|")
+
+
+def _version() -> str:
+    try:
+        return version("minibert")
+    except PackageNotFoundError:  # run from a source tree that was never installed
+        return "(source tree)"

@@ -1,0 +1,168 @@
+"""The encoder: embeddings and L layers, composed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from minibert.backend import Array, Backend, Ints
+from minibert.config import BertConfig
+from minibert.layers.dropout import DropoutKey
+from minibert.layers.embeddings import (
+    EmbeddingsCache,
+    EmbeddingsWeights,
+    embeddings_backward,
+    embeddings_forward,
+)
+from minibert.layers.encoder_layer import (
+    SITES,
+    EncoderLayerCache,
+    EncoderLayerSettings,
+    EncoderLayerWeights,
+    encoder_layer_backward,
+    encoder_layer_forward,
+)
+from minibert.packing import PackedBatch
+from minibert.parameters import Parameters, accumulate
+
+EMBEDDINGS = "bert.embeddings."
+LAYER = "bert.encoder.layer.{}."
+
+
+class EncoderWeights(NamedTuple):
+    embeddings: EmbeddingsWeights
+    layers: tuple[EncoderLayerWeights, ...]
+
+
+class Tokens(NamedTuple):
+    """A packed batch on the device."""
+
+    input_ids: Ints  # (T,)
+    position_ids: Ints  # (T,)
+    token_type_ids: Ints  # (T,)
+    offsets: Sequence[int]  # (B + 1,) on the host
+
+
+class EncoderCache(NamedTuple):
+    embeddings: EmbeddingsCache
+    layers: list[EncoderLayerCache]
+
+
+def encoder_shapes(config: BertConfig) -> dict[str, tuple[int, ...]]:
+    """Every parameter of the encoder: Hugging Face's name → shape."""
+    H, F = config.hidden_size, config.intermediate_size
+    shapes: dict[str, tuple[int, ...]] = {
+        EMBEDDINGS + "word_embeddings.weight": (config.vocab_size, H),
+        EMBEDDINGS + "position_embeddings.weight": (config.max_position_embeddings, H),
+        EMBEDDINGS + "token_type_embeddings.weight": (config.type_vocab_size, H),
+        EMBEDDINGS + "LayerNorm.weight": (H,),
+        EMBEDDINGS + "LayerNorm.bias": (H,),
+    }
+    linears = {
+        "attention.self.query": (H, H),
+        "attention.self.key": (H, H),
+        "attention.self.value": (H, H),
+        "attention.output.dense": (H, H),
+        "intermediate.dense": (F, H),
+        "output.dense": (H, F),
+    }
+    for layer in map(LAYER.format, range(config.num_hidden_layers)):
+        for name, shape in linears.items():
+            shapes[f"{layer}{name}.weight"] = shape
+            shapes[f"{layer}{name}.bias"] = shape[:1]
+        for name in ("attention.output.LayerNorm", "output.LayerNorm"):
+            shapes[f"{layer}{name}.weight"] = (H,)
+            shapes[f"{layer}{name}.bias"] = (H,)
+    return shapes
+
+
+def encoder_weights(parameters: Parameters, num_layers: int) -> EncoderWeights:
+    """The parameters (or their gradients) as the layer functions take them."""
+    embeddings = EmbeddingsWeights(
+        *(parameters[f"{EMBEDDINGS}{t}_embeddings.weight"] for t in ("word", "position", "token_type")),
+        *(parameters[f"{EMBEDDINGS}LayerNorm.{kind}"] for kind in ("weight", "bias")),
+    )  # fmt: skip
+    layers = (_layer_weights(parameters, LAYER.format(i)) for i in range(num_layers))
+    return EncoderWeights(embeddings, tuple(layers))
+
+
+def _layer_weights(parameters: Parameters, layer: str) -> EncoderLayerWeights:
+    def pair(name: str) -> tuple[Array, Array]:
+        return parameters[f"{layer}{name}.weight"], parameters[f"{layer}{name}.bias"]
+
+    def fused(kind: str) -> Array:
+        names = [f"{layer}attention.self.{part}.{kind}" for part in ("query", "key", "value")]
+        return parameters.fused(names)
+
+    return EncoderLayerWeights(
+        fused("weight"),
+        fused("bias"),
+        *pair("attention.output.dense"),
+        *pair("attention.output.LayerNorm"),
+        *pair("intermediate.dense"),
+        *pair("output.dense"),
+        *pair("output.LayerNorm"),
+    )
+
+
+def settings(config: BertConfig) -> EncoderLayerSettings:
+    """What every layer of this configuration has in common."""
+    return EncoderLayerSettings(
+        num_heads=config.num_attention_heads,
+        activation=config.hidden_act,
+        eps=config.layer_norm_eps,
+        attention_dropout=config.attention_probs_dropout_prob,
+        hidden_dropout=config.hidden_dropout_prob,
+    )
+
+
+def head_site(config: BertConfig) -> int:
+    """The first dropout site behind the encoder."""
+    return 1 + SITES * config.num_hidden_layers
+
+
+def tokens(xp: Backend, batch: PackedBatch) -> Tokens:
+    """The ids of a batch on the device."""
+    ids = (batch.input_ids, batch.position_ids, batch.token_type_ids)
+    return Tokens(*(xp.to_device(a) for a in ids), batch.offsets)
+
+
+def encoder_forward(
+    xp: Backend,
+    w: EncoderWeights,
+    t: Tokens,
+    config: BertConfig,
+    key: DropoutKey | None,
+    hidden_states: list[Array] | None = None,
+) -> tuple[Array, EncoderCache]:
+    """T tokens → the last hidden state (T, H).
+
+    `key` starts at site 0, the embeddings' dropout; layer i has the sites 1 + 3i … 3 + 3i.
+    `hidden_states`, where given, receives the embeddings and every layer's result, as in HF.
+    """
+    x, embeddings = embeddings_forward(
+        xp, w.embeddings, t.input_ids, t.position_ids, t.token_type_ids,
+        config.pad_token_id, config.layer_norm_eps, config.hidden_dropout_prob, key,
+    )  # fmt: skip
+    caches = []
+    for i, layer in enumerate(w.layers):
+        if hidden_states is not None:
+            hidden_states.append(x)
+        site = None if key is None else key.at(1 + SITES * i)
+        x, cache = encoder_layer_forward(xp, x, layer, t.offsets, settings(config), site)
+        if xp.keeps_caches:
+            caches.append(cache)
+    if hidden_states is not None:
+        hidden_states.append(x)
+    return x, EncoderCache(embeddings, caches)
+
+
+def encoder_backward(xp: Backend, dx: Array, cache: EncoderCache, gradients: EncoderWeights) -> None:
+    """dx (T, H), from behind the last layer to the tables; adds to `gradients`.
+
+    Each layer's cache is let go as soon as it has been used.
+    """
+    for layer in reversed(gradients.layers):
+        dx, dw = encoder_layer_backward(xp, dx, cache.layers.pop())
+        accumulate(layer, dw)
+    accumulate(gradients.embeddings, embeddings_backward(xp, dx, cache.embeddings))
