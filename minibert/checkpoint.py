@@ -112,7 +112,8 @@ def open_weights(directory: Path) -> dict[str, StoredTensor]:
         raise CheckpointError(
             f"{directory}: got only pytorch_model.bin, a pickle, which could run any code and is "
             "never opened here; convert it once, where torch is installed:\n"
-            f'  cd {shlex.quote(str(directory))} && python -c "import torch, safetensors.torch as s; '
+            f"  cd {shlex.quote(str(directory))} && "
+            'python -c "import torch, safetensors.torch as s; '
             "t = torch.load('pytorch_model.bin', map_location='cpu', weights_only=True); "
             "s.save_file({k: v.clone().contiguous() for k, v in t.items()}, "
             "'model.safetensors', {'format': 'pt'})\""

@@ -127,7 +127,7 @@ RULES = {
 def _moments(
     xp: Any, g: Array, m: Array, v: Array, h: Hyper, scale: float | Array, s: Array
 ) -> None:
-    """m ← beta1·m + (1 - beta1)·g;  v ← beta2·v + (1 - beta2)·g²,  with g·scale for g.
+    """Update m ← beta1·m + (1 - beta1)·g and v ← beta2·v + (1 - beta2)·g², with g·scale for g.
 
     `s` may be `g`. It holds (1 - beta1)·g first, and its square serves v.
     """
@@ -141,7 +141,7 @@ def _moments(
 
 
 def _descend(xp: Any, p: Array, m: Array, v: Array, rate: float, eps: float, s: Array) -> None:
-    """p ← p - rate · m / (√v + eps)."""
+    """Step p ← p - rate · m / (√v + eps)."""
     xp.sqrt(v, out=s)
     xp.add(s, eps, out=s)
     xp.divide(m, s, out=s)
@@ -150,7 +150,7 @@ def _descend(xp: Any, p: Array, m: Array, v: Array, rate: float, eps: float, s: 
 
 
 def _descend_corrected(xp: Any, p: Array, m: Array, v: Array, h: Hyper, s: Array) -> None:
-    """p ← p - lr · m̂ / (√v̂ + eps), both fractions multiplied by c = √(1 - beta2^t).
+    """Step p ← p - lr · m̂ / (√v̂ + eps), both fractions multiplied by c = √(1 - beta2^t).
 
     lr · (m / (1 - beta1^t)) / (√v / c + eps)   =   lr·c / (1 - beta1^t) · m / (√v + c·eps)
     """
@@ -159,7 +159,7 @@ def _descend_corrected(xp: Any, p: Array, m: Array, v: Array, h: Hyper, s: Array
 
 
 def _decay(xp: Any, p: Array, h: Hyper) -> None:
-    """p ← (1 - lr·wd)·p; nothing at all without weight decay."""
+    """Shrink p ← (1 - lr·wd)·p; do nothing at all without weight decay."""
     if h.weight_decay:
         xp.multiply(p, 1 - h.lr * h.weight_decay, out=p)
 
@@ -315,7 +315,7 @@ def _check_hyper(
 
 
 def sum_into(xp: Any, target: Array, others: Sequence[Array], workers: Workers) -> float | Array:
-    """target += each of `others`, in their order; returns the global norm of the sum.
+    """Add each of `others` to `target`, in their order; return the global norm of the sum.
 
     All arrays are (P,) of one dtype. Each block is summed and measured while it is in the cache.
     Returns a float on the CPU, the same for any number of threads: squares are added up in the

@@ -61,9 +61,14 @@ class Parameters(Mapping[str, Array]):
     @classmethod
     def zeros(cls, xp: Backend, layout: Layout, dtype: Any) -> Parameters:
         """All zero, in a buffer of their own."""
+        return cls.over(xp, layout, xp.zeros(layout.size, dtype=dtype))
+
+    @classmethod
+    def over(cls, xp: Backend, layout: Layout, flat: Array) -> Parameters:
+        """Named views of an existing flat buffer (P,)."""
         self = cls.__new__(cls)
         self.xp, self.layout = xp, layout
-        self._bind(xp.zeros(layout.size, dtype=dtype))
+        self._bind(flat)
         return self
 
     def _bind(self, flat: Array) -> None:

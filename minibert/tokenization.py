@@ -57,8 +57,10 @@ class BertTokenizer:
     model_max_length: int | None  # None: no limit is known
 
     def __init__(self, tokenizer: Tokenizer, settings: Mapping[str, Any] | None = None) -> None:
-        """tokenizer: of the `tokenizers` package, changed here and owned from now on; settings:
-        what tokenizer_config.json holds. InputError when a special token is missing."""
+        """Own a tokenizer of the `tokenizers` package, which is changed here.
+
+        settings: what tokenizer_config.json holds. InputError when a special token is missing.
+        """
         from tokenizers.processors import TemplateProcessing
 
         self._tokenizer = tokenizer

@@ -15,21 +15,21 @@ def cut(n1: int, n2: int, room: int, strategy: str) -> tuple[int, int]:
     """How much of two segments of n1 and n2 pieces to keep when only `room` pieces fit.
 
     longest_first takes a piece from the longer one until they fit (the second, if they are equal,
-    keeps the odd piece), as `tokenizers` does in utils/truncation.rs.
+    keeps the odd piece), as `tokenizers` does in utils/truncation.rs. The other strategies take
+    from one segment only, and not all of it.
     """
     if room < 0:
         raise InputError(
             "max_length: the special tokens alone need 2, and 3 around a pair of texts"
         )
-    if strategy == "longest_first":
+    if strategy == "longest_first" or room == 0:
         shorter = min(n1, n2, room // 2)
         return (room - shorter, shorter) if n1 > n2 else (shorter, room - shorter)
     kept = room - n2 if strategy == "only_first" else room - n1
     if kept < 1:
         raise InputError(
             f"truncation: {strategy} cannot make {n1} and {n2} pieces fit into {room} and leave "
-            "some of both; "
-            'use truncation="longest_first" or a larger max_length'
+            'some of both; use truncation="longest_first" or a larger max_length'
         )
     return (kept, n2) if strategy == "only_first" else (n1, kept)
 

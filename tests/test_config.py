@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minibert.config import BertConfig
@@ -148,6 +148,7 @@ _json = st.recursive(
 )
 
 
+@settings(deadline=None, derandomize=True)
 @given(st.dictionaries(st.sampled_from(sorted(BertConfig().to_dict())), _json, max_size=3))
 def test_any_json_loads_or_is_refused(values: dict[str, Any]) -> None:
     try:

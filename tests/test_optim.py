@@ -227,7 +227,7 @@ def test_a_state_that_does_not_fit_is_refused_whole(change: dict[str, Any], mess
     good = {"step": 5, "m": np.ones(4, np.float32), "v": np.ones(4, np.float32)}
     with pytest.raises(CheckpointError, match=message):
         optimizer.load_state_dict(good | change)
-    assert optimizer.steps == 0 and not optimizer.m.any() and not optimizer.v.any()
+    assert (optimizer.steps, optimizer.m.any(), optimizer.v.any()) == (0, False, False)
 
 
 def test_a_state_with_something_missing_names_it() -> None:
@@ -301,8 +301,8 @@ def test_the_norm_of_many_float32_is_exact_to_float32_on_any_threads() -> None:
     x = np.random.default_rng(1).standard_normal(5 * optim.BLOCK + 99).astype(np.float32)
     norms = {global_norm(np, x, Workers(threads)) for threads in (1, 2, 3)}
     exact = math.sqrt(math.fsum(x.astype(np.float64) ** 2))
-    assert len(norms) == 1 and isinstance(norm := norms.pop(), float)
-    assert norm == pytest.approx(exact, rel=2e-7)
+    assert len(norms) == 1
+    assert norms.pop() == pytest.approx(exact, rel=2e-7)
 
 
 def test_the_roundings_of_equal_numbers_do_not_pile_up_in_the_norm() -> None:
@@ -327,10 +327,34 @@ def test_clip_scale() -> None:
     assert clip_scale(4.0, 1.0) == 1.0 / (4.0 + 1e-6)
     assert clip_scale(math.inf, 1.0) == 0.0
     assert math.isnan(clip_scale(math.nan, 1.0))
-    array = clip_scale(np.array(4.0, np.float32), 1.0)
-    assert array.dtype == np.float32 and array == np.float32(1.0 / (4.0 + 1e-6))
+    array = np.asarray(clip_scale(np.array(4.0, np.float32), 1.0))
+    assert array.tobytes() == np.float32(1.0 / (4.0 + 1e-6)).tobytes()
     with pytest.raises(InputError, match="must be positive, got 0"):
         clip_scale(1.0, 0)
+
+
+# ---- Arrays on a device: whole buffers, and numbers that are never read back ----
+
+
+class DeviceArray(np.ndarray):
+    """Says that it lives on a device; like CuPy's, its 0-d arrays refuse to become floats here."""
+
+    device = "cuda:0"  # type: ignore[assignment]  # NumPy types it as always "cpu"
+
+    def __float__(self) -> float:
+        raise AssertionError("a number was read back from the device")
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_clipped_step_on_a_device_reads_nothing_back(rule: str) -> None:
+    rng = np.random.default_rng(5)
+    host, gradients = rng.standard_normal(9), rng.standard_normal((2, 9))
+    device, (g0, g1) = host.copy().view(DeviceArray), gradients.copy().view(DeviceArray)
+    ours, theirs = (Optimizer(np, p, 4, rule=rule, weight_decay=WD) for p in (host, device))
+    norm = sum_into(np, g0, [g1], Workers(2))
+    ours.step(gradients.sum(0), LR, clip_scale(math.sqrt((gradients.sum(0) ** 2).sum()), 1.0))
+    theirs.step(g0, LR, clip_scale(np.asarray(norm).view(DeviceArray), 1.0))
+    np.testing.assert_allclose(np.asarray(device), host, rtol=1e-14)
 
 
 # ---- Against torch ----
@@ -343,7 +367,7 @@ def test_fifteen_clipped_steps_of_torch(rule: str, weight_decay: float) -> None:
     torch = pytest.importorskip("torch", reason="the oracle is torch.optim")
     rng = np.random.default_rng(3)
     start, decayed = rng.standard_normal(50), 31
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": [torch.tensor(start[:decayed], requires_grad=True)]},
         {"params": [torch.tensor(start[decayed:], requires_grad=True)], "weight_decay": 0.0},
     ]

@@ -23,9 +23,9 @@ def dropout_threshold(p: float) -> tuple[int, float]:
     """The 16-bit threshold for dropout probability p, and the factor for what is kept.
 
     A decision has 16 bits, so the true probability is p̂ = round(65536·p)/65536; scaling by
-    1/(1 − p̂), not 1/(1 − p), keeps the expectation exact.
+    1/(1 − p̂), not 1/(1 − p), keeps the expectation exact. (p̂ stays below 1, as p does.)
     """
-    threshold = round(p * 65536)
+    threshold = min(round(p * 65536), 65535)
     return threshold, 65536 / (65536 - threshold)
 
 

@@ -1,0 +1,1 @@
+"""Proofs: numerical derivatives of every layer against its backward."""

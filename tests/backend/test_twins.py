@@ -1,0 +1,201 @@
+"""Every backend's faster twins, found by themselves, each held to the plain function it replaces.
+
+The oracle is the plain function on NumPy in float64. A twin computes in float32, where each
+operation is wrong by at most u = 2⁻²⁴ of its result. Errors of sums over n ≤ 1024 terms grow like
+√n·u = 32 u, a twin is two such sums deep, and its inputs are of order 1: a tensor may differ by
+64 u = 4e-6 of its largest element. (A wrong epsilon, axis, mask or factor shows as 1e-3 or more.)
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import minibert.layers
+from minibert.backend import Backend, get_backend
+from minibert.backend.numpy_backend import NumpyBackend
+from minibert.layers.activations import gelu_forward
+from minibert.layers.dropout import DropoutKey
+
+U = 2.0**-24
+KEY = DropoutKey(seed=3, step=11, site=4, first_row=29)
+Arguments = tuple[Any, ...]
+Case = Callable[[np.random.Generator], Iterator[Arguments]]
+
+
+# ---- A case gives the arguments of a forward function, after xp, in each interesting form ----
+
+
+def norm_arguments(rng: np.random.Generator, T: int, H: int) -> Arguments:
+    gamma, beta = rng.normal(1, 0.5, H), rng.normal(size=H)
+    return rng.normal(0.5, 1.5, (T, H)), rng.normal(size=(T, H)), gamma, beta
+
+
+def add_norm(rng: np.random.Generator) -> Iterator[Arguments]:
+    """1 row; a block and a part of one; rows that are longer than a block is wide."""
+    for T, H in ((1, 6), (151, 1000), (7, 48)):
+        for p, key in ((0.1, None), (0.0, KEY), (0.1, KEY), (0.3, KEY)):
+            yield *norm_arguments(rng, T, H), 1e-12, p, key
+
+
+def layer_norm(rng: np.random.Generator) -> Iterator[Arguments]:
+    for T, H in ((1, 6), (151, 1000), (7, 48)):
+        x, _, gamma, beta = norm_arguments(rng, T, H)
+        for eps in (1e-12, 0.5):
+            yield x, gamma, beta, eps
+
+
+def attention(rng: np.random.Generator) -> Iterator[Arguments]:
+    """Mixed lengths with a single token and equal neighbours; one sequence; sharp attention."""
+    for lengths, N, D, scale in (((5, 1, 7, 7, 2, 1, 33), 3, 4, 1), ((70,), 2, 32, 1), ((9, 4), 1, 6, 4)):  # fmt: skip
+        offsets = (0, *np.cumsum(lengths).tolist())
+        qkv = rng.normal(size=(sum(lengths), 3 * N * D)) * scale
+        for p, key in ((0.1, None), (0.0, KEY), (0.1, KEY), (0.3, KEY)):
+            yield qkv, offsets, N, p, key
+
+
+def activation(rng: np.random.Generator) -> Iterator[Arguments]:
+    """All of the interesting range, both tails, and shapes that do not divide a block."""
+    for shape in ((1, 5), (151, 1000), (3, 200_001)):
+        yield (rng.uniform(-8, 8, shape),)
+    yield (np.array([[0.0, -0.0, 5.6, -5.6, 30.0, -30.0, 1e4, -1e4]]),)
+
+
+CASES: dict[str, Case] = {
+    "add_norm": add_norm,
+    "layer_norm": layer_norm,
+    "attention": attention,
+    "gelu": activation,
+}
+
+
+# ---- Finding ----
+
+
+def backends() -> list[Backend]:
+    return [get_backend(name) for name in sorted({"numpy", get_backend("auto").name})]
+
+
+def plain_functions() -> dict[str, Callable[..., Any]]:
+    """The functions of `layers/` that the backend may replace, by name."""
+    names = [m.name for m in pkgutil.iter_modules(minibert.layers.__path__)]
+    modules = [importlib.import_module(f"minibert.layers.{name}") for name in names]
+    functions = [f for module in modules for f in vars(module).values() if hasattr(f, "plain")]
+    return {f.__name__: f.plain for f in functions}
+
+
+BACKENDS, PLAIN = backends(), plain_functions()
+PAIRS = [
+    pytest.param(backend, name.removesuffix("_forward"), id=f"{backend.name}-{name}")
+    for backend in BACKENDS
+    for name in sorted(backend.twins)
+    if name.endswith("_forward")
+]
+NAMES = sorted({name for b in BACKENDS for name in (*b.twins, *b.forward_only.twins)})
+
+
+# ---- Comparing ----
+
+
+def convert(value: Any, array: Callable[[Any], Any]) -> Any:
+    """`value` with `array` applied to its floating-point arrays, also inside (named) tuples."""
+    if isinstance(value, tuple) and not isinstance(value, DropoutKey):
+        parts = [convert(part, array) for part in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+    return array(value) if getattr(getattr(value, "dtype", None), "kind", "") == "f" else value
+
+
+def leaves(value: Any) -> list[Any]:
+    return [leaf for part in value for leaf in leaves(part)] if isinstance(value, tuple) else [value]
+
+
+def assert_close(xp: Backend, got: Any, want: Any) -> None:
+    for result, exact in zip(leaves(got), leaves(want), strict=True):
+        assert str(result.dtype) == "float32"
+        assert result.shape == exact.shape
+        bound = 64 * U * np.abs(exact).max(initial=0)
+        np.testing.assert_allclose(xp.to_host(result), exact, rtol=0, atol=max(bound, 1e-30))
+
+
+def assert_unchanged(xp: Backend, arrays: Any, originals: Any) -> None:
+    for array, original in zip(leaves(arrays), leaves(originals), strict=True):
+        if hasattr(array, "dtype"):
+            np.testing.assert_array_equal(xp.to_host(array), original)
+
+
+@pytest.mark.parametrize(("xp", "stem"), PAIRS)
+def test_a_twin_agrees_with_its_plain_function(xp: Backend, stem: str) -> None:
+    rng, reference = np.random.default_rng(0), NumpyBackend(reference=True)
+    forward, backward = xp.twins[f"{stem}_forward"], xp.twins[f"{stem}_backward"]
+    for drawn in CASES[stem](rng):
+        host = convert(drawn, lambda a: a.astype(np.float32))
+        given = convert(host, lambda a: xp.to_device(a.copy()))
+        exact = convert(host, lambda a: a.astype(np.float64))
+
+        y, cache = forward(xp, *given)
+        y_exact, cache_exact = PLAIN[f"{stem}_forward"](reference, *exact)
+        assert_close(xp, y, y_exact)
+        y_before = xp.to_host(y).copy()
+
+        dy_host = rng.normal(size=y.shape).astype(np.float32)
+        dy = xp.to_device(dy_host.copy())
+        gradients = backward(xp, dy, cache)
+        dy_exact = dy_host.astype(np.float64)
+        assert_close(xp, gradients, PLAIN[f"{stem}_backward"](reference, dy_exact, cache_exact))
+
+        assert_unchanged(xp, given, host)
+        assert_unchanged(xp, (y, dy), (y_before, dy_host))
+        before = convert(gradients, lambda a: xp.to_host(a).copy())
+        assert_unchanged(xp, backward(xp, dy, cache), before)  # the cache is left whole as well
+
+
+@pytest.mark.parametrize(("xp", "stem"), PAIRS)
+def test_without_a_backward_to_come_the_result_is_the_same(xp: Backend, stem: str) -> None:
+    sibling = xp.forward_only
+    for drawn in CASES[stem](np.random.default_rng(0)):
+        host = convert(drawn, lambda a: a.astype(np.float32))
+        if any(isinstance(argument, DropoutKey) for argument in host):
+            continue  # evaluation has no dropout
+        y, _ = xp.twins[f"{stem}_forward"](xp, *convert(host, xp.to_device))
+        given = convert(host, lambda a: xp.to_device(a.copy()))
+        only, _ = sibling.twins[f"{stem}_forward"](sibling, *given)
+        np.testing.assert_array_equal(xp.to_host(only), xp.to_host(y))
+        assert_unchanged(xp, given, host)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_twin_has_an_original_a_partner_and_a_case(name: str) -> None:
+    assert name in PLAIN, f"{name} is a twin of no function in minibert/layers"
+    stem = name.removesuffix("_forward").removesuffix("_backward")
+    assert stem in CASES, f"give the twin {name} a case in {__name__}.CASES"
+    want = list(inspect.signature(PLAIN[name]).parameters)
+    for backend in BACKENDS:
+        assert f"{stem}_forward" in backend.twins or name not in backend.twins
+        assert f"{stem}_backward" in backend.twins or name not in backend.twins
+        for twins in (backend.twins, backend.forward_only.twins):
+            if name in twins:
+                assert list(inspect.signature(twins[name]).parameters) == want
+
+
+def test_only_float32_meets_twins_and_reference_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    called = []
+
+    def twin(xp: Backend, x: Any) -> Any:
+        called.append(x.dtype)
+        return x, None
+
+    monkeypatch.setattr(NumpyBackend, "twins", {"gelu_forward": twin})
+    x = np.ones((2, 3), np.float32)
+    gelu_forward(NumpyBackend(), x)
+    assert called == [np.float32]
+    gelu_forward(NumpyBackend(), x.astype(np.float64))
+    gelu_forward(NumpyBackend(), x.astype(np.complex128))
+    gelu_forward(NumpyBackend(reference=True), x)
+    gelu_forward(NumpyBackend().plain, x)
+    assert len(called) == 1

@@ -1,0 +1,92 @@
+"""Workers: the results of a loop, in its order, on several threads with BLAS held to one each."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import minibert.parallel
+from minibert.parallel import Workers, available_cores
+
+
+@given(st.integers(1, 4), st.lists(st.integers(), max_size=9))
+def test_map_is_a_loop(threads: int, items: list[int]) -> None:
+    assert Workers(threads).map(lambda n: n * n, items) == [n * n for n in items]
+
+
+def test_results_come_in_the_order_of_the_items_whatever_ends_first() -> None:
+    def slow_first(n: int) -> int:
+        time.sleep(0.02 if n == 0 else 0)
+        return n
+
+    assert Workers(3).map(slow_first, iter(range(6))) == list(range(6))
+
+
+def test_items_really_run_at_once() -> None:
+    meet = threading.Barrier(2, timeout=10)
+    assert sorted(Workers(2).map(lambda _: meet.wait(), range(2))) == [0, 1]
+
+
+@pytest.mark.parametrize(("threads", "items"), [(1, 3), (4, 1)])
+def test_one_thread_or_one_item_runs_where_it_is(threads: int, items: int) -> None:
+    here = threading.get_ident()
+    assert Workers(threads).map(lambda _: threading.get_ident(), range(items)) == [here] * items
+
+
+def test_an_error_in_a_worker_reaches_the_caller() -> None:
+    def fail(n: int) -> int:
+        if n == 2:
+            raise ArithmeticError("at two")
+        return n
+
+    workers = Workers(2)
+    with pytest.raises(ArithmeticError, match="at two"):
+        workers.map(fail, range(4))
+    assert workers.map(abs, [-1, -2]) == [1, 2]  # and they go on working
+
+
+def blas_threads() -> list[int]:
+    blas = minibert.parallel._blas().select(user_api="blas")
+    return [library["num_threads"] for library in blas.info()]
+
+
+def test_blas_has_one_thread_inside_and_what_it_had_after() -> None:
+    np.ones((2, 2)) @ np.ones((2, 2))
+    with minibert.parallel._blas().limit(limits=2, user_api="blas"):
+        before = blas_threads()
+        inside = Workers(2).map(lambda _: blas_threads(), range(2))
+        assert all(count == 1 for counts in inside for count in counts)
+        assert blas_threads() == before
+
+
+def test_a_single_worker_leaves_blas_alone() -> None:
+    before = blas_threads()
+    assert Workers(1).map(lambda _: blas_threads(), range(2)) == [before] * 2
+
+
+@pytest.mark.parametrize("threads", [0, -1])
+def test_at_least_one_thread(threads: int) -> None:
+    with pytest.raises(ValueError, match=f"at least 1, got {threads}"):
+        Workers(threads)
+
+
+@pytest.mark.parametrize(("value", "cores"), [("3", 3), ("1", 1)])
+def test_the_user_may_set_the_number(
+    value: str, cores: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", value)
+    assert available_cores() == Workers().threads == cores
+
+
+@pytest.mark.parametrize("value", ["", "0", "2,2", "many", "-1"])
+def test_anything_else_there_means_the_cores_of_this_process(
+    value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", value)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 2, 5}, raising=False)
+    assert available_cores() == 3

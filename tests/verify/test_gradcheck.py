@@ -1,0 +1,113 @@
+"""Every gradient against numerical derivatives, and the checker against planted errors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from minibert.config import BertConfig
+from minibert.layers.linear import linear_backward
+from minibert.verify.coverage import differentiable_arguments, layer_functions
+from minibert.verify.derivatives import METHODS
+from minibert.verify.gradcheck import check_layer, check_model
+from minibert.verify.layer_cases import layer_cases
+from minibert.verify.model_cases import DROPOUT, random_classifier, small_config
+
+CASES = {case.layer: case for case in layer_cases()}
+
+
+def assert_passed(checks):
+    assert checks
+    failed = [str(check) for check in checks if not check.passed]
+    assert not failed, "\n".join(failed)
+
+
+@pytest.mark.parametrize("layer", CASES)
+def test_complex_step_on_every_element_of_every_tensor(layer):
+    assert_passed(check_layer(CASES[layer]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "complex-step"])
+@pytest.mark.parametrize("layer", CASES)
+def test_finite_differences(layer, method):
+    assert_passed(check_layer(CASES[layer], method))
+
+
+def test_finite_differences_of_a_layer_norm():
+    assert_passed(check_layer(CASES["layer_norm"], "central-difference"))
+    assert_passed(check_layer(CASES["layer_norm"], "ridders"))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"problem_type": "single_label_classification"},
+        {"problem_type": "regression", "num_labels": 1, "hidden_act": "gelu_new"},
+        {"problem_type": "multi_label_classification", "num_labels": 5, "classifier_dropout": 0.3},
+    ],
+    ids=lambda changes: changes["problem_type"],
+)
+def test_two_layer_model_with_head_and_dropout(changes, method):
+    model, batch = random_classifier(small_config(**changes), (5, 3, 9, 9, 1))
+    checks = check_model(model, batch, DROPOUT, method)
+    assert {check.tensor for check in checks} == set(model.parameters)
+    assert_passed(checks)
+
+
+@pytest.mark.slow
+def test_model_of_bert_base_size():
+    model, batch = random_classifier(BertConfig(num_labels=3), (7, 12))
+    (check,) = check_model(model, batch, DROPOUT, tensors=False)
+    assert check.bound <= 1e-12
+    assert_passed([check])
+
+
+def test_every_layer_and_every_differentiable_argument_has_a_check():
+    functions = layer_functions()
+    wanted = {
+        (name.removesuffix("_forward"), argument)
+        for name, forward in functions.items()
+        if name.endswith("_forward")
+        for argument in differentiable_arguments(forward)
+    }
+    assert {(layer, "x") for layer in ("linear", "gelu", "relu", "layer_norm")} <= wanted
+    assert wanted == {(case.layer, array) for case in CASES.values() for array in case.arrays}
+
+
+def test_every_forward_has_its_backward_directly_below():
+    functions = layer_functions()
+    for name, function in functions.items():
+        if name.endswith("_forward"):
+            backward = functions[name.removesuffix("_forward") + "_backward"]
+            first = function.plain.__code__.co_firstlineno
+            between = [
+                other
+                for other in functions.values()
+                if other.__module__ == function.__module__
+                and first < other.plain.__code__.co_firstlineno < backward.plain.__code__.co_firstlineno
+            ]
+            assert not between, name
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_wrong_gradient_is_caught(method):
+    """An error of one part in ten million of one tensor, in the size every method must see."""
+
+    def wrong(xp, dy, cache):
+        dx, dW, db = linear_backward(xp, dy, cache)
+        return dx, dW * (1 + 1e-7), db
+
+    checks = check_layer(CASES["linear"]._replace(backward=wrong), method)
+    assert [check.tensor for check in checks if not check.passed] == ["W"]
+
+
+def test_a_gradient_that_is_zero_or_nan_fails():
+    for value in (0.0, np.nan):
+
+        def wrong(xp, dy, cache, value=value):
+            return tuple(value * g for g in linear_backward(xp, dy, cache))
+
+        checks = check_layer(CASES["linear"]._replace(backward=wrong))
+        assert not any(check.passed for check in checks)
