@@ -77,7 +77,10 @@ def make_model(tiny: BertConfig) -> Callable[..., BertForSequenceClassification]
         config: BertConfig = tiny, kind: type = BertForSequenceClassification, **options: Any
     ) -> Any:
         rng = np.random.default_rng(2)
-        arrays = {name: rng.normal(0, 0.3, shape) for name, shape in kind.shapes(config).items()}
+        arrays = {
+            name: rng.normal(name.endswith("LayerNorm.weight"), 0.3, shape)
+            for name, shape in kind.shapes(config).items()
+        }
         options = {"backend": "numpy", "dtype": "float64", "threads": 1} | options
         return kind(config, arrays=arrays, **options)
 

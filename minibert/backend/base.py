@@ -46,9 +46,9 @@ class Backend:
         self.reference = reference
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or "module" not in type(self).__dict__:
+        if name.startswith("__") or name == "module":
             raise AttributeError(name)
-        value = getattr(type(self).module, name)
+        value = getattr(self.module, name)
         self.__dict__[name] = value  # found without a detour the next time
         return value
 
@@ -94,7 +94,12 @@ class Backend:
         raise NotImplementedError  # abstract: each backend defines it
 
     def sum_rows(self, ids: Ints, rows: Array) -> tuple[Ints, Array]:
-        """Sums of the rows that share an id, in a fixed order: (unique ids (U,), sums (U, H))."""
+        """Sums of the rows that share an id, in a fixed order: (ids (U,), sums (U, H)).
+
+        The U ids are sorted. On a GPU an id may stand there several times, each time beside the
+        same complete sum: counting the distinct ones would make the host wait. `table[ids] = sums`
+        and `table[ids] += sums` mean the same either way; adding up the sums does not.
+        """
         raise NotImplementedError  # abstract: each backend defines it
 
     @property
@@ -112,6 +117,9 @@ class Backend:
     def memory(self) -> int:
         """Peak bytes in use: resident memory of the process, or memory taken on the device."""
         raise NotImplementedError  # abstract: each backend defines it
+
+    def synchronize(self) -> None:
+        """Wait until the device has done all it was asked to: before a clock is read."""
 
 
 def twinned(function: Function) -> Function:

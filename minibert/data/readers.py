@@ -71,6 +71,21 @@ class Examples:
     def __len__(self) -> int:
         return len(self.sentence1)
 
+    def take(self, numbers: Sequence[int]) -> Examples:
+        """The examples with these numbers."""
+
+        def chosen(values: list[Any] | None) -> Any:
+            return None if values is None else [values[i] for i in numbers]
+
+        texts = chosen(self.sentence1), chosen(self.sentence2)
+        return Examples(self.path, self.columns, *texts, chosen(self.labels), chosen(self.lines))
+
+    def head(self, count: int) -> Examples:
+        """The first `count` examples."""
+        if count < 1:
+            raise InputError(f"wanted the first {count} examples of {self.path}; give at least 1")
+        return self.take(range(min(count, len(self))))
+
     def error(self, example: int, problem: str) -> InputError:
         """An error about one example, with the place where its user will find it."""
         return _error(self.path, self.lines[example], problem)

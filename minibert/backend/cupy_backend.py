@@ -1,0 +1,131 @@
+"""CuPy on a CUDA GPU. Importing this module does not import CuPy."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib.util
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
+
+from minibert.backend import cublas
+from minibert.backend.base import Array, Backend, Ints
+from minibert.backend.kernels import launch
+
+FAN_IN = 64  # as in kernels/add_segments.cu
+INSTALL = 'pip install "minibert[cuda13]" (with a driver for CUDA 12: "minibert[cuda12]")'
+
+
+@functools.cache
+def why_unavailable() -> str | None:
+    """None if a CUDA GPU can be used; else one sentence that says what is missing, and the mend.
+
+    Asks the cheap questions first: importing CuPy takes a second.
+    """
+    if importlib.util.find_spec("cupy") is None:
+        return f"CuPy is not installed; {INSTALL}"
+    driver = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+    try:
+        ctypes.CDLL(driver)
+    except OSError:
+        return f"no NVIDIA driver was found ({driver}); install it, or choose backend='numpy'"
+    try:
+        with warnings.catch_warnings(action="ignore"):  # what it lacks, it says again below
+            import cupy
+        if cupy.cuda.runtime.getDeviceCount() == 0:
+            return "there is a driver but no CUDA device; is CUDA_VISIBLE_DEVICES empty?"
+        _ = cupy.cuda.cublas, cupy.cuda.nvrtc.getVersion()  # loads the libraries
+    except ImportError as error:
+        return f"CuPy or its CUDA libraries cannot be loaded ({_first_line(error)}); {INSTALL}"
+    except RuntimeError as error:  # CuPy's errors of CUDA are RuntimeErrors
+        return f"the GPU does not answer ({_first_line(error)}); do the driver and CuPy fit? {INSTALL}"
+    return None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+class CupyBackend(Backend):
+    """What CuPy lacks, and what it does slowly: `matmul` of batches and sums of columns.
+
+    Products are plain float32 or float64; TF32 is off unless CUPY_TF32=1 is set.
+    """
+
+    name = "cupy"
+    twins: ClassVar[dict[str, Callable[..., Any]]] = {}
+
+    def __init__(self, *, reference: bool = False) -> None:
+        super().__init__(reference=reference)
+        import cupy
+
+        self.module = cupy
+
+    def to_device(self, array: Any, dtype: str | None = None) -> Array:
+        return self.module.asarray(array, dtype=dtype)
+
+    def to_host(self, array: Array) -> Any:
+        return self.module.asnumpy(array)
+
+    def matmul(self, a: Array, b: Array) -> Array:
+        """As NumPy's; batches of matrices are read where they lie (see `cublas`)."""
+        if a.ndim > 2 and cublas.can_multiply(a, b):
+            return cublas.batched_matmul(self.module, a, b)
+        return self.module.matmul(a, b)
+
+    def sum(self, x: Array, axis: int | None = None, keepdims: bool = False) -> Array:
+        """As NumPy's; the sums of columns, which are bias gradients, are a product."""
+        if axis == 0 and not keepdims and cublas.can_sum_columns(x):
+            return cublas.column_sums(self.module, x)
+        return self.module.sum(x, axis=axis, keepdims=keepdims)
+
+    def erf(self, x: Array) -> Array:
+        x = self.module.asarray(x, order="C")
+        if x.dtype.name not in ("float32", "float64"):
+            raise TypeError(f"erf on a GPU takes float32 or float64, got {x.dtype}")
+        y = self.module.empty_like(x)
+        launch(self.module, "erf", f"erf_{x.dtype.name}", x.size, x, y, x.size)
+        return y
+
+    def keep_decisions(
+        self, seed: int, site: int, step: int, stream: int, first: int, count: int, threshold: int
+    ) -> Array:
+        keep = self.module.empty(count, dtype=bool)
+        blocks = -(-(first % 16 + count) // 16) if count else 0
+        place = (seed, site, step, stream, first, count, threshold, blocks)
+        launch(self.module, "keep_decisions", "keep_decisions", blocks, keep, *place)
+        return keep
+
+    def sum_rows(self, ids: Ints, rows: Array) -> tuple[Ints, Array]:
+        """U = T: every token's id in sorted order, each beside the whole sum of that id.
+
+        The result's shape must not depend on the ids, or the host would wait to learn it.
+        """
+        cupy, (T, H) = self.module, rows.shape
+        if not T:
+            return ids, rows
+        order = cupy.argsort(ids)  # stable, in CuPy: tokens of one id stay in order
+        ordered = cupy.take(ids, order)
+        starts = cupy.searchsorted(ordered, ordered)  # (T,) the first place of each one's id
+        sums = cupy.take(rows, order, axis=0)
+        for step in _steps(T):
+            kernel = f"add_segments_{sums.dtype.name}"
+            launch(cupy, "add_segments", kernel, T * H, sums, starts, T, H, step)
+        return ordered, cupy.take(sums, starts, axis=0)
+
+    def memory(self) -> int:
+        """Bytes that CuPy's pool holds: it keeps what is freed, so this is the peak."""
+        return int(self.module.get_default_memory_pool().total_bytes())
+
+    def synchronize(self) -> None:
+        self.module.cuda.Device().synchronize()
+
+
+def _steps(rows: int) -> Iterator[int]:
+    """The steps by which a segment of up to `rows` rows is added up."""
+    step = 1
+    while step < rows:
+        yield step
+        step *= FAN_IN

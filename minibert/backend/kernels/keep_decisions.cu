@@ -1,0 +1,40 @@
+// Dropout decisions by the rule of Backend.keep_decisions: one thread computes one Philox block.
+//
+// Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011, section 3.3.
+
+typedef unsigned long long word;
+
+struct Block {
+    word w[4];
+};
+
+__device__ Block philox4x64_10(Block c, word key0, word key1) {
+    for (int round = 0; round < 10; ++round) {
+        word high0 = __umul64hi(0xD2E7470EE14C6C93ull, c.w[0]);
+        word low0 = 0xD2E7470EE14C6C93ull * c.w[0];
+        word high1 = __umul64hi(0xCA5A826395121157ull, c.w[2]);
+        word low1 = 0xCA5A826395121157ull * c.w[2];
+        c = Block{{high1 ^ c.w[1] ^ key0, low1, high0 ^ c.w[3] ^ key1, low0}};
+        key0 += 0x9E3779B97F4A7C15ull;
+        key1 += 0xBB67AE8584CAA73Bull;
+    }
+    return c;
+}
+
+// keep (count,): decisions first … first + count − 1 of the stream. Their first block is first/16;
+// the threads of the grid serve the `blocks` blocks from there on.
+extern "C" __global__ void keep_decisions(
+    bool* keep, word seed, word site, word step, word stream, word first, word count,
+    word threshold, word blocks) {
+    word thread = (word)blockIdx.x * blockDim.x + threadIdx.x;
+    if (thread >= blocks) return;
+    word block = first / 16 + thread;
+    // Counted from one, as NumPy's generator does.
+    Block random = philox4x64_10(Block{{block + 1, stream, step, 0}}, seed, site);
+    for (int piece = 0; piece < 16; ++piece) {
+        word place = 16 * block + piece - first;  // before `first` it wraps, and is ≥ count
+        if (place < count) {
+            keep[place] = (random.w[piece / 4] >> (16 * (piece % 4)) & 0xFFFF) >= threshold;
+        }
+    }
+}

@@ -1,0 +1,120 @@
+"""Encoded examples, and the order in which training sees them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minibert.errors import InputError
+from minibert.packing import PackedBatch, pack_sequences
+
+
+@dataclass(frozen=True)
+class Features:
+    """Token ids of R examples, ready to be packed into batches."""
+
+    ids: Sequence[NDArray[np.int32]]
+    type_ids: Sequence[NDArray[np.int32]]
+    labels: NDArray[Any] | None = None  # (R,) or (R, K)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """(R,) tokens of each example."""
+        return np.array([len(ids) for ids in self.ids], np.int64)
+
+    def batch(self, indices: Sequence[int] | NDArray[np.int64]) -> PackedBatch:
+        """The examples with these numbers, packed."""
+        return pack_sequences(
+            [self.ids[i] for i in indices],
+            [self.type_ids[i] for i in indices],
+            None if self.labels is None else self.labels[indices],
+        )
+
+    def fingerprint(self) -> str:
+        """A hash of everything that training reads: a resumed run must see the same."""
+        digest = hashlib.sha256(self.lengths.tobytes())
+        for arrays in (self.ids, self.type_ids):
+            digest.update(np.concatenate(arrays).tobytes())
+        if self.labels is not None:
+            digest.update(np.ascontiguousarray(self.labels).tobytes())
+        return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class BatchOrder:
+    """How examples are shuffled and cut into batches: a function of (seed, epoch) alone.
+
+    A batch has `batch_size` examples or, where `max_tokens` is given, as many as that many tokens
+    hold. `window` > 1 sorts by length within windows of that many batches (and shuffles the
+    batches of a window), so that sequences of one length stand together.
+    """
+
+    lengths: NDArray[np.int64]
+    seed: int
+    batch_size: int = 32
+    max_tokens: int | None = None
+    window: int = 1
+
+    def __post_init__(self) -> None:
+        if self.max_tokens is not None and len(self.lengths) > 0:
+            longest = int(self.lengths.max())
+            if longest > self.max_tokens:
+                raise InputError(
+                    f"max_tokens_per_batch = {self.max_tokens} is less than the longest example's "
+                    f"{longest} tokens; raise it, or lower max_seq_length"
+                )
+
+    def epoch(self, epoch: int) -> list[NDArray[np.int64]]:
+        """The batches of one epoch, each the numbers of its examples."""
+        rng = np.random.Generator(np.random.Philox(key=[self.seed, epoch]))
+        order = rng.permutation(len(self.lengths))
+        if self.window <= 1:
+            return list(self._cut(order))
+        batches: list[NDArray[np.int64]] = []
+        size = self.window * self._typical_batch()
+        for start in range(0, len(order), size):
+            part = order[start : start + size]
+            part = part[np.argsort(-self.lengths[part], kind="stable")]
+            cut = list(self._cut(part))
+            batches += [cut[i] for i in rng.permutation(len(cut))]
+        return batches
+
+    def _typical_batch(self) -> int:
+        if self.max_tokens is None:
+            return self.batch_size
+        return max(1, int(self.max_tokens / self.lengths.mean()))
+
+    def _cut(self, order: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+        if self.max_tokens is None:
+            for start in range(0, len(order), self.batch_size):
+                yield order[start : start + self.batch_size]
+            return
+        start, tokens = 0, 0
+        for i, index in enumerate(order):
+            tokens += int(self.lengths[index])
+            if tokens > self.max_tokens:
+                yield order[start:i]
+                start, tokens = i, int(self.lengths[index])
+        if start < len(order):
+            yield order[start:]
+
+
+def by_length(lengths: NDArray[np.int64], max_tokens: int) -> Iterator[NDArray[np.int64]]:
+    """Batches for evaluation: longest first, at most `max_tokens` tokens (at least one example)."""
+    order = np.argsort(-lengths, kind="stable")
+    start, tokens = 0, 0
+    for i, index in enumerate(order):
+        tokens += int(lengths[index])
+        if tokens > max_tokens and i > start:
+            yield order[start:i]
+            start, tokens = i, int(lengths[index])
+    if start < len(order):
+        yield order[start:]

@@ -1,0 +1,20 @@
+"""Cutting examples: the first ones, or a part held out for validation."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minibert.data.readers import Examples
+from minibert.errors import InputError
+
+
+def hold_out(examples: Examples, share: float, seed: int) -> tuple[Examples, Examples]:
+    """(rest, held out): `share` of the examples drawn by `seed`, each part in file order."""
+    count = round(len(examples) * share)
+    if not 0 < count < len(examples):
+        raise InputError(
+            f"{examples.path} has {len(examples)} examples: too few to hold out {share:.0%}; "
+            "give a validation_file"
+        )
+    order = np.random.Generator(np.random.Philox(seed)).permutation(len(examples))
+    return examples.take(sorted(order[count:])), examples.take(sorted(order[:count]))

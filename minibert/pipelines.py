@@ -1,0 +1,54 @@
+"""Text → answer: a fine-tuned model with its tokenizer, ready to be called."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from minibert.data.features import Features
+from minibert.errors import InputError
+from minibert.evaluation import predict_logits
+from minibert.hub import resolve_model
+from minibert.models import BertForSequenceClassification
+from minibert.tasks.classification import Classification
+from minibert.tokenization import BertTokenizer
+
+
+class TextClassificationPipeline:
+    """classify("some text") → {"label": …, "score": …}, as transformers' pipeline does."""
+
+    def __init__(self, model: BertForSequenceClassification, tokenizer: BertTokenizer) -> None:
+        self.model, self.tokenizer = model, tokenizer
+        self.task = Classification.of_config(model.config)
+
+    @classmethod
+    def from_pretrained(cls, name_or_directory: str | Path, **model_arguments: Any) -> Any:
+        """From a directory that `scripts/finetune.py` or transformers wrote, or a hub name."""
+        directory = resolve_model(str(name_or_directory))
+        model = BertForSequenceClassification.from_pretrained(directory, **model_arguments)
+        report = model.load_report
+        if report is not None and any(name.startswith("classifier") for name in report.missing):
+            raise InputError(
+                f"{name_or_directory} has no trained classifier: fine-tune it first, "
+                f"python scripts/finetune.py --model_name_or_path {name_or_directory}"
+            )
+        return cls(model, BertTokenizer.from_pretrained(directory))
+
+    def __call__(
+        self,
+        texts: Sequence[str],
+        text_pairs: Sequence[str] | None = None,
+        *,
+        top_k: int | None = 1,
+        quiet: bool = True,
+    ) -> list[Any]:
+        """One result a text, in order: {"label", "score"}, or a list of the `top_k` best.
+
+        `top_k=None`: every label. Texts longer than the model's position table are truncated.
+        """
+        limit = self.model.config.max_position_embeddings
+        encodings, _ = self.tokenizer.encode(texts, text_pairs, limit)
+        features = Features([e.ids for e in encodings], [e.type_ids for e in encodings])
+        logits, _ = predict_logits(self.model, features, description="predicting", quiet=quiet)
+        return self.task.decode(logits, top_k)

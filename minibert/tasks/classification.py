@@ -1,0 +1,101 @@
+"""Classifying a text, or a pair of texts: one label, several labels, or a number."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minibert.data.features import Features
+from minibert.data.labels import ProblemType, encode_labels, label_vocabulary, problem_type_of
+from minibert.data.readers import Examples
+from minibert.errors import InputError
+from minibert.metrics import classification_metrics, multi_label_metrics, regression_metrics
+from minibert.tokenization import BertTokenizer
+
+METRICS = {
+    "single_label_classification": classification_metrics,
+    "regression": regression_metrics,
+    "multi_label_classification": multi_label_metrics,
+}
+BEST = {
+    "single_label_classification": "accuracy",
+    "regression": "spearman",
+    "multi_label_classification": "f1",
+}
+
+
+@dataclass(frozen=True)
+class Classification:
+    """What the training file says about the task; every other file must agree with it."""
+
+    problem_type: ProblemType
+    label2id: dict[str, int]  # empty for regression
+
+    @classmethod
+    def of(cls, train: Examples, problem_type: ProblemType | None = None) -> Classification:
+        """The task of a training file, as `minibert.data.labels` reads its labels."""
+        problem_type = problem_type or problem_type_of(train)
+        return cls(problem_type, label_vocabulary(train, problem_type))
+
+    @classmethod
+    def of_config(cls, config: Any) -> Classification:
+        """The task that a fine-tuned model was trained for."""
+        regression = config.problem_type == "regression" or config.num_labels == 1
+        problem = config.problem_type or "single_label_classification"
+        return cls("regression", {}) if regression else cls(problem, dict(config.label2id))
+
+    def config_changes(self) -> dict[str, Any]:
+        """What a model's configuration has to say for this task."""
+        changes: dict[str, Any] = {"problem_type": self.problem_type}
+        if not self.label2id:
+            return changes | {"num_labels": 1}
+        return changes | {"label2id": self.label2id}
+
+    def features(
+        self, examples: Examples, tokenizer: BertTokenizer, max_length: int
+    ) -> tuple[Features, int]:
+        """Ids and labels of a file, and how many texts were longer than `max_length`."""
+        encodings, truncated = tokenizer.encode(
+            examples.sentence1, examples.sentence2, max_length, "longest_first"
+        )
+        labels = None
+        if examples.labels is not None:
+            labels = encode_labels(examples, self.label2id or None, self.problem_type)
+        ids = [encoding.ids for encoding in encodings]
+        return Features(ids, [encoding.type_ids for encoding in encodings], labels), truncated
+
+    def metrics(self, logits: NDArray[Any], labels: NDArray[Any]) -> dict[str, float]:
+        """Scores of logits (R, K) against labels, by name."""
+        return METRICS[self.problem_type](np.asarray(logits, np.float64), labels)
+
+    @property
+    def best_metric(self) -> str:
+        """The metric that chooses the best checkpoint."""
+        return BEST[self.problem_type]
+
+    def decode(self, logits: NDArray[Any], top_k: int | None = 1) -> list[Any]:
+        """Logits (R, K) → for each row {"label", "score"}, as transformers' pipeline gives it.
+
+        Single-label: softmax, the `top_k` best (None: all), a list where top_k ≠ 1. Multi-label:
+        every label's sigmoid, best first. Regression: {"score": the number}.
+        """
+        logits = np.asarray(logits, np.float64)
+        if self.problem_type == "regression":
+            return [{"score": float(row[0])} for row in logits]
+        if self.problem_type == "multi_label_classification":
+            scores, top_k = 0.5 * (1.0 + np.tanh(0.5 * logits)), None if top_k == 1 else top_k
+        else:
+            e = np.exp(logits - logits.max(axis=1, keepdims=True))
+            scores = e / e.sum(axis=1, keepdims=True)
+        if top_k is not None and top_k < 1:
+            raise InputError(f"top_k must be at least 1, got {top_k}")
+        names = {index: name for name, index in self.label2id.items()}
+        rows = []
+        for row in scores:
+            order = np.argsort(-row, kind="stable")[:top_k]
+            best = [{"label": names[int(k)], "score": float(row[k])} for k in order]
+            rows.append(best[0] if top_k == 1 else best)
+        return rows

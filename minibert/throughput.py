@@ -1,0 +1,42 @@
+"""How fast the machine multiplies, and how much of that a training step uses."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from minibert.backend import Backend
+from minibert.config import BertConfig
+from minibert.packing import PackedBatch
+from minibert.parallel import Workers
+
+
+def training_flops(config: BertConfig, batch: PackedBatch) -> float:
+    """Floating-point operations of the products in one forward and backward of a packed batch.
+
+    Forward: 2·(4H² + 2HF) a token and layer in the linears, 4·n²·H a sequence of n tokens and
+    layer in attention. The backward multiplies twice as much.
+    """
+    H, F, L = config.hidden_size, config.intermediate_size, config.num_hidden_layers
+    linears = 2.0 * (4 * H * H + 2 * H * F) * batch.num_tokens
+    attention = 4.0 * H * float(np.sum(np.diff(batch.offsets).astype(np.float64) ** 2))
+    return 3.0 * L * (linears + attention)
+
+
+def measured_gemm_rate(xp: Backend, workers: Workers, dtype: str, seconds: float = 0.2) -> float:
+    """FLOP/s of large matrix products, all workers at once: the speed limit of this machine."""
+    n = 1024 if xp.name == "numpy" else 8192
+    pairs = [tuple(xp.ones((n, n), dtype=dtype) for _ in range(3)) for _ in range(workers.threads)]
+
+    def multiply(pair: tuple[object, ...]) -> None:
+        xp.matmul(pair[0], pair[1], out=pair[2])
+
+    workers.map(multiply, pairs)  # warm up
+    xp.synchronize()
+    rounds, start = 0, time.perf_counter()
+    while time.perf_counter() - start < seconds:
+        workers.map(multiply, pairs)
+        rounds += 1
+        xp.synchronize()
+    return rounds * len(pairs) * 2.0 * n**3 / (time.perf_counter() - start)

@@ -1,0 +1,136 @@
+"""Checkpoints of a training run: everything that a run needs to go on as if it had never stopped.
+
+A checkpoint is a directory `checkpoint-STEP`: a model in Hugging Face's layout, and beside it
+`optimizer.safetensors` (both moments, in the order of the flat buffer) and `trainer_state.json`.
+It appears under its name when it is whole.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minibert.checkpoint import load_checkpoint
+from minibert.errors import CheckpointError
+from minibert.files import new_directory
+from minibert.json_io import read_json_object
+from minibert.models import BertPreTrainedModel
+from minibert.optim import Optimizer
+from minibert.safetensors_io import open_safetensors, write_safetensors
+
+STATE, MOMENTS = "trainer_state.json", "optimizer.safetensors"
+_NAME = re.compile(r"checkpoint-(\d+)")
+
+
+@dataclass
+class TrainingState:
+    """Where a run stands."""
+
+    step: int = 0
+    best_metric: float | None = None
+    best_step: int | None = None
+    evaluations_without_gain: int = 0
+    log: list[dict[str, Any]] = field(default_factory=list)
+
+
+def save(
+    directory: Path,
+    model: BertPreTrainedModel,
+    tokenizer: Any,
+    optimizer: Optimizer,
+    state: TrainingState,
+    identity: dict[str, Any],
+) -> None:
+    """Write a checkpoint whole, or not at all. `identity`: what a resumed run must share."""
+    moments = optimizer.state_dict()
+    with new_directory(directory) as staging:
+        model.save_pretrained(staging, tokenizer=tokenizer)
+        arrays = {name: np.asarray(model.xp.to_host(moments[name])) for name in ("m", "v")}
+        write_safetensors(staging / MOMENTS, arrays)
+        content = asdict(state) | {"optimizer_step": moments["step"], "identity": identity}
+        (staging / STATE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def load(
+    directory: Path, model: BertPreTrainedModel, optimizer: Optimizer, identity: dict[str, Any]
+) -> TrainingState:
+    """Put a checkpoint back into `model` and `optimizer`.
+
+    Raises CheckpointError where something is missing or damaged, or where the run that wrote it
+    differs from this one in what decides its numbers.
+    """
+    content = read_json_object(directory / STATE)
+    _check_identity(directory, content.get("identity"), identity)
+    load_weights(directory, model)
+    found = open_safetensors(directory / MOMENTS)
+    if not {"m", "v"} <= found.keys():
+        raise CheckpointError(f"{directory / MOMENTS}: wants the tensors m and v, got {[*found]}")
+    optimizer.load_state_dict(
+        {"step": content.get("optimizer_step"), "m": found["m"].read(), "v": found["v"].read()}
+    )
+    try:
+        return TrainingState(**{name: content[name] for name in TrainingState.__annotations__})
+    except KeyError as error:
+        raise CheckpointError(f"{directory / STATE}: lacks {error}") from None
+
+
+def load_weights(directory: Path, model: BertPreTrainedModel) -> None:
+    """The parameters of a checkpoint, into the model's own buffer."""
+    arrays, report = load_checkpoint(directory, model.shapes(model.config))
+    if report.missing:
+        raise CheckpointError(f"{directory}: the weights lack {', '.join(report.missing)}")
+    _ = model.parameters.flat
+    for name, target in model.parameters.items():
+        target[...] = model.xp.to_device(arrays[name], str(target.dtype))
+
+
+def checkpoints(output_dir: Path) -> list[tuple[int, Path]]:
+    """The checkpoints in a directory, by step."""
+    found = []
+    if output_dir.is_dir():
+        for path in output_dir.iterdir():
+            match = _NAME.fullmatch(path.name)
+            if match and (path / STATE).is_file():
+                found.append((int(match[1]), path))
+    return sorted(found)
+
+
+def rotate(output_dir: Path, limit: int, best_step: int | None) -> None:
+    """Remove the oldest checkpoints until `limit` are left; the best one always stays."""
+    expendable = [path for step, path in checkpoints(output_dir) if step != best_step]
+    keep = limit if best_step is None else limit - 1
+    for path in expendable[: max(0, len(expendable) - max(keep, 1))]:
+        shutil.rmtree(path)
+
+
+def find(output_dir: Path, wanted: str) -> Path:
+    """The checkpoint that `--resume_from_checkpoint` names."""
+    if wanted == "last":
+        found = checkpoints(output_dir)
+        if not found:
+            raise CheckpointError(f"{output_dir} holds no checkpoint-… to resume from")
+        return found[-1][1]
+    path = Path(wanted)
+    if not (path / STATE).is_file():
+        raise CheckpointError(
+            f"{path} is no training checkpoint (it has no {STATE}); name a checkpoint-… directory, "
+            "or 'last'"
+        )
+    return path
+
+
+def _check_identity(directory: Path, then: Any, now: dict[str, Any]) -> None:
+    then = then if isinstance(then, dict) else {}
+    changed = [name for name in now if then.get(name) != now[name]]
+    if changed:
+        what = "; ".join(f"{name}: then {then.get(name)!r}, now {now[name]!r}" for name in changed)
+        raise CheckpointError(
+            f"{directory} was written by a different run ({what}). Resume with the same data and "
+            "flags, or start anew in another output_dir"
+        )

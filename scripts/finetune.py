@@ -1,0 +1,241 @@
+#!/usr/bin/env python3
+"""Fine-tune a pretrained BERT to classify (or rate) texts or pairs of texts.
+
+    python scripts/finetune.py
+        MiniLM on movie reviews: positive or negative. Model and data are fetched once.
+
+    python scripts/finetune.py --train_file train.tsv --validation_file dev.tsv
+        Your own text: TSV, CSV or JSONL with sentence1[, sentence2], label (or the first columns).
+        Numbers with a point as labels make it a regression, lists of labels multi-label.
+
+    python scripts/finetune.py --model_name_or_path google-bert/bert-base-uncased …
+        Any BERT: a local directory or a name on the hub.
+
+    python scripts/finetune.py --resume_from_checkpoint last …
+        Go on after Ctrl-C, to the same bytes as if nothing had happened.
+
+The flags are those of transformers' run_glue.py; --config FILE.json reads them from a file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from minibert import BertForSequenceClassification, BertTokenizer, InputError
+from minibert.arguments import TrainingArguments, option, parse
+from minibert.command_line import run
+from minibert.data.features import Features
+from minibert.data.readers import Examples, read_examples
+from minibert.data.splits import hold_out
+from minibert.evaluation import predict_logits
+from minibert.files import atomic_write
+from minibert.hub import DEFAULT_MODEL, movie_reviews, resolve_model
+from minibert.model_card import model_card
+from minibert.tasks.classification import Classification
+from minibert.trainer import Trainer
+
+REVIEWS = "10,568 movie-review snippets (Hutto & Gilbert 2014)"
+
+
+@dataclass
+class DataArguments:
+    """What to train, on what. Files may be compressed (.gz)."""
+
+    model_name_or_path: str = option(DEFAULT_MODEL, "a local directory or a name on the hub")
+    train_file: str | None = option(None, "training data (default: the movie reviews)")
+    validation_file: str | None = option(None, "chooses the best checkpoint")
+    test_file: str | None = option(None, "measured once, at the end; without labels: predicted")
+    validation_split_percentage: int = option(10, "of train_file, where no validation_file is given")
+    problem_type: str | None = option(
+        None, "default: as the labels show",
+        ("single_label_classification", "multi_label_classification", "regression"),
+    )  # fmt: skip
+    max_seq_length: int = option(128, "longer texts are truncated to that many tokens")
+    max_train_samples: int | None = option(None, "use the first N training examples")
+    max_eval_samples: int | None = option(None, "use the first N validation and test examples")
+    ignore_mismatched_sizes: bool = option(False, "replace a head of another size by a new one")
+    do_train: bool = option(False, "only what is named (default: train, evaluate and predict)")
+    do_eval: bool = option(False, "evaluate on the validation file")
+    do_predict: bool = option(False, "measure or predict the test file")
+
+    def __post_init__(self) -> None:
+        if not (self.do_train or self.do_eval or self.do_predict):
+            self.do_train = self.do_eval = self.do_predict = True
+        if self.max_seq_length < 3:
+            raise InputError(f"max_seq_length must be at least 3, got {self.max_seq_length}")
+        if not 0 < self.validation_split_percentage < 100:
+            raise InputError("validation_split_percentage must be between 1 and 99")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    data, args = parse(parser, (DataArguments, TrainingArguments))
+    output = Path(args.output_dir)
+    refuse_overwriting(output, data, args)
+    train, validation, test, what = read_data(data, args.seed)
+    directory = resolve_model(data.model_name_or_path)
+    tokenizer = BertTokenizer.from_pretrained(directory)
+    task, model = make_model(directory, train, data, args)
+    limit = min(data.max_seq_length, model.config.max_position_embeddings)
+    features = {
+        name: encode(name, examples, task, tokenizer, limit)
+        for name, examples in (("train", train), ("validation", validation), ("test", test))
+        if examples is not None
+    }
+    trainer = Trainer(
+        model, args, task, features["train"],
+        features.get("validation") if data.do_eval else None, tokenizer,
+    )  # fmt: skip
+    describe(model, features, trainer, args)
+    if args.dry_run:
+        print(trainer.dry_run())
+        return
+    if data.do_train:
+        trainer.train()
+    results = measure(trainer, features, data)
+    if data.do_train:
+        save(output, trainer, data, what, results)
+    if data.do_predict and test is not None and test.labels is None:
+        write_predictions(output, trainer, features["test"], test)
+    report(results, features, output, data)
+
+
+def refuse_overwriting(output: Path, data: DataArguments, args: TrainingArguments) -> None:
+    if args.overwrite_output_dir or args.resume_from_checkpoint or args.dry_run:
+        return
+    if data.do_train and output.is_dir() and any(output.iterdir()):
+        raise InputError(
+            f"output_dir {output} is not empty: add --overwrite_output_dir to replace what is there, "
+            "--resume_from_checkpoint last to go on, or choose another --output_dir"
+        )
+
+
+def read_data(
+    data: DataArguments, seed: int
+) -> tuple[Examples, Examples | None, Examples | None, str]:
+    """Train, validation and test examples, and what they are in words."""
+    files = [data.train_file, data.validation_file, data.test_file]
+    if data.train_file is None:
+        if data.validation_file or data.test_file:
+            raise InputError("validation_file or test_file was given without train_file")
+        infix = ".regression" if data.problem_type == "regression" else ""
+        files = [str(movie_reviews() / f"{n}{infix}.tsv") for n in ("train", "validation", "test")]
+    train, validation, test = (read_examples(Path(f)) if f else None for f in files)
+    if validation is None and data.do_eval:
+        train, validation = hold_out(train, data.validation_split_percentage / 100, seed)
+        print(f"validation: {len(validation)} examples held out of {data.train_file}")
+    if data.max_train_samples is not None:
+        train = train.head(data.max_train_samples)
+    if data.max_eval_samples is not None:
+        validation, test = (e and e.head(data.max_eval_samples) for e in (validation, test))
+    return train, validation, test, REVIEWS if data.train_file is None else data.train_file
+
+
+def make_model(
+    directory: Path, train: Examples, data: DataArguments, args: TrainingArguments
+) -> tuple[Classification, BertForSequenceClassification]:
+    task = Classification.of(train, data.problem_type)
+    model = BertForSequenceClassification.from_pretrained(
+        directory,
+        backend=args.backend,
+        dtype=args.dtype,
+        seed=args.seed,
+        threads=args.threads,
+        ignore_mismatched_sizes=data.ignore_mismatched_sizes,
+        **task.config_changes(),
+    )
+    print(f"model {data.model_name_or_path}\n{model.load_report}")
+    return task, model
+
+
+def encode(
+    name: str, examples: Examples, task: Classification, tokenizer: BertTokenizer, limit: int
+) -> Features:
+    features, truncated = task.features(examples, tokenizer, limit)
+    if truncated:
+        print(f"warning: {truncated} of {len(features)} {name} texts were cut to {limit} tokens")
+    return features
+
+
+def describe(
+    model: BertForSequenceClassification,
+    features: dict[str, Features],
+    trainer: Trainer,
+    args: TrainingArguments,
+) -> None:
+    counts = ", ".join(f"{len(part):,} {name}" for name, part in features.items())
+    mean = features["train"].lengths.mean()
+    where = model.xp.name if model.xp.name != "numpy" else f"numpy, {model.workers.threads} threads"
+    print(
+        f"data: {counts} examples, {mean:.1f} tokens on average; {model.config.num_labels} label(s), "
+        f"{model.config.problem_type}\n{model.parameters.layout.size:,} parameters on {where}, "
+        f"{args.dtype}; {trainer.total_steps} steps"
+    )
+
+
+def measure(
+    trainer: Trainer, features: dict[str, Features], data: DataArguments
+) -> dict[str, float]:
+    """Metrics of the final model, as eval_… and test_…."""
+    results = {}
+    for prefix, name, wanted in (
+        ("eval", "validation", data.do_eval),
+        ("test", "test", data.do_predict),
+    ):
+        if wanted and name in features and features[name].labels is not None:
+            metrics = trainer.evaluate(features[name], name)
+            results |= {f"{prefix}_{key}": value for key, value in metrics.items()}
+    return results
+
+
+def save(
+    output: Path, trainer: Trainer, data: DataArguments, what: str, results: dict[str, float]
+) -> None:
+    args = asdict(trainer.args)
+    shown = (
+        "learning_rate", "lr_scheduler_type", "warmup_ratio", "optim", "weight_decay",
+        "per_device_train_batch_size", "gradient_accumulation_steps", "max_grad_norm",
+    )  # fmt: skip
+    hyperparameters = {name: args[name] for name in shown}
+    hyperparameters |= {"steps": trainer.state.step, "max_seq_length": data.max_seq_length}
+    card = model_card(
+        output.name,
+        base_model=data.model_name_or_path,
+        data=what,
+        hyperparameters=hyperparameters,
+        seed=trainer.args.seed,
+        metrics=results,
+    )
+    trainer.model.save_pretrained(output, tokenizer=trainer.tokenizer, card=card)
+    atomic_write(output / "all_results.json", json.dumps(results, indent=1) + "\n")
+
+
+def write_predictions(output: Path, trainer: Trainer, features: Features, test: Examples) -> None:
+    logits, _ = predict_logits(trainer.model, features, description="predicting")
+    lines = [json.dumps(row, ensure_ascii=False) for row in trainer.task.decode(logits)]
+    output.mkdir(parents=True, exist_ok=True)
+    atomic_write(output / "predictions.jsonl", "\n".join(lines) + "\n")
+    print(f"{len(lines)} predictions for {test.path}: {output / 'predictions.jsonl'}")
+
+
+def report(
+    results: dict[str, float], features: dict[str, Features], output: Path, data: DataArguments
+) -> None:
+    for prefix, name in (("eval", "validation"), ("test", "test")):
+        metrics = {k[5:]: v for k, v in results.items() if k.startswith(prefix + "_")}
+        if metrics:
+            shown = "  ".join(f"{key} {value:.4f}" for key, value in metrics.items())
+            print(f"{name} ({len(features[name]):,} held-out examples)  {shown}")
+    if data.do_train:
+        python = Path(sys.executable).name
+        print(f'model saved; try\n  {python} scripts/predict.py --model {output} "your text"')
+
+
+if __name__ == "__main__":
+    run(main)

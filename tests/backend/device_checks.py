@@ -1,0 +1,217 @@
+"""What a backend on a device must show: run on a GPU, and without one on the strict fake.
+
+The oracle is always NumPy's plain functions in float64, on the same numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minibert import BertConfig, BertForSequenceClassification
+from minibert.backend import Backend
+from minibert.backend.numpy_backend import NumpyBackend
+from minibert.layers.dropout import DropoutKey
+from minibert.layers.embeddings import RowGradient
+from minibert.models.base import Run
+from minibert.optim import Optimizer, clip_scale, global_norm
+from minibert.packing import pack
+from minibert.verify.layer_cases import LayerCase, layer_cases
+
+LAYERS = {case.layer: case for case in layer_cases()}
+BOUND = {"float64": 1e-12, "float32": 2e-5}
+"""Largest difference, relative to a tensor's largest number."""
+
+PLACES = [  # seed, site, step, stream, first, count, threshold
+    (0, 0, 0, 0, 0, 1, 6554),
+    (42, 3, 7, 0, 0, 16, 6554),
+    (42, 3, 7, 0, 15, 2, 6554),
+    (42, 3, 7, 5, 16, 33, 1),
+    (2**63, 99, 2**40, 2**33, 2**40 + 7, 1000, 32768),
+    (1, 2, 3, 4, 5, 100_000, 65535),
+    (1, 2, 3, 4, 5, 0, 6554),
+]
+
+
+def assert_close(got: Any, want: Any, bound: float, what: str = "") -> None:
+    """`got` is within `bound` of `want`, relative to the largest number in `want`."""
+    assert got.shape == want.shape, what
+    scale = max(np.abs(want).max(initial=0), 1e-3)
+    np.testing.assert_allclose(got, want, rtol=0, atol=bound * scale, err_msg=what)
+
+
+# ---- Layers ----
+
+
+def moved(value: Any, xp: Backend, dtype: str) -> Any:
+    """A copy of `value` with its arrays on the device, floating-point ones in `dtype`."""
+    if isinstance(value, np.ndarray):
+        return xp.to_device(value.copy(), dtype if value.dtype.kind == "f" else None)
+    if isinstance(value, tuple) and not isinstance(value, DropoutKey):
+        parts = [moved(part, xp, dtype) for part in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+    return value
+
+
+def arrays_in(xp: Backend, result: Any) -> Iterator[NDArray[Any]]:
+    """The arrays of a result on the host, tuples opened and tables filled."""
+    if isinstance(result, RowGradient):
+        yield xp.to_host(result.dense(xp))
+    elif isinstance(result, tuple):
+        for part in result:
+            yield from arrays_in(xp, part)
+    else:
+        yield xp.to_host(result)
+
+
+def run_layer(case: LayerCase, xp: Backend, dtype: str, dy: NDArray[Any] | None) -> list[Any]:
+    """[y, the gradients] of a layer for a given upstream gradient (default: a fixed random one)."""
+    y, cache = case.forward(xp, *moved(case.arguments(case.arrays), xp, dtype))
+    dy = np.random.default_rng(5).normal(size=y.shape) if dy is None else dy
+    gradients = case.backward(xp, xp.to_device(dy, dtype), cache)
+    return list(arrays_in(xp, (y, gradients)))
+
+
+def check_layer(xp: Backend, layer: str, dtype: str) -> None:
+    want = run_layer(LAYERS[layer], NumpyBackend(reference=True), "float64", None)
+    got = run_layer(LAYERS[layer], xp, dtype, None)
+    for i, (a, b) in enumerate(zip(got, want, strict=True)):
+        assert a.dtype == dtype
+        assert_close(a, b, BOUND[dtype], f"{layer}: tensor {i}")
+
+
+# ---- Whole models ----
+
+
+def step(
+    make_model: Any, config: BertConfig, xp: Backend | str, dtype: str, given: dict[str, Any]
+) -> tuple[Backend, Any, dict[str, Any]]:
+    model = make_model(config, backend=xp, dtype=dtype)
+    output, gradients = model.loss_and_gradients(**given, dropout=(11, 4))
+    return model.xp, output, gradients
+
+
+def check_model(
+    xp: Backend, make_model: Any, config: BertConfig, given: dict[str, Any], dtype: str
+) -> None:
+    """Loss, logits and every gradient, with dropout."""
+    _, want, gradients = step(make_model, config, NumpyBackend(reference=True), "float64", given)
+    _, got, device_gradients = step(make_model, config, xp, dtype, given)
+    assert_close(xp.to_host(got.loss), want.loss, BOUND[dtype], "loss")
+    assert_close(xp.to_host(got.logits), want.logits, BOUND[dtype], "logits")
+    for name, gradient in gradients.items():
+        scale = BOUND[dtype] * (10 if dtype == "float32" else 1)  # through two layers and a head
+        assert_close(xp.to_host(device_gradients[name]), gradient, scale, name)
+
+
+def check_outputs(
+    xp: Backend, make_model: Any, config: BertConfig, given: dict[str, Any], dtype: str
+) -> None:
+    """Evaluation, with hidden states and attentions."""
+    options = {"output_hidden_states": True, "output_attentions": True}
+    want = make_model(config, backend=NumpyBackend(reference=True))(**given, **options)
+    got = make_model(config, backend=xp, dtype=dtype)(**given, **options)
+    for name in ("hidden_states", "attentions"):
+        for a, b in zip(getattr(got, name), getattr(want, name), strict=True):
+            assert_close(xp.to_host(a), b, BOUND[dtype], name)
+
+
+def check_two_runs(
+    xp: Backend, make_model: Any, config: BertConfig, given: dict[str, Any], dtype: str
+) -> None:
+    """The same bytes twice."""
+    runs = [train(make_model, config, xp, given, dtype, "adamw_torch", steps=2) for _ in range(2)]
+    assert runs[0].tobytes() == runs[1].tobytes()
+
+
+def train(
+    make_model: Any, config: BertConfig, xp: Backend, given: dict[str, Any], dtype: str,
+    rule: str, steps: int,
+) -> NDArray[Any]:  # fmt: skip
+    """The parameters (P,) after some clipped steps, on the host."""
+    model = make_model(config, backend=xp, dtype=dtype)
+    parameters = model.parameters
+    optimizer = Optimizer(
+        xp, parameters.flat, parameters.layout.decayed, rule=rule, weight_decay=0.1, eps=1e-3,
+        workers=model.workers,
+    )  # fmt: skip
+    for number in range(steps):
+        gradient = parameters.zeros_like()
+        model.accumulate_gradients(pack(**given), [gradient], Run(7, number), shards=2)
+        norm = global_norm(xp, gradient.flat, model.workers)
+        optimizer.step(gradient.flat, 0.01, clip_scale(norm, 1.0))
+    return np.asarray(xp.to_host(parameters.flat))
+
+
+def check_training(
+    xp: Backend, make_model: Any, config: BertConfig, given: dict[str, Any], dtype: str, rule: str
+) -> None:
+    want = train(make_model, config, NumpyBackend(reference=True), given, "float64", rule, 3)
+    got = train(make_model, config, xp, given, dtype, rule, 3)
+    assert got.dtype == dtype
+    assert_close(got, want, {"float64": 1e-11, "float32": 1e-4}[dtype], rule)
+
+
+def check_checkpoint(
+    xp: Backend, make_model: Any, config: BertConfig, given: dict[str, Any], directory: Path
+) -> None:
+    """What the device saves, the CPU loads bit by bit; and back."""
+    on_device = make_model(config, backend=xp, dtype="float32")
+    on_device.save_pretrained(directory / "from_device")
+    load = BertForSequenceClassification.from_pretrained
+    on_host = load(directory / "from_device", backend="numpy", threads=1)
+    on_host.save_pretrained(directory / "from_host")
+    again = load(directory / "from_host", backend=xp)
+    for name, array in on_device.parameters.items():
+        assert xp.to_host(array).tobytes() == on_host.parameters[name].tobytes()
+        assert xp.to_host(array).tobytes() == xp.to_host(again.parameters[name]).tobytes()
+
+
+def check_optimizer_state(xp: Backend) -> None:
+    """A state saved on the device resumes on the host, and the other way round."""
+    rng, host = np.random.default_rng(0), NumpyBackend()
+    start, gradient = rng.normal(size=50), rng.normal(size=50)
+
+    def run(first: Backend, second: Backend) -> NDArray[Any]:
+        p, state = start, None
+        for backend in (first, second):
+            p = backend.to_device(p.copy())
+            optimizer = Optimizer(backend, p, 30, rule="adamw_torch", weight_decay=0.1)
+            if state is not None:
+                optimizer.load_state_dict(state)
+            optimizer.step(backend.to_device(gradient), 0.01)
+            p = np.asarray(backend.to_host(p))
+            arrays = {k: backend.to_host(v) for k, v in optimizer.state_dict().items() if k != "step"}
+            state = arrays | {"step": optimizer.steps}
+        return p
+
+    want = run(host, host)
+    for pair in ((xp, host), (host, xp)):
+        np.testing.assert_allclose(run(*pair), want, rtol=1e-14)
+
+
+# ---- The backend's own operations ----
+
+
+def check_keep_decisions(xp: Backend, place: tuple[int, ...]) -> None:
+    keep = xp.to_host(xp.keep_decisions(*place))
+    want = NumpyBackend().keep_decisions(*place)
+    assert keep.dtype == bool
+    np.testing.assert_array_equal(keep, want)
+
+
+def check_sum_rows(xp: Backend, ids: NDArray[Any], width: int, dtype: str) -> None:
+    rows = np.random.default_rng(len(ids)).normal(size=(len(ids), width)).astype(dtype)
+    got_ids, got = (xp.to_host(a) for a in xp.sum_rows(xp.to_device(ids), xp.to_device(rows)))
+    assert got.dtype == dtype
+    assert got.shape == (len(got_ids), width)
+    assert (np.diff(got_ids) >= 0).all()
+    unique, inverse = np.unique(ids, return_inverse=True)
+    assert set(got_ids.tolist()) == set(unique.tolist())
+    want = np.zeros((len(unique), width))
+    np.add.at(want, inverse, rows.astype(np.float64))
+    assert_close(got, want[np.searchsorted(unique, got_ids)], BOUND[dtype], "sums")

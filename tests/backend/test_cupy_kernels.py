@@ -1,0 +1,253 @@
+"""CUDA kernels without a GPU: compiled by NVIDIA's compiler, and run, as C++, on the CPU."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import cuda_on_cpu
+import device_checks as checks
+import fake_cupy
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from scipy import special
+
+from minibert.backend import cublas, cupy_backend, kernels
+from minibert.backend.cupy_backend import CupyBackend
+
+FILES = sorted(p.stem for p in Path(kernels.__file__).parent.glob("*.cu"))
+ARCHITECTURE = 80  # Ampere; later GPUs run it too
+needs_compiler = pytest.mark.skipif(
+    cuda_on_cpu.COMPILER is None, reason="needs g++ or clang++ to run CUDA kernels on the CPU"
+)
+
+
+@pytest.fixture
+def device(monkeypatch: pytest.MonkeyPatch) -> CupyBackend:
+    monkeypatch.setitem(sys.modules, "cupy", fake_cupy.module())
+    return CupyBackend()
+
+
+# ---- Compiled ----
+
+
+def find_nvrtc() -> str | None:
+    """NVRTC's library from a pip package: nvidia-cuda-nvrtc, which cupy-cuda13x[ctk] brings."""
+    spec = importlib.util.find_spec("nvidia")
+    places = [] if spec is None else list(spec.submodule_search_locations or [])
+    found = [p for place in places for p in sorted(Path(place).glob("*/lib/libnvrtc.so.*"))]
+    return str(found[0]) if found else None
+
+
+def find_nvcc() -> str | None:
+    usual = Path("/usr/local/cuda/bin/nvcc")
+    return shutil.which("nvcc") or (str(usual) if usual.exists() else None)
+
+
+def compile_with_nvrtc(library: str, source: str) -> tuple[bool, str]:
+    """Whether `source` compiles, and the compiler's log: by NVRTC's C interface."""
+    nvrtc, program = ctypes.CDLL(library), ctypes.c_void_p()
+    code = nvrtc.nvrtcCreateProgram(
+        ctypes.byref(program), source.encode(), b"kernels.cu", 0, None, None
+    )
+    assert code == 0
+    options = [f"--gpu-architecture=compute_{ARCHITECTURE}".encode(), b"-std=c++17"]
+    result = nvrtc.nvrtcCompileProgram(program, 2, (ctypes.c_char_p * 2)(*options))
+    size = ctypes.c_size_t()
+    nvrtc.nvrtcGetProgramLogSize(program, ctypes.byref(size))
+    log = ctypes.create_string_buffer(size.value)
+    nvrtc.nvrtcGetProgramLog(program, log)
+    nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
+    return result == 0, log.value.decode()
+
+
+def compile_with_nvcc(nvcc: str, source: str, directory: Path) -> tuple[bool, str]:
+    file = directory / "kernels.cu"
+    file.write_text(source)
+    command = [nvcc, "-ptx", "-std=c++17", f"-arch=compute_{ARCHITECTURE}", "-o", "/dev/null"]
+    result = subprocess.run([*command, file], capture_output=True, text=True, check=False)
+    return result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("file", [*FILES, "broken"])
+def test_every_kernel_compiles(file: str, tmp_path: Path) -> None:
+    source = "extern __global__ void f(float* x) { x[0] = oops; }"
+    if file != "broken":
+        source = kernels.source(file)
+    if (library := find_nvrtc()) is not None:
+        compiled, log = compile_with_nvrtc(library, source)
+    elif (nvcc := find_nvcc()) is not None:
+        compiled, log = compile_with_nvcc(nvcc, source, tmp_path)
+    else:
+        pytest.skip("needs NVRTC (pip install nvidia-cuda-nvrtc) or nvcc to compile CUDA")
+    assert compiled == (file != "broken"), log
+
+
+def test_the_fan_in_is_one_number() -> None:
+    (fan_in,) = re.findall(r"FAN_IN = (\d+);", kernels.source("add_segments"))
+    assert int(fan_in) == cupy_backend.FAN_IN
+
+
+# ---- Run ----
+
+
+@needs_compiler
+@pytest.mark.parametrize("place", checks.PLACES)
+def test_dropout_decisions_have_the_bits_of_numpy(
+    device: CupyBackend, place: tuple[int, ...]
+) -> None:
+    checks.check_keep_decisions(device, place)
+
+
+WORD = st.integers(0, 2**63)
+PLACE = st.tuples(
+    WORD, st.integers(0, 99), WORD, WORD,
+    st.integers(0, 2**40), st.integers(0, 700), st.integers(0, 65535),
+)  # fmt: skip
+
+
+@needs_compiler
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=PLACE)
+def test_any_dropout_decisions_have_the_bits_of_numpy(
+    device: CupyBackend, place: tuple[int, ...]
+) -> None:
+    checks.check_keep_decisions(device, place)
+
+
+@needs_compiler
+def test_a_kernel_stays_within_its_array(device: CupyBackend) -> None:
+    """The first and last threads of a grid have nothing to do."""
+    room = device.zeros(64, dtype=bool)
+    middle = room[20:41]
+    kernels.launch(
+        device.module, "keep_decisions", "keep_decisions", 3, middle, 1, 2, 3, 4, 5, 21, 0, 2
+    )
+    kept = device.to_host(room)
+    assert kept[20:41].all()  # threshold 0 keeps everything
+    assert kept.sum() == 21
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("rows", [1, 2, 63, 64, 65, 128, 4096, 4097, 9000])
+@pytest.mark.parametrize("ids", [1, 2, 70])
+def test_rows_of_one_id_are_added_in_a_fixed_order(
+    device: CupyBackend, rows: int, ids: int, dtype: str
+) -> None:
+    drawn = np.random.default_rng(rows).integers(0, ids, rows)
+    checks.check_sum_rows(device, drawn, 3, dtype)
+
+
+@needs_compiler
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(ids=st.lists(st.integers(0, 9), max_size=200), width=st.integers(1, 5))
+def test_any_rows_of_one_id_are_added(device: CupyBackend, ids: list[int], width: int) -> None:
+    checks.check_sum_rows(device, np.array(ids, np.int64), width, "float64")
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_erf(device: CupyBackend, dtype: str) -> None:
+    x = np.linspace(-6, 6, 1003).astype(dtype).reshape(17, 59)
+    y = device.to_host(device.erf(device.to_device(x).T))
+    assert y.dtype == dtype
+    np.testing.assert_allclose(y, special.erf(x.T), rtol=4 * np.finfo(dtype).eps)
+    with pytest.raises(TypeError, match="int64"):
+        device.erf(device.arange(3))
+
+
+# ---- cuBLAS is asked for the right products ----
+
+
+def layouts(x: Any) -> dict[str, Any]:
+    """Device arrays (G, N, rows, columns) with the numbers of `x`, in every layout that matters."""
+    return {
+        "contiguous": x.copy(),
+        "transposed": x.swapaxes(-1, -2).copy().swapaxes(-1, -2),
+        "heads": x.transpose(0, 2, 1, 3).copy().transpose(0, 2, 1, 3),  # as in packed (T, H) rows
+        "heads, transposed": x.transpose(0, 3, 1, 2).copy().transpose(0, 2, 3, 1),
+        "backwards": x.transpose(3, 2, 1, 0).copy().transpose(3, 2, 1, 0),
+    }
+
+
+SHAPES = [(2, 3, 4, 5, 6), (1, 3, 4, 5, 6), (2, 1, 4, 1, 6), (1, 2, 1, 1, 1), (2, 3, 1, 5, 1),
+          (2, 3, 4, 0, 6), (0, 3, 4, 5, 6)]  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_batched_products(device: CupyBackend, shape: tuple[int, ...], dtype: str) -> None:
+    G, N, M, K, O = shape  # noqa: E741  (O columns)
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(G, N, M, K)).astype(dtype), rng.normal(size=(G, N, K, O)).astype(dtype)
+    for name_a, left in layouts(device.to_device(a)).items():
+        for name_b, right in layouts(device.to_device(b)).items():
+            got = device.to_host(device.matmul(left, right))
+            assert got.dtype == dtype
+            checks.assert_close(got, a @ b, 4e-7, f"{name_a} × {name_b}")
+
+
+def test_views_with_one_stride_are_not_copied(device: CupyBackend) -> None:
+    x = device.ones((1, 3, 4, 5), dtype="float32")
+    kinds = layouts(x)
+    device.module.copies.clear()
+    for name in ("contiguous", "transposed", "heads"):
+        device.matmul(kinds[name], kinds[name].swapaxes(-1, -2))
+    assert device.module.copies == []  # heads: one sequence; its heads lie one stride apart
+    two = layouts(device.ones((2, 3, 4, 5), dtype="float32"))
+    device.matmul(two["heads"], two["contiguous"].swapaxes(-1, -2))
+    assert device.module.copies == [(2, 3, 4, 5)]
+
+
+def test_other_products_are_left_to_cupy(device: CupyBackend) -> None:
+    a, b = device.ones((2, 3, 4), dtype="float32"), device.ones((4, 5), dtype="float32")
+    assert not cublas.can_multiply(a, b)
+    assert device.matmul(a, b).shape == (2, 3, 5)
+    with pytest.raises(ValueError, match="mismatch"):
+        device.matmul(a, device.ones((2, 5, 4), dtype="float32"))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", [(7, 5), (1, 5), (7, 1), (0, 5)])
+def test_sums_of_columns(device: CupyBackend, shape: tuple[int, int], dtype: str) -> None:
+    x = np.random.default_rng(0).normal(size=shape).astype(dtype)
+    for given_x, host in ((device.to_device(x), x), (device.to_device(x).T, x.T)):
+        got = device.to_host(device.sum(given_x, axis=0))
+        assert got.dtype == dtype
+        checks.assert_close(got, host.sum(axis=0), 4e-7)
+    total = device.to_host(device.sum(device.to_device(x)))
+    np.testing.assert_allclose(total, x.sum(), rtol=1e-5)
+
+
+# ---- Without CuPy ----
+
+
+def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    ask = cupy_backend.why_unavailable.__wrapped__
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert 'pip install "minibert[cuda13]"' in ask()
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+
+    def no_library(name: str) -> Any:
+        raise OSError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setattr(ctypes, "CDLL", no_library)
+    assert "no NVIDIA driver" in ask()
+
+
+def test_importing_the_backend_does_not_import_cupy() -> None:
+    code = (
+        "import sys; from minibert.backend import cupy_backend as b; b.why_unavailable();"
+        "import importlib.util; installed = importlib.util.find_spec('cupy');"
+        "assert installed or 'cupy' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)

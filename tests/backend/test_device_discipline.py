@@ -1,0 +1,131 @@
+"""The whole of minibert on a strict fake device: the same numbers, and no hidden transfer.
+
+The fake refuses what would make a GPU's host wait, or fail there: a device array turned into a
+number, a truth value or a host array; a host array among device arrays; a name CuPy lacks.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import cuda_on_cpu
+import device_checks as checks
+import fake_cupy
+import numpy as np
+import pytest
+
+from minibert import BertConfig, BertModel
+from minibert.backend.cupy_backend import CupyBackend
+from minibert.models.base import Run
+from minibert.optim import RULES
+from minibert.packing import pack
+
+pytestmark = pytest.mark.skipif(
+    cuda_on_cpu.COMPILER is None, reason="needs g++ or clang++ to run CUDA kernels on the CPU"
+)
+DTYPES = ("float32", "float64")
+
+
+@pytest.fixture
+def device(monkeypatch: pytest.MonkeyPatch) -> CupyBackend:
+    """The CuPy backend over a fake CuPy."""
+    monkeypatch.setitem(sys.modules, "cupy", fake_cupy.module())
+    return CupyBackend()
+
+
+@pytest.fixture
+def problem_config(tiny: BertConfig, problem: tuple[str, Any]) -> BertConfig:
+    labels = 1 if problem[0] == "regression" else 3
+    return tiny.replace(problem_type=problem[0], num_labels=labels)
+
+
+@pytest.fixture
+def given(inputs: dict[str, Any], problem: tuple[str, Any]) -> dict[str, Any]:
+    return inputs | {"labels": problem[1]}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layer", checks.LAYERS)
+def test_every_layer(device: CupyBackend, layer: str, dtype: str) -> None:
+    checks.check_layer(device, layer, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_whole_model(
+    device: CupyBackend, make_model: Any, problem_config: BertConfig, given: Any, dtype: str
+) -> None:
+    checks.check_model(device, make_model, problem_config, given, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_evaluation(
+    device: CupyBackend, make_model: Any, tiny: BertConfig, inputs: Any, dtype: str
+) -> None:
+    checks.check_outputs(device, make_model, tiny, inputs, dtype)
+    model = make_model(tiny, BertModel, backend=device, dtype=dtype)
+    assert device.to_host(model(**inputs).last_hidden_state).dtype == dtype
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rule", RULES)
+def test_training_steps(
+    device: CupyBackend, make_model: Any, problem_config: BertConfig, given: Any, dtype: str,
+    rule: str,
+) -> None:  # fmt: skip
+    checks.check_training(device, make_model, problem_config, given, dtype, rule)
+
+
+def test_a_step_copies_only_ids_and_labels_to_the_device_and_nothing_back(
+    device: CupyBackend, make_model: Any, problem_config: BertConfig, given: Any
+) -> None:
+    model = make_model(problem_config, backend=device, dtype="float32")
+    gradient, batch = model.parameters.zeros_like(), pack(**given)
+    device.module.to_device.clear()
+    device.module.to_host.clear()
+    model.accumulate_gradients(batch, [gradient], Run(1, 2))
+    assert device.module.to_host == []
+    # Three kinds of ids, the first rows, the labels; for cross-entropy the count.
+    sizes = [array.size for array in device.module.to_device]
+    assert sizes[:5] == [batch.num_tokens] * 3 + [batch.num_sequences, np.size(given["labels"])]
+    assert sizes[5:] in ([], [1])
+
+
+def test_checkpoints_move_between_devices(
+    device: CupyBackend, make_model: Any, tiny: BertConfig, inputs: Any, tmp_path: Path
+) -> None:
+    checks.check_checkpoint(device, make_model, tiny, inputs, tmp_path)
+    checks.check_optimizer_state(device)
+
+
+def test_two_runs_give_the_same_bytes(
+    device: CupyBackend, make_model: Any, problem_config: BertConfig, given: Any
+) -> None:
+    checks.check_two_runs(device, make_model, problem_config, given, "float32")
+
+
+# ---- The fake itself ----
+
+
+@pytest.mark.parametrize(
+    "misuse",
+    [
+        float, int, bool, list, np.asarray, np.exp, np.sum,
+        lambda x: x + np.ones(3), lambda x: np.ones(3) * x, lambda x: x[np.array([0, 1])],
+        lambda x: x[[0, 1]], lambda x: x[x > 0], lambda x: x.item(), lambda x: x.tolist(),
+        lambda x: x.__setitem__(0, np.ones(())), lambda x: "yes" if x[0] > 0 else "no",
+    ],
+)  # fmt: skip
+def test_the_fake_refuses_hidden_transfers(device: CupyBackend, misuse: Any) -> None:
+    x = device.ones(3, dtype="float32")
+    with pytest.raises(TypeError):
+        misuse(x)
+
+
+def test_the_fake_has_no_name_that_cupy_lacks() -> None:
+    cupy = pytest.importorskip("cupy", reason="CuPy is not installed: nothing to compare with")
+    for name in (*fake_cupy.UFUNCS, *fake_cupy.FUNCTIONS, *fake_cupy.OWN):
+        assert hasattr(cupy, name), name
+    for name in (*fake_cupy.ATTRIBUTES, *fake_cupy.METHODS, "T", "real", "data", "device"):
+        assert hasattr(cupy.ndarray, name), name
