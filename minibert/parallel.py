@@ -11,7 +11,7 @@ import functools
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
@@ -49,15 +49,17 @@ class Workers:
         return ThreadPoolExecutor(self.threads, thread_name_prefix="minibert")
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-        """`[function(item) for item in items]`, in parallel, results in the order of the items."""
+        """`[function(item) for item in items]`, in parallel, results in the order of the items.
+
+        A single item runs here, with BLAS on all the threads.
+        """
         items = list(items)
         if self.threads == 1 or len(items) <= 1:
-            return [function(item) for item in items]
+            with self.blas_threads(self.threads):
+                return [function(item) for item in items]
         with self.blas_threads(1):
             return list(self._pool.map(function, items))
 
     def blas_threads(self, threads: int) -> AbstractContextManager[Any]:
         """BLAS on `threads` threads inside the `with` block, for the whole process."""
-        if self.threads == 1:
-            return nullcontext()
         return _blas().limit(limits=threads, user_api="blas")

@@ -78,7 +78,7 @@ def make_inputs() -> Arrays:
 
 
 def load(inputs: Arrays, problem: str, dtype: torch.dtype) -> torch.nn.Module:
-    """transformers' model with these weights; no dropout, attention spelled out."""
+    """The model of transformers with these weights; no dropout, attention spelled out."""
     config = transformers.BertConfig(
         **CONFIG, num_labels=HEADS[problem], problem_type=problem, attn_implementation="eager"
     )

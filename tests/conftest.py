@@ -1,4 +1,4 @@
-"""Small things that many tests share. No two sizes are equal, so that no axis passes for another."""
+"""What many tests share. No two sizes are equal, so that no axis passes for another."""
 
 from __future__ import annotations
 

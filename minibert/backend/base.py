@@ -104,12 +104,12 @@ class Backend:
 
     @property
     def plain(self) -> Backend:
-        """This backend without twins: exactly what `layers/` says."""
+        """The same backend without twins: exactly what `layers/` says."""
         return self if self.reference else type(self)(reference=True)
 
     @property
     def forward_only(self) -> Backend:
-        """This backend for inference: no cache is kept, and forward twins need not fill one."""
+        """The same backend for inference: no cache is kept, and forward twins need not fill one."""
         sibling = type(self)(reference=self.reference)
         sibling.keeps_caches = False
         return sibling

@@ -32,7 +32,7 @@ def can_multiply(a: Array, b: Array) -> bool:
 
 
 def batched_matmul(cupy: ModuleType, a: Array, b: Array) -> Array:
-    """a (…, M, K) times b (…, K, N) → (…, M, N), C-contiguous.
+    """The products of a (…, M, K) and b (…, K, N) → (…, M, N), C-contiguous.
 
     `cupy.matmul` first makes a contiguous copy of every operand that is a transposed or strided
     view. cuBLAS reads a view where it lies, if its rows (or columns) are contiguous and one stride

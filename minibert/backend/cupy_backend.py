@@ -8,13 +8,14 @@ import importlib.util
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar
+from typing import Any
 
 from minibert.backend import cublas
 from minibert.backend.base import Array, Backend, Ints
 from minibert.backend.kernels import launch
 
 FAN_IN = 64  # as in kernels/add_segments.cu
+TWINS: dict[str, Callable[..., Any]] = {}  # what is slow is an operation so far, not a layer
 INSTALL = 'pip install "minibert[cuda13]" (with a driver for CUDA 12: "minibert[cuda12]")'
 
 
@@ -40,7 +41,7 @@ def why_unavailable() -> str | None:
     except ImportError as error:
         return f"CuPy or its CUDA libraries cannot be loaded ({_first_line(error)}); {INSTALL}"
     except RuntimeError as error:  # CuPy's errors of CUDA are RuntimeErrors
-        return f"the GPU does not answer ({_first_line(error)}); do the driver and CuPy fit? {INSTALL}"
+        return f"the GPU does not answer ({_first_line(error)}); update its driver, or {INSTALL}"
     return None
 
 
@@ -55,7 +56,7 @@ class CupyBackend(Backend):
     """
 
     name = "cupy"
-    twins: ClassVar[dict[str, Callable[..., Any]]] = {}
+    twins = TWINS
 
     def __init__(self, *, reference: bool = False) -> None:
         super().__init__(reference=reference)

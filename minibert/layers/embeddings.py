@@ -12,7 +12,7 @@ from minibert.layers.layer_norm import LayerNormCache, layer_norm_backward, laye
 class RowGradient(NamedTuple):
     """The gradient of a table of which only a few rows were looked up: zero everywhere else."""
 
-    rows: Ints  # (U,) distinct row numbers
+    rows: Ints  # (U,) row numbers; beside one that repeats stand the same values each time
     values: Array  # (U, H)
     shape: tuple[int, ...]  # of the table
 

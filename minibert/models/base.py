@@ -348,7 +348,7 @@ def _attentions(
         sequences = [probs for run in runs for probs in run]  # (N, n, n) each
         padded = xp.zeros((len(sequences), len(sequences[0]), length, length), runs[0].dtype)
         for b, probs in enumerate(sequences):
-            columns = batch.position_ids[batch.offsets[b] : batch.offsets[b + 1]]
+            columns = xp.to_device(batch.position_ids[batch.offsets[b] : batch.offsets[b + 1]])
             padded[b][:, columns[:, None], columns] = probs
         result.append(padded)
     return tuple(result)

@@ -31,10 +31,14 @@ static unsigned long long __umul64hi(unsigned long long a, unsigned long long b)
 """
 
 LAUNCHER = """
-extern "C" void launch_{name}(unsigned grid, unsigned block, {parameters}) {{
+extern "C" void launch_{name}(bool backwards, unsigned grid, unsigned block, {parameters}) {{
     blockDim.x = block;
-    for (blockIdx.x = 0; blockIdx.x < grid; ++blockIdx.x)
-        for (threadIdx.x = 0; threadIdx.x < block; ++threadIdx.x) {name}({arguments});
+    for (unsigned i = 0; i < grid * block; ++i) {{
+        unsigned thread = backwards ? grid * block - 1 - i : i;
+        blockIdx.x = thread / block;
+        threadIdx.x = thread % block;
+        {name}({arguments});
+    }}
 }}
 """
 
@@ -70,7 +74,9 @@ def compiled(source: str) -> ctypes.CDLL:
 
 
 class Kernel:
-    """A stand-in for cupy.RawKernel that also checks what a GPU would not: every argument's type."""
+    """A stand-in for cupy.RawKernel that checks what a GPU would not: every argument's type."""
+
+    backwards = False  # the last thread first: a kernel may not depend on the order
 
     def __init__(self, source: str, name: str) -> None:
         self.parameters = signatures(source)[name]
@@ -83,7 +89,8 @@ class Kernel:
         assert len(arguments) == len(self.parameters)
         pairs = zip(self.parameters, arguments, strict=True)
         converted = [_argument(kind, value) for (kind, _), value in pairs]
-        self.function(ctypes.c_uint(grid[0]), ctypes.c_uint(block[0]), *converted)
+        shape = ctypes.c_bool(self.backwards), ctypes.c_uint(grid[0]), ctypes.c_uint(block[0])
+        self.function(*shape, *converted)
 
 
 def _argument(kind: str, value: Any) -> Any:

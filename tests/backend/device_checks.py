@@ -37,10 +37,10 @@ PLACES = [  # seed, site, step, stream, first, count, threshold
 ]
 
 
-def assert_close(got: Any, want: Any, bound: float, what: str = "") -> None:
-    """`got` is within `bound` of `want`, relative to the largest number in `want`."""
+def assert_close(got: Any, want: Any, bound: float, what: str = "", like: Any = None) -> None:
+    """`got` is within `bound` of `want`, relative to the largest number in `like` (or `want`)."""
     assert got.shape == want.shape, what
-    scale = max(np.abs(want).max(initial=0), 1e-3)
+    scale = max(np.abs(want if like is None else like).max(initial=0), 1e-3)
     np.testing.assert_allclose(got, want, rtol=0, atol=bound * scale, err_msg=what)
 
 
@@ -104,8 +104,9 @@ def check_model(
     assert_close(xp.to_host(got.loss), want.loss, BOUND[dtype], "loss")
     assert_close(xp.to_host(got.logits), want.logits, BOUND[dtype], "logits")
     for name, gradient in gradients.items():
-        scale = BOUND[dtype] * (10 if dtype == "float32" else 1)  # through two layers and a head
-        assert_close(xp.to_host(device_gradients[name]), gradient, scale, name)
+        # In exact arithmetic the key bias has the gradient 0: see layers/multi_head_attention.py.
+        like = gradients[name.replace("key.bias", "query.bias")]
+        assert_close(xp.to_host(device_gradients[name]), gradient, BOUND[dtype], name, like)
 
 
 def check_outputs(
@@ -185,8 +186,8 @@ def check_optimizer_state(xp: Backend) -> None:
                 optimizer.load_state_dict(state)
             optimizer.step(backend.to_device(gradient), 0.01)
             p = np.asarray(backend.to_host(p))
-            arrays = {k: backend.to_host(v) for k, v in optimizer.state_dict().items() if k != "step"}
-            state = arrays | {"step": optimizer.steps}
+            moments = {"m": backend.to_host(optimizer.m), "v": backend.to_host(optimizer.v)}
+            state = moments | {"step": optimizer.steps}
         return p
 
     want = run(host, host)

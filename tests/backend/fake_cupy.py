@@ -31,7 +31,7 @@ OPERATORS = ("add", "sub", "mul", "truediv", "matmul", "pow")
 COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
 
 
-class HostTransfer(TypeError):
+class HostTransferError(TypeError):
     """What would make the host wait for the device, or hand it a host array unasked."""
 
 
@@ -65,7 +65,7 @@ class DeviceArray:
 
     def __iter__(self) -> Iterator[DeviceArray]:
         if self.ndim < 2:
-            raise HostTransfer("iterating over a device array, number by number")
+            raise HostTransferError("iterating over a device array, number by number")
         return (self[i] for i in range(len(self)))
 
     def __getitem__(self, index: Any) -> DeviceArray:
@@ -88,7 +88,7 @@ def _unwrap(value: Any) -> Any:
     if isinstance(value, DeviceArray):
         return value._glass
     if isinstance(value, np.ndarray):
-        raise HostTransfer(f"a host array {value.dtype} {value.shape} meets the device")
+        raise HostTransferError(f"a host array {value.dtype} {value.shape} meets the device")
     if isinstance(value, list | tuple):
         return type(value)(_unwrap(v) for v in value)
     return value
@@ -98,9 +98,9 @@ def _index(index: Any) -> Any:
     parts = index if isinstance(index, tuple) else (index,)
     for part in parts:
         if isinstance(part, DeviceArray) and part.dtype == bool:
-            raise HostTransfer("indexing by a mask: the host must wait for its count")
+            raise HostTransferError("indexing by a mask: the host must wait for its count")
         if isinstance(part, list | np.ndarray | range):
-            raise HostTransfer(f"indexing by a host {type(part).__name__}")
+            raise HostTransferError(f"indexing by a host {type(part).__name__}")
     return tuple(map(_unwrap, parts))
 
 
@@ -120,9 +120,13 @@ def _in_place(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+def _swapped(function: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda a, b: function(b, a)
+
+
 def _refuse(name: str) -> Callable[..., Any]:
     def call(self: DeviceArray, *args: Any, **kwargs: Any) -> Any:
-        raise HostTransfer(f"{name}: the host would wait for the device")
+        raise HostTransferError(f"{name}: the host would wait for the device")
 
     return call
 
@@ -133,7 +137,7 @@ for _name in METHODS:
     setattr(DeviceArray, _name, _method(getattr(np.ndarray, _name)))
 for _name in OPERATORS:
     setattr(DeviceArray, f"__{_name}__", _method(getattr(operator, _name)))
-    setattr(DeviceArray, f"__r{_name}__", _method(lambda a, b, f=getattr(operator, _name): f(b, a)))
+    setattr(DeviceArray, f"__r{_name}__", _method(_swapped(getattr(operator, _name))))
     setattr(DeviceArray, f"__i{_name}__", _in_place(getattr(operator, f"i{_name}")))
 for _name in COMPARISONS:
     setattr(DeviceArray, f"__{_name}__", _method(getattr(operator, _name)))
@@ -151,7 +155,7 @@ for _name in ("item", "get", "tolist", "tobytes", "nonzero"):
 
 
 def module() -> Any:
-    """A new fake `cupy`, with the lists `to_device` and `to_host` of the copies it was asked for."""
+    """A new fake `cupy`, with lists of the copies it was asked for."""
     fake = SimpleNamespace(to_device=[], to_host=[], copies=[])
     for name in (*UFUNCS, *FUNCTIONS):
         setattr(fake, name, _function(getattr(np, name)))
@@ -225,7 +229,7 @@ def _batched_gemm(dtype: Any) -> Callable[..., None]:
         A: int, lda: int, stride_a: int, B: int, ldb: int, stride_b: int, beta: int,
         C: int, ldc: int, stride_c: int, batch: int,
     ) -> None:  # fmt: skip
-        """C = alpha·op(A)·op(B) + beta·C, for each of the batch."""
+        """Computes C = alpha·op(A)·op(B) + beta·C, for each of the batch."""
         assert handle == HANDLE
         one, zero = (_matrix(p, dtype, 1, 1, 1)[0, 0] for p in (alpha, beta))
         size = np.dtype(dtype).itemsize
@@ -244,7 +248,7 @@ def _gemv(dtype: Any) -> Callable[..., None]:
         handle: int, trans: int, m: int, n: int, alpha: int, A: int, lda: int,
         x: int, incx: int, beta: int, y: int, incy: int,
     ) -> None:  # fmt: skip
-        """y = alpha·op(A)·x + beta·y, A (m, n)."""
+        """Computes y = alpha·op(A)·x + beta·y, A (m, n)."""
         assert (handle, incx, incy) == (HANDLE, 1, 1)
         one, zero = (_matrix(p, dtype, 1, 1, 1)[0, 0] for p in (alpha, beta))
         a = _matrix(A, dtype, m, n, lda)

@@ -140,9 +140,16 @@ def test_a_kernel_stays_within_its_array(device: CupyBackend) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("rows", [1, 2, 63, 64, 65, 128, 4096, 4097, 9000])
 @pytest.mark.parametrize("ids", [1, 2, 70])
-def test_rows_of_one_id_are_added_in_a_fixed_order(
-    device: CupyBackend, rows: int, ids: int, dtype: str
+@pytest.mark.parametrize("backwards", [False, True])
+def test_rows_of_one_id_are_added_in_any_order_of_threads(
+    device: CupyBackend,
+    rows: int,
+    ids: int,
+    dtype: str,
+    backwards: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(cuda_on_cpu.Kernel, "backwards", backwards)
     drawn = np.random.default_rng(rows).integers(0, ids, rows)
     checks.check_sum_rows(device, drawn, 3, dtype)
 

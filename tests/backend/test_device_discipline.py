@@ -111,7 +111,7 @@ def test_two_runs_give_the_same_bytes(
 @pytest.mark.parametrize(
     "misuse",
     [
-        float, int, bool, list, np.asarray, np.exp, np.sum,
+        float, int, bool, list, np.asarray, np.exp,
         lambda x: x + np.ones(3), lambda x: np.ones(3) * x, lambda x: x[np.array([0, 1])],
         lambda x: x[[0, 1]], lambda x: x[x > 0], lambda x: x.item(), lambda x: x.tolist(),
         lambda x: x.__setitem__(0, np.ones(())), lambda x: "yes" if x[0] > 0 else "no",

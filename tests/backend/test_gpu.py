@@ -1,4 +1,4 @@
-"""The CuPy backend on a real GPU, held to NumPy in float64. Without a GPU these skip, and say why."""
+"""The CuPy backend on a real GPU, held to NumPy in float64. Without one, all skip and say why."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_dropout_decisions_have_the_bits_of_numpy(gpu: CupyBackend, place: tuple
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("rows", "ids"), [(1, 1), (64, 2), (4097, 2), (4096, 512), (70_000, 30_000)])
+@pytest.mark.parametrize(("rows", "ids"), [(1, 1), (4097, 2), (4096, 512), (70_000, 30_000)])
 def test_rows_of_one_id_are_added(gpu: CupyBackend, rows: int, ids: int, dtype: str) -> None:
     checks.check_sum_rows(gpu, np.random.default_rng(rows).integers(0, ids, rows), 48, dtype)
 

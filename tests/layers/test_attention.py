@@ -1,7 +1,8 @@
-"""Attention against the slowest way to write it: one query of one head of one sequence at a time."""
+"""Attention against the slowest way to write it: one query of one head at a time."""
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -20,16 +21,16 @@ KEY = DropoutKey(seed=7, step=3, site=1, first_row=10)
 THRESHOLD = 19661  # 0.3·65536
 
 
-def naive(xp: NumpyBackend, qkv: NDArray[np.float64], key: DropoutKey | None) -> NDArray[np.float64]:
+def naive(
+    xp: NumpyBackend, qkv: NDArray[np.float64], key: DropoutKey | None
+) -> NDArray[np.float64]:
     context = np.zeros((len(qkv), H))
-    for start, stop in zip(OFFSETS[:-1], OFFSETS[1:], strict=True):
+    for start, stop in itertools.pairwise(OFFSETS):
         n = stop - start
         keep = np.ones((N, n, n))
         if key is not None:
             place = key.first_row + start + 1
-            bits = xp.keep_decisions(
-                key.seed, key.site, key.step, place, 0, N * n * n, THRESHOLD
-            )
+            bits = xp.keep_decisions(key.seed, key.site, key.step, place, 0, N * n * n, THRESHOLD)
             keep = bits.reshape(N, n, n) * 65536 / (65536 - THRESHOLD)
         for head in range(N):
             q, k, v = (qkv[start:stop, part * H + head * D :][:, :D] for part in range(3))
@@ -106,7 +107,7 @@ def test_gradients_are_those_of_pytorch(xp: NumpyBackend, rng: np.random.Generat
     qkv, dcontext = rng.normal(size=(OFFSETS[-1], 3 * H)), rng.normal(size=(OFFSETS[-1], H))
     context, cache = attention_forward(xp, qkv, OFFSETS, N, 0.0, None)
     dqkv = attention_backward(xp, dcontext, cache)
-    for start, stop in zip(OFFSETS[:-1], OFFSETS[1:], strict=True):
+    for start, stop in itertools.pairwise(OFFSETS):
         x = torch.tensor(qkv[start:stop], requires_grad=True)
         q, k, v = (part.view(-1, N, D).transpose(0, 1) for part in x.split(H, dim=1))
         attend = torch.nn.functional.scaled_dot_product_attention

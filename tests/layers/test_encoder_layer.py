@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -44,7 +46,7 @@ def straight_line(
 
     context = np.empty((T, H))
     qkv = (x @ w.W_qkv.T + w.b_qkv).reshape(T, 3, N, D)
-    for start, stop in zip(OFFSETS[:-1], OFFSETS[1:], strict=True):
+    for start, stop in itertools.pairwise(OFFSETS):
         q, k, v = qkv[start:stop].transpose(1, 2, 0, 3)  # each (N, n, D)
         probs = special.softmax(np.einsum("hid,hjd->hij", q, k) / D**0.5, axis=-1)
         probs = drop(probs, 0, 0.25, stream=KEY.first_row + start + 1)

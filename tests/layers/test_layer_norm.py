@@ -49,7 +49,7 @@ def test_shift_and_scale_of_a_row_do_not_show(xp: NumpyBackend, rng: np.random.G
 
 
 def test_gradients_by_hand(xp: NumpyBackend) -> None:
-    """x = (1, −1): μ = 0, σ = 1, x̂ = x. With two features every change is shift or scale."""
+    """For x = (1, −1): μ = 0, σ = 1, x̂ = x. With two features every change is shift or scale."""
     x, gamma = np.array([[1.0, -1.0]]), np.array([2.0, 5.0])
     y, cache = layer_norm_forward(xp, x, gamma, np.array([0.5, 0.5]), 1e-30)
     np.testing.assert_array_equal(y, [[2.5, -4.5]])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from scipy import special
 
@@ -24,7 +26,7 @@ def test_it_is_project_attend_project(xp: NumpyBackend, rng: np.random.Generator
     x, W_qkv, b_qkv, W_o, b_o = arguments(rng)
     y, _ = multi_head_attention_forward(xp, x, W_qkv, b_qkv, W_o, b_o, OFFSETS, N, 0.0, None)
     (W_q, W_k, W_v), (b_q, b_k, b_v) = np.split(W_qkv, 3), np.split(b_qkv, 3)
-    for start, stop in zip(OFFSETS[:-1], OFFSETS[1:], strict=True):
+    for start, stop in itertools.pairwise(OFFSETS):
         one = x[start:stop]
         q, k, v = one @ W_q.T + b_q, one @ W_k.T + b_k, one @ W_v.T + b_v
         heads = []

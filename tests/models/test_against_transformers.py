@@ -1,4 +1,4 @@
-"""minibert beside transformers itself: names, live models, and the real MiniLM on real sentences."""
+"""minibert beside transformers itself: names, live random models, and the real MiniLM."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SENTENCES = [
     "of whom seemed to believe a word of it, and the music swelled as if something had happened.",
     "Not bad at all!",
     "",
-    "The first half is a comedy and the second is not, which is a pity because the jokes were good.",
+    "The first half is a comedy and the second is not, which is a pity: the jokes were good.",
     "Who thought that 94 minutes of $200,000,000 could feel so cheap?",
 ]
 LABELS = np.array([2, 0, 1, 2, -100, 1, 0])
@@ -180,9 +180,7 @@ def test_random_models(
     compare(tmp_path, random_inputs(), labels, dtype)
 
 
-def test_padding_on_the_left(
-    make_model: Callable[..., Any], torch: Any, tmp_path: Path
-) -> None:
+def test_padding_on_the_left(make_model: Callable[..., Any], torch: Any, tmp_path: Path) -> None:
     """The hidden states agree. (The pooler then differs: transformers' takes column 0, a pad.)"""
     model, inputs = make_model(), random_inputs()
     for name, array in inputs.items():
@@ -237,9 +235,7 @@ def test_minilm_for_ten_steps_of_adamw(minilm_classifier: Path, torch: Any) -> N
     their_optimizer = torch.optim.AdamW(groups, lr=1e-3, **ADAMW)
     parameters, batch = ours.parameters, pack(**inputs, labels=LABELS)
     flat = parameters.flat
-    optimizer = Optimizer(
-        ours.xp, flat, parameters.layout.decayed, **ADAMW, workers=ours.workers
-    )
+    optimizer = Optimizer(ours.xp, flat, parameters.layout.decayed, **ADAMW, workers=ours.workers)
     for _ in range(10):
         loss = run_theirs(theirs, inputs, LABELS).loss.item()
         torch.nn.utils.clip_grad_norm_(theirs.parameters(), 1.0)

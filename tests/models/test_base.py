@@ -54,8 +54,9 @@ def test_padding_is_invisible(make_model: Maker, inputs: Inputs) -> None:
     """Each sequence alone, without padding, and wider padding with other ids below the mask."""
     model = make_model()
     want = model(**inputs).logits
+    ids, types = inputs["input_ids"], inputs["token_type_ids"]
     for b, n in enumerate(inputs["attention_mask"].sum(axis=1)):
-        alone = model(inputs["input_ids"][b : b + 1, :n], None, inputs["token_type_ids"][b : b + 1, :n])
+        alone = model(ids[b : b + 1, :n], None, types[b : b + 1, :n])
         np.testing.assert_allclose(alone.logits[0], want[b], atol=1e-13)
     wider = {name: np.pad(array, ((0, 0), (0, 4))) for name, array in inputs.items()}
     wider["input_ids"][wider["attention_mask"] == 0] = 36

@@ -1,4 +1,4 @@
-"""BertForSequenceClassification: which problem it is, which labels it takes, and its own dropout."""
+"""BertForSequenceClassification: which problem it is, which labels it takes, its dropout."""
 
 from __future__ import annotations
 

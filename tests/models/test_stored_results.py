@@ -37,9 +37,7 @@ def stored(part: str) -> Arrays:
 
 def load(problem: str, dtype: str) -> BertForSequenceClassification:
     given = stored("inputs")
-    config = BertConfig(
-        **ABOUT["config"], problem_type=problem, num_labels=ABOUT["heads"][problem]
-    )
+    config = BertConfig(**ABOUT["config"], problem_type=problem, num_labels=ABOUT["heads"][problem])
     arrays = {
         name: given.get(name, given.get(f"{problem}/{name}"))
         for name in BertForSequenceClassification.shapes(config)
