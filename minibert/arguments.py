@@ -67,9 +67,13 @@ class TrainingArguments:
     save_steps: int = option(100, "steps between checkpoints, with save_strategy steps")
     save_total_limit: int = option(2, "checkpoints to keep; the best one is always among them")
     load_best_model_at_end: bool = option(True, "end with the best checkpoint, not the last")
-    metric_for_best_model: str | None = option(None, "a metric's name, or loss (default: the task's)")
+    metric_for_best_model: str | None = option(
+        None, "a metric's name, or loss (default: the task's)"
+    )
     greater_is_better: bool | None = option(None, "default: true, except for loss and mse")
-    early_stopping_patience: int | None = option(None, "stop after that many evaluations without gain")
+    early_stopping_patience: int | None = option(
+        None, "stop after that many evaluations without gain"
+    )
     # Machine
     backend: str = option("auto", "where to compute", ("auto", "numpy", "cupy"))
     dtype: str = option("float32", "of parameters and activations", ("float32", "float64"))

@@ -16,9 +16,7 @@ class TrainingDiverged(ArithmeticError):
     """The loss or a gradient is NaN or infinite."""
 
 
-def first_not_finite(
-    model: BertPreTrainedModel, batch: PackedBatch, gradients: Parameters
-) -> str:
+def first_not_finite(model: BertPreTrainedModel, batch: PackedBatch, gradients: Parameters) -> str:
     """The first tensor that is not finite, in the order in which a step computes them."""
     for name, array in _in_order(model, batch, gradients):
         host = np.asarray(model.xp.to_host(array))

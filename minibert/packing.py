@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -124,7 +125,7 @@ def split(batch: PackedBatch, shards: int) -> list[PackedBatch]:
     middles = (ends + np.array(batch.offsets[:-1])) / 2
     cuts = np.searchsorted(middles, targets)
     bounds = np.unique(np.concatenate([[0], cuts, [batch.num_sequences]])).tolist()
-    return [_shard(batch, a, b) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+    return [_shard(batch, a, b) for a, b in pairwise(bounds)]
 
 
 def _shard(batch: PackedBatch, a: int, b: int) -> PackedBatch:

@@ -62,4 +62,5 @@ class Workers:
 
     def blas_threads(self, threads: int) -> AbstractContextManager[Any]:
         """BLAS on `threads` threads inside the `with` block, for the whole process."""
-        return _blas().limit(limits=threads, user_api="blas")
+        limit: AbstractContextManager[Any] = _blas().limit(limits=threads, user_api="blas")
+        return limit

@@ -138,4 +138,4 @@ def accumulate(targets: NamedTuple, gradients: NamedTuple) -> None:
         if isinstance(gradient, RowGradient):
             target[gradient.rows] += gradient.values
         else:
-            target += gradient
+            target[...] += gradient

@@ -65,7 +65,8 @@ class Trainer:
             train.lengths,
             args.seed,
             args.per_device_train_batch_size * args.gradient_accumulation_steps,
-            args.max_tokens_per_batch and args.max_tokens_per_batch * args.gradient_accumulation_steps,
+            args.max_tokens_per_batch
+            and args.max_tokens_per_batch * args.gradient_accumulation_steps,
             args.length_window if args.group_by_length else 1,
         )
         self.total_steps = args.max_steps if args.max_steps > 0 else self._steps_of_epochs()
@@ -159,8 +160,8 @@ class Trainer:
         whole = seconds * self.total_steps * (sum(tokens) / len(tokens)) / max(tokens)
         return (
             f"dry run: loss {loss:.4f}, {seconds:.2f} s for a step of {max(tokens)} tokens, about "
-            f"{whole / 60:.1f} minutes for {self.total_steps} steps without evaluation; peak memory "
-            f"{self.model.xp.memory() / 2**30:.2f} GiB. Nothing was written."
+            f"{whole / 60:.1f} minutes for {self.total_steps} steps without evaluation; peak "
+            f"memory {self.model.xp.memory() / 2**30:.2f} GiB. Nothing was written."
         )
 
     def _batches(self, start: int) -> Iterator[tuple[float, Any, bool]]:
@@ -188,7 +189,9 @@ class Trainer:
         last = step == self.total_steps
 
         def due(strategy: str, every: int) -> bool:
-            return strategy != "no" and (last or (ends_epoch if strategy == "epoch" else step % every == 0))
+            return strategy != "no" and (
+                last or (ends_epoch if strategy == "epoch" else step % every == 0)
+            )
 
         stop = False
         if self.eval_features is not None and due(args.eval_strategy, args.eval_steps):
@@ -209,7 +212,8 @@ class Trainer:
             quiet=self.args.disable_tqdm,
         )
         assert loss is not None
-        return {"loss": loss} | self.task.metrics(logits, features.labels)
+        metrics: dict[str, float] = self.task.metrics(logits, features.labels)
+        return {"loss": loss} | metrics
 
     def _evaluate_and_compare(self) -> bool:
         """Measure, keep the best; True when patience has run out."""
@@ -217,14 +221,19 @@ class Trainer:
         metrics = self.evaluate(self.eval_features)
         if self.metric not in metrics:
             raise InputError(
-                f"metric_for_best_model {self.metric!r} is unknown: choose one of {', '.join(metrics)}"
+                f"metric_for_best_model {self.metric!r} is unknown: choose one of "
+                f"{', '.join(metrics)}"
             )
         state, value = self.state, metrics[self.metric]
         better = state.best_metric is None or (
             value > state.best_metric if self.greater else value < state.best_metric
         )
         if better:
-            state.best_metric, state.best_step, state.evaluations_without_gain = value, state.step, 0
+            state.best_metric, state.best_step, state.evaluations_without_gain = (
+                value,
+                state.step,
+                0,
+            )
         else:
             state.evaluations_without_gain += 1
         self._log({"step": state.step} | {f"eval_{name}": v for name, v in metrics.items()})
@@ -265,8 +274,9 @@ class Trainer:
     def _fail(self, batch: PackedBatch) -> None:
         where = first_not_finite(self.model, batch, self.gradients[0])
         raise TrainingDiverged(
-            f"step {self.state.step}: the loss or its gradient is not finite; the first such tensor "
-            f"is {where}. Nothing was saved at this step: lower --learning_rate, or look at the data"
+            f"step {self.state.step}: the loss or its gradient is not finite; the first such "
+            f"tensor is {where}. Nothing was saved at this step: lower --learning_rate, or look at "
+            "the data"
         )
 
     # ---- Checkpoints ----
@@ -307,8 +317,8 @@ class Trainer:
     def _save_and_interrupt(self) -> None:
         path = self._save_checkpoint()
         raise Interrupted(
-            f"interrupted and saved at step {self.state.step} of {self.total_steps}; go on with the "
-            f"same command and --resume_from_checkpoint {path}"
+            f"interrupted and saved at step {self.state.step} of {self.total_steps}; go on with "
+            f"the same command and --resume_from_checkpoint {path}"
         )
 
 

@@ -49,7 +49,9 @@ class DataArguments:
     train_file: str | None = option(None, "training data (default: the movie reviews)")
     validation_file: str | None = option(None, "chooses the best checkpoint")
     test_file: str | None = option(None, "measured once, at the end; without labels: predicted")
-    validation_split_percentage: int = option(10, "of train_file, where no validation_file is given")
+    validation_split_percentage: int = option(
+        10, "of train_file, where no validation_file is given"
+    )
     problem_type: str | None = option(
         None, "default: as the labels show",
         ("single_label_classification", "multi_label_classification", "regression"),
@@ -111,8 +113,8 @@ def refuse_overwriting(output: Path, data: DataArguments, args: TrainingArgument
         return
     if data.do_train and output.is_dir() and any(output.iterdir()):
         raise InputError(
-            f"output_dir {output} is not empty: add --overwrite_output_dir to replace what is there, "
-            "--resume_from_checkpoint last to go on, or choose another --output_dir"
+            f"output_dir {output} is not empty: add --overwrite_output_dir to replace what is "
+            "there, --resume_from_checkpoint last to go on, or choose another --output_dir"
         )
 
 
@@ -173,8 +175,8 @@ def describe(
     mean = features["train"].lengths.mean()
     where = model.xp.name if model.xp.name != "numpy" else f"numpy, {model.workers.threads} threads"
     print(
-        f"data: {counts} examples, {mean:.1f} tokens on average; {model.config.num_labels} label(s), "
-        f"{model.config.problem_type}\n{model.parameters.layout.size:,} parameters on {where}, "
+        f"data: {counts} examples, {mean:.1f} tokens on average; {model.config.num_labels} "
+        f"label(s), {model.config.problem_type}\n{model.parameters.layout.size:,} parameters on {where}, "
         f"{args.dtype}; {trainer.total_steps} steps"
     )
 

@@ -47,10 +47,12 @@ def main() -> int:
             print(row(check), flush=True)
     failed = [check for check in checks if not check.passed]
     if args.json:
-        print(json.dumps([check._asdict() | {"passed": check.passed} for check in checks], indent=1))
+        rows = [check._asdict() | {"passed": check.passed} for check in checks]
+        print(json.dumps(rows, indent=1))
     else:
         worst = max(check.error / check.bound for check in checks)
-        print(f"\n{len(checks)} tensors checked, {len(failed)} failed; worst error/bound {worst:.2g}")
+        print(f"\n{len(checks)} tensors checked, {len(failed)} failed")
+        print(f"worst error/bound: {worst:.2g}")
     for check in failed:
         print(f"FAILED {check}", file=sys.stderr)
     return 1 if failed else 0

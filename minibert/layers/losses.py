@@ -52,7 +52,7 @@ def cross_entropy_backward(xp: Backend, dy: Array, cache: CrossEntropyCache) -> 
 
 class MeanSquaredErrorCache(NamedTuple):
     difference: Array  # (R, K)
-    count: int
+    terms: int
 
 
 @twinned
@@ -67,13 +67,13 @@ def mean_squared_error_forward(
 @twinned
 def mean_squared_error_backward(xp: Backend, dy: Array, cache: MeanSquaredErrorCache) -> Array:
     """dlogits = 2·(logits − labels)·dy/count."""
-    return cache.difference * (2.0 / cache.count * dy)
+    return cache.difference * (2.0 / cache.terms * dy)
 
 
 class BinaryCrossEntropyCache(NamedTuple):
     logits: Array  # (R, K)
     labels: Array  # (R, K)
-    count: int
+    terms: int
 
 
 @twinned
@@ -95,13 +95,11 @@ def binary_cross_entropy_forward(
 
 
 @twinned
-def binary_cross_entropy_backward(
-    xp: Backend, dy: Array, cache: BinaryCrossEntropyCache
-) -> Array:
+def binary_cross_entropy_backward(xp: Backend, dy: Array, cache: BinaryCrossEntropyCache) -> Array:
     """d/dz (z − z·t + log(1 + e^−z)) = 1 − t − e^−z/(1 + e^−z) = σ(z) − t."""
     z = cache.logits
     sigmoid = 0.5 * (1.0 + xp.tanh(0.5 * z))  # cannot overflow, for either sign
-    return (sigmoid - cache.labels) * (dy / cache.count)
+    return (sigmoid - cache.labels) * (dy / cache.terms)
 
 
 class Loss(NamedTuple):

@@ -78,8 +78,9 @@ def encoder_shapes(config: BertConfig) -> dict[str, tuple[int, ...]]:
 
 def encoder_weights(parameters: Parameters, num_layers: int) -> EncoderWeights:
     """The parameters (or their gradients) as the layer functions take them."""
+    tables = ("word", "position", "token_type")
     embeddings = EmbeddingsWeights(
-        *(parameters[f"{EMBEDDINGS}{t}_embeddings.weight"] for t in ("word", "position", "token_type")),
+        *(parameters[f"{EMBEDDINGS}{table}_embeddings.weight"] for table in tables),
         *(parameters[f"{EMBEDDINGS}LayerNorm.{kind}"] for kind in ("weight", "bias")),
     )  # fmt: skip
     layers = (_layer_weights(parameters, LAYER.format(i)) for i in range(num_layers))
@@ -123,8 +124,9 @@ def head_site(config: BertConfig) -> int:
 
 def tokens(xp: Backend, batch: PackedBatch) -> Tokens:
     """The ids of a batch on the device."""
-    ids = (batch.input_ids, batch.position_ids, batch.token_type_ids)
-    return Tokens(*(xp.to_device(a) for a in ids), batch.offsets)
+    to = xp.to_device
+    ids, positions, types = to(batch.input_ids), to(batch.position_ids), to(batch.token_type_ids)
+    return Tokens(ids, positions, types, batch.offsets)
 
 
 def encoder_forward(
@@ -157,7 +159,9 @@ def encoder_forward(
     return x, EncoderCache(embeddings, caches)
 
 
-def encoder_backward(xp: Backend, dx: Array, cache: EncoderCache, gradients: EncoderWeights) -> None:
+def encoder_backward(
+    xp: Backend, dx: Array, cache: EncoderCache, gradients: EncoderWeights
+) -> None:
     """dx (T, H), from behind the last layer to the tables; adds to `gradients`.
 
     Each layer's cache is let go as soon as it has been used.

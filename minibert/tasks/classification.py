@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from minibert.errors import InputError
 from minibert.metrics import classification_metrics, multi_label_metrics, regression_metrics
 from minibert.tokenization import BertTokenizer
 
-METRICS = {
+METRICS: dict[str, Callable[[NDArray[Any], NDArray[Any]], dict[str, float]]] = {
     "single_label_classification": classification_metrics,
     "regression": regression_metrics,
     "multi_label_classification": multi_label_metrics,
@@ -44,7 +45,7 @@ class Classification:
     def of_config(cls, config: Any) -> Classification:
         """The task that a fine-tuned model was trained for."""
         regression = config.problem_type == "regression" or config.num_labels == 1
-        problem = config.problem_type or "single_label_classification"
+        problem: ProblemType = config.problem_type or "single_label_classification"
         return cls("regression", {}) if regression else cls(problem, dict(config.label2id))
 
     def config_changes(self) -> dict[str, Any]:

@@ -144,13 +144,17 @@ def _check(
     claimed, true = [], []
     for direction in directions:
         claimed.append(float(np.vdot(gradient, direction)))
-        true.append(method.derivative(lambda t, d=direction: moved(t * d)))
+        true.append(method.derivative(_along(moved, direction)))
     norm, n = float(np.linalg.norm(true)), len(true)
     if is_zero:
         error = float(max(np.abs(gradient).max(), np.abs(true).max()))
         return Check(where, tensor, method_name, n, norm, error, max(ZERO, method.bound), True)
     error = float(np.linalg.norm(np.subtract(claimed, true))) / norm if norm else float("inf")
     return Check(where, tensor, method_name, n, norm, error, factor * method.bound)
+
+
+def _along(moved: Callable[[Any], Any], direction: NDArray[Any]) -> Callable[[Any], Any]:
+    return lambda t: moved(t * direction)
 
 
 def _unit_vectors(shape: tuple[int, ...]) -> Iterator[NDArray[Any]]:

@@ -7,6 +7,7 @@ dropout is 0.1 or 0.3.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -76,14 +77,15 @@ class _Draw:
     def away_from_zero(self, *shape: int) -> NDArray[np.float64]:
         """For ReLU, which a finite difference must not step across."""
         x = self(*shape)
-        return x + 0.1 * np.sign(x)
+        x += 0.1 * np.sign(x)
+        return x
 
     def ids(self, size: int, low: int = 0) -> NDArray[np.int64]:
         return self.rng.integers(low, size, T)
 
     def weights(self, width: int, *shape: int) -> NDArray[np.float64]:
         """A matrix that keeps the scale of what it multiplies."""
-        return self(*shape) / np.sqrt(width)
+        return self(*shape) * (1 / math.sqrt(width))
 
 
 def _case(module: Any, layer: str, arrays: Arrays, arguments: Any = by_name) -> LayerCase:

@@ -33,7 +33,9 @@ def random_classifier(
     model = BertForSequenceClassification(config, backend="numpy", dtype="float64")
     _ = model.parameters.flat
     for array in model.parameters.values():
-        array[...] = rng.normal(size=array.shape) / np.sqrt(array.shape[-1] if array.ndim > 1 else 9)
+        array[...] = rng.normal(size=array.shape) / np.sqrt(
+            array.shape[-1] if array.ndim > 1 else 9
+        )
     ids = [rng.integers(1, config.vocab_size, n) for n in lengths]
     types = [rng.integers(0, config.type_vocab_size, n) for n in lengths]
     return model, pack_sequences(ids, types, _labels(config, len(lengths), rng))

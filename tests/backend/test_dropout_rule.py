@@ -37,15 +37,16 @@ def philox(counter: tuple[int, ...], key: tuple[int, int]) -> tuple[int, ...]:
     return c0, c1, c2, c3
 
 
+def piece(seed: int, site: int, step: int, stream: int, d: int) -> int:
+    words = philox((d // 16 + 1, stream, step, 0), (seed, site))
+    return words[d % 16 // 4] >> (16 * (d % 4)) & 0xFFFF
+
+
 def decisions(
     seed: int, site: int, step: int, stream: int, first: int, count: int, threshold: int
 ) -> list[bool]:
-    kept = []
-    for d in range(first, first + count):
-        words = philox((d // 16 + 1, stream, step, 0), (seed, site))
-        piece = d % 16
-        kept.append((words[piece // 4] >> (16 * (piece % 4))) & 0xFFFF >= threshold)
-    return kept
+    places = range(first, first + count)
+    return [piece(seed, site, step, stream, d) >= threshold for d in places]
 
 
 # fmt: off
@@ -85,6 +86,13 @@ def test_the_backend_follows_the_rule(
     got = NumpyBackend().keep_decisions(*place)
     assert (got.shape, got.dtype) == ((count,), bool)
     assert got.tolist() == decisions(*place)
+
+
+def test_a_piece_equal_to_the_threshold_keeps() -> None:
+    for d in range(20):
+        value = piece(1, 2, 3, 4, d)
+        for threshold, kept in ((value, True), (value + 1, False)):
+            assert NumpyBackend().keep_decisions(1, 2, 3, 4, d, 1, threshold).item() is kept
 
 
 def keep(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -172,6 +173,24 @@ def test_dropout_is_on_and_names_a_step(make_model: Maker, inputs: Inputs) -> No
     assert logits((1, 2)) == logits((1, 2)) == logits(Run(1, 2))
     assert len({str(logits(d)) for d in (None, (1, 2), (1, 3), (2, 2))}) == 4
     assert logits(None) == make_model()(**inputs).logits.tolist()
+
+
+def test_no_two_dropouts_share_a_mask(
+    make_model: Maker, inputs: Inputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The embeddings, three in each of two layers, and the head: eight sites, each drawn twice."""
+    drawn = Counter()
+    decide = NumpyBackend.keep_decisions
+
+    def record(xp: Any, seed: int, site: int, step: int, stream: int, *rest: int) -> Any:
+        drawn[site, stream] += 1
+        return decide(xp, seed, site, step, stream, *rest)
+
+    monkeypatch.setattr(NumpyBackend, "keep_decisions", record)
+    make_model().loss_and_gradients(**inputs, labels=np.arange(5) % 3, dropout=(1, 1))
+    assert {site for site, _ in drawn} == set(range(8))
+    assert {site for site, stream in drawn if stream > 0} == {1, 4}  # attention probabilities
+    assert set(drawn.values()) == {2}  # once forwards, once backwards
 
 
 @pytest.mark.parametrize("threads", [2, 3, 5, 8])

@@ -86,7 +86,9 @@ def test_every_forward_has_its_backward_directly_below():
                 other
                 for other in functions.values()
                 if other.__module__ == function.__module__
-                and first < other.plain.__code__.co_firstlineno < backward.plain.__code__.co_firstlineno
+                and first
+                < other.plain.__code__.co_firstlineno
+                < backward.plain.__code__.co_firstlineno
             ]
             assert not between, name
 

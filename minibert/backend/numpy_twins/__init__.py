@@ -1,4 +1,4 @@
-"""Faster float32 twins of layer functions on the CPU: row blocks that stay in cache, buffers reused.
+"""Faster float32 twins of layer functions on the CPU: row blocks that stay in cache.
 
 Each function here has the name and signature of a function in `layers/`, whose docstring holds the
 mathematics. The plain function remains the definition; one test holds every twin to it.
@@ -9,6 +9,9 @@ cost one trip to memory.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 from minibert.backend.numpy_twins.add_norm import (
     add_norm_backward,
@@ -23,7 +26,7 @@ from minibert.backend.numpy_twins.attention import (
 )
 from minibert.backend.numpy_twins.gelu import gelu_backward, gelu_forward, gelu_forward_only
 
-TWINS = {
+TWINS: dict[str, Callable[..., Any]] = {
     "add_norm_forward": add_norm_forward,
     "add_norm_backward": add_norm_backward,
     "layer_norm_forward": layer_norm_forward,

@@ -100,8 +100,6 @@ def layer_norm_forward(
     return y, AddNormCache(xhat, rstd, gamma, 0.0, None)
 
 
-def layer_norm_backward(
-    xp: Backend, dy: Array, cache: AddNormCache
-) -> tuple[Array, Array, Array]:
+def layer_norm_backward(xp: Backend, dy: Array, cache: AddNormCache) -> tuple[Array, Array, Array]:
     dx, _, dgamma, dbeta = add_norm_backward(xp, dy, cache)
     return dx, dgamma, dbeta

@@ -8,6 +8,7 @@ strides, and nothing is transposed or copied.
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,7 +35,8 @@ def _heads(rows: Array, num_heads: int) -> Array:
 def _qkv(rows: Array, num_heads: int) -> tuple[Array, Array, Array]:
     """(n, 3H) → three views (N, n, D)."""
     H = rows.shape[1] // 3
-    return tuple(_heads(rows[:, i * H : (i + 1) * H], num_heads) for i in range(3))  # type: ignore[return-value]  # three
+    q, k, v = (_heads(rows[:, i * H : (i + 1) * H], num_heads) for i in range(3))
+    return q, k, v
 
 
 def _softmax(scores: Array) -> None:
@@ -55,7 +57,7 @@ def _keep(xp: Backend, key: Any, start: int, shape: tuple[int, ...], threshold: 
 
 def _scratch(offsets: Any, num_heads: int, dtype: Any) -> Array:
     """Room for the scores of the longest sequence."""
-    longest = max((b - a for a, b in zip(offsets[:-1], offsets[1:], strict=True)), default=0)
+    longest = max((b - a for a, b in pairwise(offsets)), default=0)
     return np.empty(num_heads * longest * longest, dtype)
 
 
@@ -64,7 +66,7 @@ def attention_forward(
 ) -> tuple[Array, AttentionCache]:
     T, H = qkv.shape[0], qkv.shape[1] // 3
     context = np.empty((T, H), qkv.dtype)
-    spans = list(zip(offsets[:-1], offsets[1:], strict=True))
+    spans = list(pairwise(offsets))
     probs = np.empty(sum(num_heads * (b - a) ** 2 for a, b in spans), qkv.dtype)
     key = key if p > 0 else None
     buffer = _scratch(offsets, num_heads, qkv.dtype) if key is not None else None
@@ -80,7 +82,14 @@ def attention_forward(
 
 
 def _one_forward(
-    xp: Backend, qkv: Array, context: Array, P: Array, dropped: Array, start: int, p: float, key: Any
+    xp: Backend,
+    qkv: Array,
+    context: Array,
+    P: Array,
+    dropped: Array,
+    start: int,
+    p: float,
+    key: Any,
 ) -> None:
     """One sequence: fills context (n, H) and P (N, n, n)."""
     num_heads = len(P)
@@ -101,7 +110,7 @@ def attention_backward(xp: Backend, dcontext: Array, cache: AttentionCache) -> A
     buffer = _scratch(offsets, num_heads, qkv.dtype)
     dscores = np.empty_like(buffer)
     place = 0
-    for start, stop in zip(offsets[:-1], offsets[1:], strict=True):
+    for start, stop in pairwise(offsets):
         rows, n = slice(start, stop), stop - start
         shape, size = (num_heads, n, n), num_heads * n * n
         P = probs[place : place + size].reshape(shape)
@@ -153,7 +162,7 @@ def attention_forward_only(
 ) -> tuple[Array, None]:
     context = np.empty((qkv.shape[0], qkv.shape[1] // 3), qkv.dtype)
     buffer = _scratch(offsets, num_heads, qkv.dtype)
-    for start, stop in zip(offsets[:-1], offsets[1:], strict=True):
+    for start, stop in pairwise(offsets):
         n = stop - start
         P = buffer[: num_heads * n * n].reshape(num_heads, n, n)
         _one_forward(xp, qkv[start:stop], context[start:stop], P, P, start, p, None)
