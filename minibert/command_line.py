@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from minibert.diagnosis import TrainingDiverged
 from minibert.errors import InputError
 from minibert.trainer import Interrupted
+
+
+class Parser(argparse.ArgumentParser):
+    """Flags by their full names, the description as it is written, and errors in one line.
+
+    argparse alone would print a screenful of usage above its error.
+    """
+
+    def __init__(self, description: str | None = None) -> None:
+        layout = argparse.RawDescriptionHelpFormatter
+        super().__init__(description=description, formatter_class=layout, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise InputError, which `run` prints."""
+        raise InputError(f"{message}; --help lists the flags")
 
 
 def run(main: Callable[[], int | None]) -> None:

@@ -7,6 +7,7 @@ with two, because the element-wise work between the products is then parallel as
 
 from __future__ import annotations
 
+import contextvars
 import functools
 import os
 from collections.abc import Callable, Iterable
@@ -58,7 +59,10 @@ class Workers:
             with self.blas_threads(self.threads):
                 return [function(item) for item in items]
         with self.blas_threads(1):
-            return list(self._pool.map(function, items))
+            # Each item in a copy of the caller's context: np.errstate reaches the threads too.
+            contexts = [contextvars.copy_context() for _ in items]
+            run = contextvars.Context.run
+            return list(self._pool.map(run, contexts, [function] * len(items), items))
 
     def blas_threads(self, threads: int) -> AbstractContextManager[Any]:
         """BLAS on `threads` threads inside the `with` block, for the whole process."""

@@ -119,7 +119,11 @@ def open_sharded(index: Path) -> dict[str, StoredTensor]:
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, NDArray[Any]]) -> None:
-    """Write float32 and float64 `tensors` to `path`; InputError for another dtype."""
+    """Write float32 and float64 `tensors` to `path`.
+
+    Raises InputError for another dtype, OSError where the disk is full or refuses.
+    """
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     for name, tensor in tensors.items():
@@ -127,7 +131,13 @@ def write_safetensors(path: Path, tensors: Mapping[str, NDArray[Any]]) -> None:
             raise InputError(f"{name}: got dtype {tensor.dtype}, wanted float32 or float64 to save")
     contiguous = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
     # transformers refuses a file that does not say which framework's layout it has.
-    save_file(contiguous, path, metadata={"format": "pt"})
+    path.touch()
+    mode = path.stat().st_mode  # the user's umask; the package's own file is for its owner alone
+    try:
+        save_file(contiguous, path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        raise OSError(f"cannot write {path}: {error}") from error
+    path.chmod(mode)
 
 
 def _map(path: Path) -> NDArray[np.uint8]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -40,3 +42,33 @@ def measured_gemm_rate(xp: Backend, workers: Workers, dtype: str, seconds: float
         rounds += 1
         xp.synchronize()
     return rounds * len(pairs) * 2.0 * n**3 / (time.perf_counter() - start)
+
+
+class Meter:
+    """Tokens a second and the share of the machine's measured GEMM rate, since the last reading."""
+
+    def __init__(self, config: BertConfig, gemm_rate: float) -> None:
+        self.config, self.gemm_rate = config, gemm_rate
+        self._tokens, self._flops, self._start = 0, 0.0, time.perf_counter()
+
+    def count(self, batch: PackedBatch) -> None:
+        """One training step on this batch was done."""
+        self._tokens += batch.num_tokens
+        self._flops += training_flops(self.config, batch)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """The time in the block, an evaluation say, is not training time."""
+        start = time.perf_counter()
+        yield
+        self._start += time.perf_counter() - start
+
+    def read(self) -> dict[str, float]:
+        """Rates since the last reading, which they reset."""
+        seconds = time.perf_counter() - self._start
+        rates = {
+            "tokens_per_second": round(self._tokens / seconds, 1),
+            "gemm_share": round(self._flops / seconds / self.gemm_rate, 4),
+        }
+        self._tokens, self._flops, self._start = 0, 0.0, time.perf_counter()
+        return rates

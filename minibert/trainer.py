@@ -330,29 +330,6 @@ class StepResult(NamedTuple):
     rate: float
 
 
-class Meter:
-    """Tokens a second and the share of the machine's measured GEMM rate, since the last reading."""
-
-    def __init__(self, model: BertPreTrainedModel, gemm_rate: float) -> None:
-        self.config, self.gemm_rate = model.config, gemm_rate
-        self._tokens, self._flops, self._start = 0, 0.0, time.perf_counter()
-
-    def count(self, batch: PackedBatch) -> None:
-        """One training step on this batch was done."""
-        self._tokens += batch.num_tokens
-        self._flops += training_flops(self.config, batch)
-
-    def read(self) -> dict[str, float]:
-        """Rates since the last reading, which they reset."""
-        seconds = time.perf_counter() - self._start
-        rates = {
-            "tokens_per_second": round(self._tokens / seconds, 1),
-            "gemm_share": round(self._flops / seconds / self.gemm_rate, 4),
-        }
-        self._tokens, self._flops, self._start = 0, 0.0, time.perf_counter()
-        return rates
-
-
 class _Interruptible:
     """Inside the block Ctrl-C and SIGTERM finish the step and save; a second one stops at once."""
 

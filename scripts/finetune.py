@@ -174,11 +174,11 @@ def describe(
     counts = ", ".join(f"{len(part):,} {name}" for name, part in features.items())
     mean = features["train"].lengths.mean()
     where = model.xp.name if model.xp.name != "numpy" else f"numpy, {model.workers.threads} threads"
-    print(
-        f"data: {counts} examples, {mean:.1f} tokens on average; {model.config.num_labels} "
-        f"label(s), {model.config.problem_type}\n{model.parameters.layout.size:,} parameters on {where}, "
-        f"{args.dtype}; {trainer.total_steps} steps"
-    )
+    config = model.config
+    print(f"data: {counts} examples, {mean:.1f} tokens on average")
+    print(f"task: {config.problem_type}, {config.num_labels} label(s)")
+    print(f"{model.parameters.layout.size:,} parameters, {args.dtype}, on {where}")
+    print(f"{trainer.total_steps} steps", flush=True)
 
 
 def measure(
