@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Sequence
@@ -65,7 +66,7 @@ class TrainingArguments:
     eval_steps: int = option(100, "steps between evaluations, with eval_strategy steps")
     save_strategy: str = option("epoch", "when to write a checkpoint", ("epoch", "steps", "no"))
     save_steps: int = option(100, "steps between checkpoints, with save_strategy steps")
-    save_total_limit: int = option(2, "checkpoints to keep; the best one is always among them")
+    save_total_limit: int = option(2, "checkpoints to keep; the best and the last always stay")
     load_best_model_at_end: bool = option(True, "end with the best checkpoint, not the last")
     metric_for_best_model: str | None = option(
         None, "a metric's name, or loss (default: the task's)"
@@ -91,7 +92,7 @@ class TrainingArguments:
             "logging_steps", "learning_rate", "num_train_epochs",
         )  # fmt: skip
         for name in positive:
-            if not getattr(self, name) > 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise InputError(f"{name} must be positive, got {getattr(self, name)}")
         for name in ("max_tokens_per_batch", "threads", "early_stopping_patience"):
             value = getattr(self, name)
@@ -99,7 +100,7 @@ class TrainingArguments:
                 raise InputError(f"{name} must be at least 1, got {value}")
         if not 0 <= self.warmup_ratio <= 1:
             raise InputError(f"warmup_ratio must be between 0 and 1, got {self.warmup_ratio}")
-        if self.warmup_steps < 0 or self.max_grad_norm < 0 or not 0 <= self.seed < 2**63:
+        if self.warmup_steps < 0 or not self.max_grad_norm >= 0 or not 0 <= self.seed < 2**63:
             raise InputError("warmup_steps, max_grad_norm and seed must not be negative")
         if self.max_steps == 0 or self.max_steps < -1:
             raise InputError(f"max_steps must be positive, or -1 for none, got {self.max_steps}")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from minibert.data.features import Features
 from minibert.errors import InputError
@@ -23,7 +24,7 @@ class TextClassificationPipeline:
         self.task = Classification.of_config(model.config)
 
     @classmethod
-    def from_pretrained(cls, name_or_directory: str | Path, **model_arguments: Any) -> Any:
+    def from_pretrained(cls, name_or_directory: str | Path, **model_arguments: Any) -> Self:
         """From a directory that `scripts/finetune.py` or transformers wrote, or a hub name."""
         directory = resolve_model(str(name_or_directory))
         model = BertForSequenceClassification.from_pretrained(directory, **model_arguments)
@@ -37,18 +38,26 @@ class TextClassificationPipeline:
 
     def __call__(
         self,
-        texts: Sequence[str],
-        text_pairs: Sequence[str] | None = None,
+        texts: str | Sequence[str],
+        text_pairs: str | Sequence[str] | None = None,
         *,
         top_k: int | None = 1,
         quiet: bool = True,
-    ) -> list[Any]:
+    ) -> Any:
         """One result a text, in order: {"label", "score"}, or a list of the `top_k` best.
 
-        `top_k=None`: every label. Texts longer than the model's position table are truncated.
+        `top_k=None`: every label. One text (with its pair) instead of a list of them gives one
+        result. Texts longer than the model's position table are truncated; unless `quiet`, a
+        warning says how many.
         """
+        if isinstance(texts, str):
+            pairs = [text_pairs] if isinstance(text_pairs, str) else text_pairs
+            return self([texts], pairs, top_k=top_k, quiet=quiet)[0]
         limit = self.model.config.max_position_embeddings
-        encodings, _ = self.tokenizer.encode(texts, text_pairs, limit)
+        encodings, truncated = self.tokenizer.encode(texts, text_pairs, limit)
+        if truncated and not quiet:
+            cut = f"warning: {truncated} of {len(encodings)} texts were cut to {limit} tokens"
+            print(cut, file=sys.stderr)
         features = Features([e.ids for e in encodings], [e.type_ids for e in encodings])
         logits, _ = predict_logits(self.model, features, description="predicting", quiet=quiet)
         return self.task.decode(logits, top_k)

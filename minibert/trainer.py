@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 import signal
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from minibert import training_state
 from minibert.arguments import TrainingArguments
@@ -23,8 +26,8 @@ from minibert.optim import Optimizer, clip_scale, sum_into
 from minibert.packing import PackedBatch
 from minibert.progress import bar, say
 from minibert.schedules import schedule
-from minibert.throughput import measured_gemm_rate, training_flops
-from minibert.training_state import TrainingState
+from minibert.throughput import Meter, measured_gemm_rate
+from minibert.training_state import LOG, TrainingState
 
 # What may differ between a run and its continuation; all else decides the numbers.
 FREE_TO_CHANGE = frozenset(
@@ -32,8 +35,14 @@ FREE_TO_CHANGE = frozenset(
         *("output_dir", "overwrite_output_dir", "resume_from_checkpoint", "dry_run"),
         *("logging_steps", "disable_tqdm", "save_total_limit", "save_strategy", "save_steps"),
         *("eval_strategy", "eval_steps", "eval_tokens_per_batch", "load_best_model_at_end"),
-        *("metric_for_best_model", "greater_is_better", "early_stopping_patience"),
+        "early_stopping_patience",
     }
+)
+
+# What a configuration decides besides the shapes of the parameters, which are checked anyway.
+SETTINGS = (
+    *("hidden_act", "layer_norm_eps", "problem_type", "label2id"),
+    *("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"),
 )
 
 
@@ -44,7 +53,7 @@ class Interrupted(Exception):
 class Trainer:
     """Fine-tunes `model` on `train`, and measures it on `evaluate` with `task`.
 
-    `task` needs two things: metrics(logits, labels) → {name: value}, and best_metric.
+    `task` needs three things: metrics(logits, labels) → {name: value}, metric_names, best_metric.
     """
 
     def __init__(
@@ -59,8 +68,10 @@ class Trainer:
         self.model, self.args, self.task, self.tokenizer = model, args, task, tokenizer
         self.train_features, self.eval_features = train, evaluate
         self.output_dir = Path(args.output_dir)
-        if not len(train):
-            raise InputError("the training file holds no examples")
+        for name, part in (("training", train), ("validation", evaluate)):
+            if part is not None and (not len(part) or part.labels is None):
+                lack = "labels" if len(part) else "examples"
+                raise InputError(f"the {name} data has no {lack}")
         self.order = BatchOrder(
             train.lengths,
             args.seed,
@@ -89,11 +100,12 @@ class Trainer:
         )
         self.gradients = [parameters.zeros_like() for _ in range(workers.threads)]
         self.state = TrainingState()
-        self.metric = args.metric_for_best_model or task.best_metric
+        self.metric = self._known_metric()
         greater = args.greater_is_better
         self.greater = self.metric not in ("loss", "mse") if greater is None else greater
         self._stop_requested = False
-        self._pending: list[StepResult] = []
+        self._last: tuple[StepResult, PackedBatch] | None = None  # the latest step, …
+        self._found_finite = 0  # … and the latest that is known to be well
 
     # ---- The loop ----
 
@@ -105,26 +117,29 @@ class Trainer:
         args = self.args
         if args.resume_from_checkpoint:
             self._resume(training_state.find(self.output_dir, args.resume_from_checkpoint))
+        else:
+            training_state.start_afresh(self.output_dir, args.overwrite_output_dir)
         gemm = measured_gemm_rate(self.model.xp, self.model.workers, args.dtype)
-        meter = Meter(self.model, gemm)
+        meter = Meter(self.model.config, gemm)
         batches = self._batches(self.state.step)
         progress = bar(
             self.total_steps, "training", unit=" steps", initial=self.state.step,
             disable=args.disable_tqdm,
         )  # fmt: skip
-        with self._interruptible(), progress:
-            while self.state.step < self.total_steps:
+        with _Interruptible(self), progress:
+            while self.state.step < self.total_steps and not self._out_of_patience():
                 epoch, indices, ends_epoch = next(batches)
                 batch = self.train_features.batch(indices)
                 result = self.step(batch)
                 meter.count(batch)
                 progress.update()
                 if self.state.step % args.logging_steps == 0 or self.state.step == self.total_steps:
-                    self._log_step(result, epoch, meter, batch, progress)
-                if self._after_step(ends_epoch):
-                    break
+                    self._log_step(result, epoch, meter, progress)
+                with meter.paused():
+                    self._after_step(ends_epoch)
                 if self._stop_requested:
                     self._save_and_interrupt()
+        self._check_finite()
         if args.load_best_model_at_end and self.state.best_step is not None:
             self._load_best()
         return self.state
@@ -136,16 +151,18 @@ class Trainer:
             gradients.flat.fill(0)
         run = Run(args.seed, self.state.step)
         shards = len(buffers) * args.gradient_accumulation_steps
-        output = self.model.accumulate_gradients(batch, buffers, run, shards)
-        total = buffers[0].flat
-        norm = sum_into(xp, total, [other.flat for other in buffers[1:]], self.model.workers)
-        rate = args.learning_rate * self.rate(self.state.step)
-        if isinstance(norm, float) and not math.isfinite(norm):
-            self._fail(batch)  # before the parameters are spoilt; on a GPU it shows when logged
-        scale = clip_scale(norm, args.max_grad_norm) if args.max_grad_norm > 0 else 1.0
-        self.optimizer.step(total, rate, scale)
+        total, rate = buffers[0].flat, args.learning_rate * self.rate(self.state.step)
+        with np.errstate(over="ignore", invalid="ignore"):  # `_check_step` says it better
+            output = self.model.accumulate_gradients(batch, buffers, run, shards)
+            norm = sum_into(xp, total, [other.flat for other in buffers[1:]], self.model.workers)
+            result = StepResult(self.state.step + 1, output.loss, norm, rate)
+            self._last = result, batch
+            if isinstance(norm, float):  # on a GPU it shows when the step is logged or saved
+                self._check_step()
+            scale = clip_scale(norm, args.max_grad_norm) if args.max_grad_norm > 0 else 1.0
+            self.optimizer.step(total, rate, scale)
         self.state.step += 1
-        return StepResult(output.loss, norm, rate)
+        return result
 
     def dry_run(self) -> str:
         """One step on the largest batch of the first epoch: what the run will take."""
@@ -183,8 +200,8 @@ class Trainer:
             steps += math.ceil(fraction * len(self.order.epoch(whole)))
         return max(steps, 1)
 
-    def _after_step(self, ends_epoch: bool) -> bool:
-        """Evaluate and save when it is time; True to stop early."""
+    def _after_step(self, ends_epoch: bool) -> None:
+        """Evaluate and save when it is time."""
         args, step = self.args, self.state.step
         last = step == self.total_steps
 
@@ -193,12 +210,12 @@ class Trainer:
                 last or (ends_epoch if strategy == "epoch" else step % every == 0)
             )
 
-        stop = False
         if self.eval_features is not None and due(args.eval_strategy, args.eval_steps):
-            stop = self._evaluate_and_compare()
-        if due(args.save_strategy, args.save_steps) or self.state.best_step == step:
+            self._check_finite()
+            self._evaluate_and_compare()
+        is_best = args.load_best_model_at_end and self.state.best_step == step
+        if is_best or due(args.save_strategy, args.save_steps):
             self._save_checkpoint()
-        return stop
 
     # ---- Evaluation ----
 
@@ -211,45 +228,49 @@ class Trainer:
             description=description,
             quiet=self.args.disable_tqdm,
         )
-        assert loss is not None
+        if loss is None:
+            raise InputError("evaluation needs labels, and these examples have none")
         metrics: dict[str, float] = self.task.metrics(logits, features.labels)
         return {"loss": loss} | metrics
 
-    def _evaluate_and_compare(self) -> bool:
-        """Measure, keep the best; True when patience has run out."""
+    def _known_metric(self) -> str:
+        """The metric that chooses the best checkpoint; transformers' "eval_f1" is "f1"."""
+        wanted = (self.args.metric_for_best_model or self.task.best_metric).removeprefix("eval_")
+        known = ("loss", *self.task.metric_names)
+        if wanted not in known:
+            raise InputError(
+                f"metric_for_best_model {wanted!r} is unknown: choose one of {', '.join(known)}"
+            )
+        return wanted
+
+    def _out_of_patience(self) -> bool:
+        patience = self.args.early_stopping_patience
+        return patience is not None and self.state.evaluations_without_gain >= patience
+
+    def _evaluate_and_compare(self) -> None:
+        """Measure, and note whether it is the best so far."""
         assert self.eval_features is not None
         metrics = self.evaluate(self.eval_features)
-        if self.metric not in metrics:
-            raise InputError(
-                f"metric_for_best_model {self.metric!r} is unknown: choose one of "
-                f"{', '.join(metrics)}"
-            )
         state, value = self.state, metrics[self.metric]
         better = state.best_metric is None or (
             value > state.best_metric if self.greater else value < state.best_metric
         )
         if better:
-            state.best_metric, state.best_step, state.evaluations_without_gain = (
-                value,
-                state.step,
-                0,
-            )
+            state.best_metric, state.best_step = value, state.step
+            state.evaluations_without_gain = 0
         else:
             state.evaluations_without_gain += 1
         self._log({"step": state.step} | {f"eval_{name}": v for name, v in metrics.items()})
         shown = "  ".join(f"{name} {v:.4f}" for name, v in metrics.items())
         say(f"step {state.step:>6}  evaluation  {shown}{'  (best)' if better else ''}")
-        patience = self.args.early_stopping_patience
-        return patience is not None and state.evaluations_without_gain >= patience
+        if self._out_of_patience():
+            say(f"stopped early: no gain in {state.evaluations_without_gain} evaluations")
 
     # ---- Log ----
 
-    def _log_step(
-        self, result: StepResult, epoch: float, meter: Meter, batch: PackedBatch, progress: Any
-    ) -> None:
+    def _log_step(self, result: StepResult, epoch: float, meter: Meter, progress: Any) -> None:
+        self._check_step()
         loss, norm = float(result.loss), float(result.gradient_norm)
-        if not math.isfinite(loss) or not math.isfinite(norm):
-            self._fail(batch)
         rates = meter.read()
         self._log(
             {"step": self.state.step, "epoch": round(epoch, 4), "loss": loss,
@@ -267,16 +288,35 @@ class Trainer:
     def _log(self, entry: dict[str, Any]) -> None:
         """Append to log.jsonl; the state keeps the log too, so that a resumed run continues it."""
         self.state.log.append(entry)
-        self.output_dir.mkdir(parents=True, exist_ok=True)
-        with (self.output_dir / "log.jsonl").open("a", encoding="utf-8") as file:
+        with (self.output_dir / LOG).open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
 
-    def _fail(self, batch: PackedBatch) -> None:
+    # ---- NaN and infinity ----
+
+    def _check_step(self) -> None:
+        """Raise TrainingDiverged unless the latest step's loss and gradient are finite."""
+        if self._last is None:
+            return
+        result = self._last[0]
+        if not math.isfinite(float(result.loss)) or not math.isfinite(float(result.gradient_norm)):
+            self._fail()
+        self._found_finite = result.step
+
+    def _check_finite(self) -> None:
+        """The same for the parameters after it, before anything is made of them."""
+        self._check_step()
+        if self._last is not None and not self.model.xp.isfinite(self.model.parameters.flat).all():
+            self._fail()
+
+    def _fail(self) -> None:
+        assert self._last is not None
+        result, batch = self._last
+        first = min(self._found_finite + 1, result.step)  # a GPU is not asked after each step
+        steps = f"step {result.step}" if first == result.step else f"step {first} to {result.step}"
         where = first_not_finite(self.model, batch, self.gradients[0])
         raise TrainingDiverged(
-            f"step {self.state.step}: the loss or its gradient is not finite; the first such "
-            f"tensor is {where}. Nothing was saved at this step: lower --learning_rate, or look at "
-            "the data"
+            f"{steps}: the loss or its gradient is not finite; the first such tensor is {where}. "
+            "Nothing was saved at this step: lower --learning_rate, or look at the data"
         )
 
     # ---- Checkpoints ----
@@ -284,31 +324,42 @@ class Trainer:
     def _identity(self) -> dict[str, Any]:
         """Everything that decides the numbers of this run."""
         args = {k: v for k, v in asdict(self.args).items() if k not in FREE_TO_CHANGE}
-        args |= {"threads": self.model.workers.threads, "total_steps": self.total_steps}
-        return args | {"data": self.train_features.fingerprint()}
+        args |= {name: getattr(self.model.config, name) for name in SETTINGS}
+        args |= {"backend": self.model.xp.name, "threads": self.model.workers.threads}
+        return args | {"total_steps": self.total_steps, "data": self.train_features.fingerprint()}
 
     def _save_checkpoint(self) -> Path:
-        path = self.output_dir / f"checkpoint-{self.state.step}"
-        training_state.save(
-            path, self.model, self.tokenizer, self.optimizer, self.state, self._identity()
+        self._check_finite()
+        path, state = self.output_dir / f"checkpoint-{self.state.step}", self.state
+        try:
+            training_state.save(
+                path, self.model, self.tokenizer, self.optimizer, state, self._identity()
+            )
+        except OSError as error:
+            raise OSError(
+                f"{path} could not be saved: {error}. What was saved before is whole: make room, "
+                "then go on with the same command and --resume_from_checkpoint last"
+            ) from error
+        training_state.rotate(
+            self.output_dir, self.args.save_total_limit, {state.step, state.best_step}
         )
-        training_state.rotate(self.output_dir, self.args.save_total_limit, self.state.best_step)
         return path
 
     def _resume(self, checkpoint: Path) -> None:
         self.state = training_state.load(checkpoint, self.model, self.optimizer, self._identity())
         lines = "".join(json.dumps(entry) + "\n" for entry in self.state.log)
         self.output_dir.mkdir(parents=True, exist_ok=True)
-        atomic_write(self.output_dir / "log.jsonl", lines)  # later lines belong to lost steps
+        atomic_write(self.output_dir / LOG, lines)  # later lines belong to lost steps
         say(f"resumed from {checkpoint}, step {self.state.step} of {self.total_steps}")
 
     def _load_best(self) -> None:
+        if self.state.best_step == self.state.step:
+            return
         best = self.output_dir / f"checkpoint-{self.state.best_step}"
-        if self.state.best_step != self.state.step and best.is_dir():
+        if best.is_dir():
             training_state.load_weights(best, self.model)
-
-    def _interruptible(self) -> _Interruptible:
-        return _Interruptible(self)
+        else:  # resumed in another output_dir, or removed by hand
+            say(f"warning: {best}, the best checkpoint, is gone; the model stays at the last step")
 
     def request_stop(self) -> None:
         """Finish the current step, save, and raise Interrupted."""
@@ -318,13 +369,14 @@ class Trainer:
         path = self._save_checkpoint()
         raise Interrupted(
             f"interrupted and saved at step {self.state.step} of {self.total_steps}; go on with "
-            f"the same command and --resume_from_checkpoint {path}"
+            f"the same command and --resume_from_checkpoint {shlex.quote(str(path))}"
         )
 
 
 class StepResult(NamedTuple):
     """What a step leaves on the device; floats on the CPU."""
 
+    step: int  # from 1
     loss: Any
     gradient_norm: Any
     rate: float

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Container
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,14 @@ from typing import Any
 import numpy as np
 
 from minibert.checkpoint import load_checkpoint
-from minibert.errors import CheckpointError
+from minibert.errors import CheckpointError, InputError
 from minibert.files import new_directory
 from minibert.json_io import read_json_object
 from minibert.models import BertPreTrainedModel
 from minibert.optim import Optimizer
 from minibert.safetensors_io import open_safetensors, write_safetensors
 
-STATE, MOMENTS = "trainer_state.json", "optimizer.safetensors"
+STATE, MOMENTS, LOG = "trainer_state.json", "optimizer.safetensors", "log.jsonl"
 _NAME = re.compile(r"checkpoint-(\d+)")
 
 
@@ -66,6 +67,7 @@ def load(
     differs from this one in what decides its numbers.
     """
     content = read_json_object(directory / STATE)
+    state = _state(directory / STATE, content)
     _check_identity(directory, content.get("identity"), identity)
     load_weights(directory, model)
     found = open_safetensors(directory / MOMENTS)
@@ -74,10 +76,17 @@ def load(
     optimizer.load_state_dict(
         {"step": content.get("optimizer_step"), "m": found["m"].read(), "v": found["v"].read()}
     )
+    return state
+
+
+def _state(path: Path, content: dict[str, Any]) -> TrainingState:
     try:
-        return TrainingState(**{name: content[name] for name in TrainingState.__annotations__})
+        state = TrainingState(**{name: content[name] for name in TrainingState.__annotations__})
     except KeyError as error:
-        raise CheckpointError(f"{directory / STATE}: lacks {error}") from None
+        raise CheckpointError(f"{path}: lacks {error}") from None
+    if type(state.step) is not int or state.step < 0 or not isinstance(state.log, list):
+        raise CheckpointError(f"{path}: got step {state.step!r}, wanted a number, and a log's list")
+    return state
 
 
 def load_weights(directory: Path, model: BertPreTrainedModel) -> None:
@@ -101,11 +110,28 @@ def checkpoints(output_dir: Path) -> list[tuple[int, Path]]:
     return sorted(found)
 
 
-def rotate(output_dir: Path, limit: int, best_step: int | None) -> None:
-    """Remove the oldest checkpoints until `limit` are left; the best one always stays."""
-    expendable = [path for step, path in checkpoints(output_dir) if step != best_step]
-    keep = limit if best_step is None else limit - 1
-    for path in expendable[: max(0, len(expendable) - max(keep, 1))]:
+def start_afresh(output_dir: Path, overwrite: bool) -> None:
+    """Make `output_dir`, without an earlier run's checkpoints and log: `last` would find them.
+
+    Raises InputError where there are checkpoints and `overwrite` is not given.
+    """
+    found = checkpoints(output_dir)
+    if found and not overwrite:
+        raise InputError(
+            f"output_dir {output_dir} holds the checkpoints of an earlier run: resume it, set "
+            "overwrite_output_dir, or choose another one"
+        )
+    output_dir.mkdir(parents=True, exist_ok=True)
+    for _, path in found:
+        shutil.rmtree(path)
+    (output_dir / LOG).unlink(missing_ok=True)
+
+
+def rotate(output_dir: Path, limit: int, keep: Container[int | None]) -> None:
+    """Remove the oldest checkpoints until `limit` are left; those of the steps `keep` stay."""
+    found = checkpoints(output_dir)
+    expendable = [path for step, path in found if step not in keep]
+    for path in expendable[: max(0, len(found) - limit)]:
         shutil.rmtree(path)
 
 

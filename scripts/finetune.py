@@ -19,15 +19,14 @@ The flags are those of transformers' run_glue.py; --config FILE.json reads them 
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from minibert import BertForSequenceClassification, BertTokenizer, InputError
+from minibert import BertConfig, BertForSequenceClassification, BertTokenizer, InputError
 from minibert.arguments import TrainingArguments, option, parse
-from minibert.command_line import run
+from minibert.command_line import Parser, run
 from minibert.data.features import Features
 from minibert.data.readers import Examples, read_examples
 from minibert.data.splits import hold_out
@@ -46,6 +45,7 @@ class DataArguments:
     """What to train, on what. Files may be compressed (.gz)."""
 
     model_name_or_path: str = option(DEFAULT_MODEL, "a local directory or a name on the hub")
+    model_revision: str | None = option(None, "of a model on the hub: a branch, tag or commit")
     train_file: str | None = option(None, "training data (default: the movie reviews)")
     validation_file: str | None = option(None, "chooses the best checkpoint")
     test_file: str | None = option(None, "measured once, at the end; without labels: predicted")
@@ -58,7 +58,8 @@ class DataArguments:
     )  # fmt: skip
     max_seq_length: int = option(128, "longer texts are truncated to that many tokens")
     max_train_samples: int | None = option(None, "use the first N training examples")
-    max_eval_samples: int | None = option(None, "use the first N validation and test examples")
+    max_eval_samples: int | None = option(None, "use the first N validation examples")
+    max_predict_samples: int | None = option(None, "use the first N test examples")
     ignore_mismatched_sizes: bool = option(False, "replace a head of another size by a new one")
     do_train: bool = option(False, "only what is named (default: train, evaluate and predict)")
     do_eval: bool = option(False, "evaluate on the validation file")
@@ -72,21 +73,24 @@ class DataArguments:
         if not 0 < self.validation_split_percentage < 100:
             raise InputError("validation_split_percentage must be between 1 and 99")
 
+    @property
+    def description(self) -> str:
+        """The training data in words."""
+        return self.train_file or REVIEWS
+
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    data, args = parse(parser, (DataArguments, TrainingArguments))
+    data, args = parse(Parser(__doc__), (DataArguments, TrainingArguments))
     output = Path(args.output_dir)
     refuse_overwriting(output, data, args)
-    train, validation, test, what = read_data(data, args.seed)
-    directory = resolve_model(data.model_name_or_path)
+    train, *others = read_data(data)
+    directory = resolve_model(data.model_name_or_path, revision=data.model_revision)
     tokenizer = BertTokenizer.from_pretrained(directory)
     task, model = make_model(directory, train, data, args)
+    train, validation, test = choose_examples(train, *others, data, args.seed)
     limit = min(data.max_seq_length, model.config.max_position_embeddings)
     features = {
-        name: encode(name, examples, task, tokenizer, limit)
+        name: encode(name, examples, task, tokenizer, limit, model.config)
         for name, examples in (("train", train), ("validation", validation), ("test", test))
         if examples is not None
     }
@@ -102,13 +106,15 @@ def main() -> None:
         trainer.train()
     results = measure(trainer, features, data)
     if data.do_train:
-        save(output, trainer, data, what, results)
+        save(output, trainer, data, results)
     if data.do_predict and test is not None and test.labels is None:
         write_predictions(output, trainer, features["test"], test)
     report(results, features, output, data)
 
 
 def refuse_overwriting(output: Path, data: DataArguments, args: TrainingArguments) -> None:
+    if output.exists() and not output.is_dir():
+        raise InputError(f"output_dir {output} is a file; choose another --output_dir")
     if args.overwrite_output_dir or args.resume_from_checkpoint or args.dry_run:
         return
     if data.do_train and output.is_dir() and any(output.iterdir()):
@@ -118,10 +124,8 @@ def refuse_overwriting(output: Path, data: DataArguments, args: TrainingArgument
         )
 
 
-def read_data(
-    data: DataArguments, seed: int
-) -> tuple[Examples, Examples | None, Examples | None, str]:
-    """Train, validation and test examples, and what they are in words."""
+def read_data(data: DataArguments) -> tuple[Examples, Examples | None, Examples | None]:
+    """Train, validation and test examples, whole files."""
     files = [data.train_file, data.validation_file, data.test_file]
     if data.train_file is None:
         if data.validation_file or data.test_file:
@@ -129,20 +133,39 @@ def read_data(
         infix = ".regression" if data.problem_type == "regression" else ""
         files = [str(movie_reviews() / f"{n}{infix}.tsv") for n in ("train", "validation", "test")]
     train, validation, test = (read_examples(Path(f)) if f else None for f in files)
+    for other in (validation, test):
+        if other is not None and (other.sentence2 is None) != (train.sentence2 is None):
+            one, two = (train, other) if train.sentence2 is None else (other, train)
+            raise InputError(f"{two.path} has pairs of texts, but {one.path} has single ones")
+    return train, validation, test
+
+
+def choose_examples(
+    train: Examples,
+    validation: Examples | None,
+    test: Examples | None,
+    data: DataArguments,
+    seed: int,
+) -> tuple[Examples, Examples | None, Examples | None]:
+    """Hold out a part for validation where there is no file for it; then the first N of each."""
     if validation is None and data.do_eval:
         train, validation = hold_out(train, data.validation_split_percentage / 100, seed)
         print(f"validation: {len(validation)} examples held out of {data.train_file}")
     if data.max_train_samples is not None:
         train = train.head(data.max_train_samples)
-    if data.max_eval_samples is not None:
-        validation, test = (e and e.head(data.max_eval_samples) for e in (validation, test))
-    return train, validation, test, REVIEWS if data.train_file is None else data.train_file
+    if data.max_eval_samples is not None and validation is not None:
+        validation = validation.head(data.max_eval_samples)
+    if data.max_predict_samples is not None and test is not None:
+        test = test.head(data.max_predict_samples)
+    return train, validation, test
 
 
 def make_model(
     directory: Path, train: Examples, data: DataArguments, args: TrainingArguments
 ) -> tuple[Classification, BertForSequenceClassification]:
+    """The labels of the whole training file, in the order of a model that has them already."""
     task = Classification.of(train, data.problem_type)
+    task = task.in_the_order_of(BertConfig.from_pretrained(directory))
     model = BertForSequenceClassification.from_pretrained(
         directory,
         backend=args.backend,
@@ -157,11 +180,22 @@ def make_model(
 
 
 def encode(
-    name: str, examples: Examples, task: Classification, tokenizer: BertTokenizer, limit: int
+    name: str,
+    examples: Examples,
+    task: Classification,
+    tokenizer: BertTokenizer,
+    limit: int,
+    config: BertConfig,
 ) -> Features:
     features, truncated = task.features(examples, tokenizer, limit)
     if truncated:
         print(f"warning: {truncated} of {len(features)} {name} texts were cut to {limit} tokens")
+    for i, ids in enumerate(features.ids):  # now, not when the batch comes
+        if ids.max() >= config.vocab_size:
+            raise examples.error(
+                i, f"the tokenizer gives id {ids.max()}, but the model's vocab_size is "
+                f"{config.vocab_size}: do tokenizer and model belong together?",
+            )  # fmt: skip
     return features
 
 
@@ -196,9 +230,7 @@ def measure(
     return results
 
 
-def save(
-    output: Path, trainer: Trainer, data: DataArguments, what: str, results: dict[str, float]
-) -> None:
+def save(output: Path, trainer: Trainer, data: DataArguments, results: dict[str, float]) -> None:
     args = asdict(trainer.args)
     shown = (
         "learning_rate", "lr_scheduler_type", "warmup_ratio", "optim", "weight_decay",
@@ -207,9 +239,9 @@ def save(
     hyperparameters = {name: args[name] for name in shown}
     hyperparameters |= {"steps": trainer.state.step, "max_seq_length": data.max_seq_length}
     card = model_card(
-        output.name,
+        output.resolve().name,
         base_model=data.model_name_or_path,
-        data=what,
+        data=data.description,
         hyperparameters=hyperparameters,
         seed=trainer.args.seed,
         metrics=results,

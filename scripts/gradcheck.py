@@ -16,11 +16,12 @@ import json
 import sys
 from collections.abc import Iterator
 
+from minibert.command_line import Parser, run
 from minibert.config import BertConfig
 from minibert.errors import InputError
 from minibert.verify.derivatives import METHODS
 from minibert.verify.gradcheck import Check, check_layer, check_model
-from minibert.verify.layer_cases import layer_cases
+from minibert.verify.layer_cases import LayerCase, layer_cases
 from minibert.verify.model_cases import DROPOUT, random_classifier, small_config
 
 MODELS = {
@@ -41,7 +42,7 @@ def main() -> int:
     checks = []
     if not args.json:
         print(HEADER)
-    for check in run(cases, methods, args):
+    for check in all_checks(cases, methods, args):
         checks.append(check)
         if not args.json:
             print(row(check), flush=True)
@@ -58,7 +59,9 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def run(cases: list, methods: list[str], args: argparse.Namespace) -> Iterator[Check]:
+def all_checks(
+    cases: list[LayerCase], methods: list[str], args: argparse.Namespace
+) -> Iterator[Check]:
     for method in methods:
         for case in cases:
             yield from check_layer(case, method, args.seed)
@@ -88,9 +91,7 @@ def row(check: Check) -> str:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     parser.add_argument("--method", choices=[*METHODS, "all"], default="complex-step")
     parser.add_argument("--layer", help="one layer only, without the models")
     parser.add_argument("--base", action="store_true", help="a model of BERT-base's size as well")
@@ -100,7 +101,4 @@ def parse_arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except InputError as error:
-        sys.exit(f"gradcheck.py: error: {error}")
+    run(main)

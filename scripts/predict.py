@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from minibert import InputError
-from minibert.command_line import run
+from minibert.command_line import Parser, run
 from minibert.pipelines import TextClassificationPipeline
 
 
@@ -24,6 +24,8 @@ def main() -> None:
     args = parse_arguments()
     texts = args.texts or read_lines(args.file)
     pairs = split_pairs(texts)
+    if empty := sum(not first.strip() for first, _ in pairs):
+        print(f"warning: {empty} of {len(pairs)} texts are empty", file=sys.stderr)
     classify = TextClassificationPipeline.from_pretrained(
         args.model, backend=args.backend, threads=args.threads
     )
@@ -77,9 +79,7 @@ def second_texts(pairs: list[tuple[str, str | None]]) -> list[str] | None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     parser.add_argument("texts", nargs="*", metavar="TEXT", help="texts to classify")
     parser.add_argument("--model", required=True, metavar="DIR", help="a fine-tuned model")
     parser.add_argument("--file", help="one text a line, instead of arguments")
@@ -87,7 +87,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--jsonl", action="store_true", help="one JSON object a line")
     parser.add_argument("--backend", choices=("auto", "numpy", "cupy"), default="auto")
     parser.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.texts and args.file:
+        raise InputError("texts were given as arguments and by --file: choose one of the two")
+    if args.threads is not None and args.threads < 1:
+        raise InputError(f"threads must be at least 1, got {args.threads}")
+    return args
 
 
 if __name__ == "__main__":

@@ -55,18 +55,24 @@ def blas_threads() -> list[int]:
     return [library["num_threads"] for library in blas.info()]
 
 
-def test_blas_has_one_thread_inside_and_what_it_had_after() -> None:
-    np.ones((2, 2)) @ np.ones((2, 2))
-    with minibert.parallel._blas().limit(limits=2, user_api="blas"):
+@pytest.mark.parametrize(
+    ("threads", "items", "inside"),
+    [(2, 2, 1), (1, 2, 1), (2, 1, 2)],
+    ids=["one each", "one in all", "a single item has them all"],
+)
+def test_blas_has_its_share_inside_and_what_it_had_after(
+    threads: int, items: int, inside: int
+) -> None:
+    with minibert.parallel._blas().limit(limits=3, user_api="blas"):
         before = blas_threads()
-        inside = Workers(2).map(lambda _: blas_threads(), range(2))
-        assert all(count == 1 for counts in inside for count in counts)
+        counts = Workers(threads).map(lambda _: blas_threads(), range(items))
+        assert counts == [[inside] * len(before)] * items
         assert blas_threads() == before
 
 
-def test_a_single_worker_leaves_blas_alone() -> None:
-    before = blas_threads()
-    assert Workers(1).map(lambda _: blas_threads(), range(2)) == [before] * 2
+def test_error_handling_of_the_caller_reaches_the_threads() -> None:
+    with np.errstate(over="raise"), pytest.raises(FloatingPointError):
+        Workers(2).map(lambda n: np.float32(1e38) * np.float32(n), [1, 10])
 
 
 @pytest.mark.parametrize("threads", [0, -1])

@@ -68,8 +68,8 @@ class BatchOrder:
             longest = int(self.lengths.max())
             if longest > self.max_tokens:
                 raise InputError(
-                    f"max_tokens_per_batch = {self.max_tokens} is less than the longest example's "
-                    f"{longest} tokens; raise it, or lower max_seq_length"
+                    f"a batch of {self.max_tokens} tokens cannot hold the longest example, of "
+                    f"{longest}: raise max_tokens_per_batch, or lower max_seq_length"
                 )
 
     def epoch(self, epoch: int) -> list[NDArray[np.int64]]:

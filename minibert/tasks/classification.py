@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from minibert.config import BertConfig
 from minibert.data.features import Features
 from minibert.data.labels import ProblemType, encode_labels, label_vocabulary, problem_type_of
 from minibert.data.readers import Examples
@@ -42,11 +43,17 @@ class Classification:
         return cls(problem_type, label_vocabulary(train, problem_type))
 
     @classmethod
-    def of_config(cls, config: Any) -> Classification:
+    def of_config(cls, config: BertConfig) -> Classification:
         """The task that a fine-tuned model was trained for."""
-        regression = config.problem_type == "regression" or config.num_labels == 1
-        problem: ProblemType = config.problem_type or "single_label_classification"
-        return cls("regression", {}) if regression else cls(problem, dict(config.label2id))
+        inferred = "regression" if config.num_labels == 1 else "single_label_classification"
+        problem = cast(ProblemType, config.problem_type or inferred)
+        return cls(problem, {} if problem == "regression" else dict(config.label2id))
+
+    def in_the_order_of(self, config: BertConfig) -> Classification:
+        """With the label numbers of a model that was trained for the same labels already."""
+        if config.label2id.keys() != self.label2id.keys():
+            return self
+        return replace(self, label2id=dict(config.label2id))
 
     def config_changes(self) -> dict[str, Any]:
         """What a model's configuration has to say for this task."""
@@ -71,6 +78,13 @@ class Classification:
     def metrics(self, logits: NDArray[Any], labels: NDArray[Any]) -> dict[str, float]:
         """Scores of logits (R, K) against labels, by name."""
         return METRICS[self.problem_type](np.asarray(logits, np.float64), labels)
+
+    @property
+    def metric_names(self) -> list[str]:
+        """The names that `metrics` gives."""
+        classes = self.problem_type == "single_label_classification"
+        one = np.zeros((1, len(self.label2id) or 1))
+        return list(self.metrics(one, np.zeros(1, np.int64) if classes else one))
 
     @property
     def best_metric(self) -> str:

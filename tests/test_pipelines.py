@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import toy
+
+from minibert import BertModel
+from minibert.errors import InputError
+from minibert.pipelines import TextClassificationPipeline
+
+TEXTS = ["a good film", "dull", "the plot was very very poor", "film"]
+
+
+@pytest.fixture
+def directory(tmp_path):
+    return toy.save_model(tmp_path / "model", label2id={"neg": 0, "meh": 1, "pos": 2})
+
+
+def load(directory):
+    return TextClassificationPipeline.from_pretrained(directory, backend="numpy", threads=1)
+
+
+def test_answers_are_those_of_the_model_one_by_one(directory):
+    classify = load(directory)
+    results = classify(TEXTS, top_k=None)
+    for text, result in zip(TEXTS, results, strict=True):  # in their order, not by length
+        inputs = toy.tokenizer()([text], return_tensors="np")
+        logits = np.asarray(classify.model(**inputs).logits[0], np.float64)
+        want = np.exp(logits) / np.exp(logits).sum()
+        got = {answer["label"]: answer["score"] for answer in result}
+        names = ["neg", "meh", "pos"]
+        np.testing.assert_allclose([got[name] for name in names], want, rtol=1e-5)
+
+
+def test_one_text_gives_one_result(directory):
+    classify = load(directory)
+    assert classify("a good film") == classify(["a good film"])[0]
+    assert classify("good", "bad") == classify(["good"], ["bad"])[0]
+    assert classify("good", "bad") != classify("good")
+    assert classify([]) == []
+
+
+def test_long_texts_are_cut_and_counted(directory, capsys):
+    classify = load(directory)
+    texts = ["film " * 40 + "good", "film " * 22, "film " * 40]
+    long, exact, same = classify(texts)
+    assert long == same
+    assert long["score"] == pytest.approx(exact["score"], rel=1e-6)  # 24 = [CLS] + 22 + [SEP]
+    assert capsys.readouterr().err == ""
+    classify(texts, quiet=False)
+    assert capsys.readouterr().err == "warning: 2 of 3 texts were cut to 24 tokens\n"
+
+
+def test_bad_texts_are_named(directory):
+    classify = load(directory)
+    with pytest.raises(InputError, match="text 1: got a NoneType"):
+        classify(["a", None])
+    with pytest.raises(InputError, match="text_pair: got 1 texts, wanted 2"):
+        classify(["a", "b"], ["c"])
+
+
+def test_a_model_without_a_classifier_is_refused(tmp_path):
+    config = toy.config()
+    BertModel(config, backend="numpy").save_pretrained(tmp_path / "m", tokenizer=toy.tokenizer())
+    with pytest.raises(InputError, match=r"no trained classifier: fine-tune it first.*finetune.py"):
+        load(tmp_path / "m")
+
+
+def test_a_directory_without_a_tokenizer_is_refused(tmp_path):
+    toy.model().save_pretrained(tmp_path / "m")
+    with pytest.raises(InputError, match=r"wanted tokenizer.json or vocab.txt"):
+        load(tmp_path / "m")
