@@ -119,7 +119,7 @@ class BertConfig:
     @classmethod
     def from_pretrained(cls, directory: str | Path) -> BertConfig:
         """The config.json of a local model directory; CheckpointError when there is none."""
-        from minibert.json_io import read_json_object
+        from minibert.io.json_io import read_json_object
 
         path = Path(directory) / "config.json"
         values = read_json_object(path)
@@ -130,7 +130,7 @@ class BertConfig:
 
     def save(self, directory: str | Path) -> None:
         """Write config.json, atomically, into a directory that exists."""
-        from minibert.files import atomic_write
+        from minibert.io.files import atomic_write
 
         text = json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
         atomic_write(Path(directory) / "config.json", text)

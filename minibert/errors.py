@@ -17,3 +17,11 @@ class CheckpointError(InputError):
 
 class HubError(InputError):
     """A model or data set could not be fetched."""
+
+
+class TrainingDiverged(ArithmeticError):
+    """The loss or a gradient is NaN or infinite; the message names the first such tensor."""
+
+
+class Interrupted(Exception):
+    """Ctrl-C: the run was saved, and the message says how to go on."""

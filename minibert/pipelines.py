@@ -9,11 +9,11 @@ from typing import Any, Self
 
 from minibert.data.features import Features
 from minibert.errors import InputError
-from minibert.evaluation import predict_logits
 from minibert.hub import resolve_model
 from minibert.models import BertForSequenceClassification
 from minibert.tasks.classification import Classification
 from minibert.tokenization import BertTokenizer
+from minibert.training.evaluation import predict_logits
 
 
 class TextClassificationPipeline:

@@ -16,9 +16,9 @@ import json
 import sys
 from collections.abc import Iterator
 
-from minibert.command_line import Parser, run
 from minibert.config import BertConfig
 from minibert.errors import InputError
+from minibert.io.command_line import Parser, run
 from minibert.verify.derivatives import METHODS
 from minibert.verify.gradcheck import Check, check_layer, check_model
 from minibert.verify.layer_cases import LayerCase, layer_cases

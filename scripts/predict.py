@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from minibert import InputError
-from minibert.command_line import Parser, run
+from minibert.io.command_line import Parser, run
 from minibert.pipelines import TextClassificationPipeline
 
 

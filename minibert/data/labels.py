@@ -14,8 +14,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from ..errors import InputError
-from .readers import Examples, Label
+from minibert.data.readers import Examples, Label
+from minibert.errors import InputError
 
 ProblemType = Literal["regression", "single_label_classification", "multi_label_classification"]
 

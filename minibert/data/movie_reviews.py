@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import HubError
+from minibert.errors import HubError
 
 README = """\
 # Movie-review snippets, rated from -4 (extremely negative) to 4 (extremely positive)

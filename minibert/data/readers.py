@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import InputError
+from minibert.errors import InputError
 
 PAIRS = (
     ("sentence1", "sentence2"),

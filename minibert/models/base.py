@@ -16,9 +16,9 @@ from minibert.backend import Array, Backend, get_backend
 from minibert.checkpoint import LoadReport, load_checkpoint, save_checkpoint
 from minibert.config import BertConfig
 from minibert.errors import InputError
-from minibert.initialization import initialize
 from minibert.layers.dropout import DropoutKey
 from minibert.models.encoder import EncoderCache, EncoderWeights, encoder_shapes, encoder_weights
+from minibert.models.initialization import initialize
 from minibert.packing import PackedBatch, pack, split, unpack
 from minibert.parallel import Workers
 from minibert.parameters import Layout, Parameters

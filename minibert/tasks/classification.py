@@ -14,7 +14,7 @@ from minibert.data.features import Features
 from minibert.data.labels import ProblemType, encode_labels, label_vocabulary, problem_type_of
 from minibert.data.readers import Examples
 from minibert.errors import InputError
-from minibert.metrics import classification_metrics, multi_label_metrics, regression_metrics
+from minibert.tasks.metrics import classification_metrics, multi_label_metrics, regression_metrics
 from minibert.tokenization import BertTokenizer
 
 METRICS: dict[str, Callable[[NDArray[Any], NDArray[Any]], dict[str, float]]] = {

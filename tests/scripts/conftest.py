@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 import pytest
 
-from minibert import command_line, trainer
+from minibert.io import command_line
+from minibert.training import trainer
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -242,7 +242,7 @@ def test_an_interrupted_run_is_resumed_to_the_same_bytes(script, process, files)
     whole = files | {"out": files["out"].with_name("whole")}
     assert script("finetune", *flags(whole, *RUN)).status == 0
     code = (
-        "import os, signal, minibert.trainer as t\n"
+        "import os, signal, minibert.training.trainer as t\n"
         "plain = t.Trainer.step\n"
         "def step(self, batch):\n"
         "    if self.state.step == 4: os.kill(os.getpid(), signal.SIGINT)\n"
@@ -268,7 +268,7 @@ def test_a_kill_while_saving_leaves_the_checkpoint_before(script, process, files
     whole = files | {"out": files["out"].with_name("whole")}
     assert script("finetune", *flags(whole, *RUN)).status == 0
     code = (
-        "import os, signal, minibert.training_state as t\n"
+        "import os, signal, minibert.training.state as t\n"
         "plain, calls = t.write_safetensors, []\n"
         "def write(path, tensors):\n"
         "    plain(path, tensors)\n"
@@ -291,7 +291,7 @@ def test_a_kill_while_saving_leaves_the_checkpoint_before(script, process, files
 def test_a_full_disk_is_one_line(limit, left, process, files):
     """The kernel refuses the rest of a file of the second checkpoint."""
     code = (
-        "import resource, minibert.trainer as t\n"
+        "import resource, minibert.training.trainer as t\n"
         "plain = t.Trainer._save_checkpoint\n"
         "def save(self):\n"
         "    if self.state.step > 2:\n"

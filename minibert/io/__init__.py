@@ -1,0 +1,1 @@
+"""Talking to the outside: files replaced atomically, JSON, progress, the command line."""

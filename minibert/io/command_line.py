@@ -1,0 +1,61 @@
+"""What every script does around its main function: one clear line for an error."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+from minibert.errors import InputError, Interrupted, TrainingDiverged
+
+
+class Parser(argparse.ArgumentParser):
+    """Flags by their full names, the description as it is written, and errors in one line.
+
+    argparse alone would print a screenful of usage above its error.
+    """
+
+    def __init__(self, description: str | None = None) -> None:
+        layout = argparse.RawDescriptionHelpFormatter
+        super().__init__(description=description, formatter_class=layout, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise InputError, which `run` prints."""
+        raise InputError(f"{message}; --help lists the flags")
+
+
+def run(main: Callable[[], int | None]) -> None:
+    """Run a script's main function and exit.
+
+    Status 0: well done; 1: training diverged, or the disk is full; 2: an input to mend; 130: Ctrl-C
+    (the message says how to go on).
+    """
+    name = Path(sys.argv[0]).name
+    try:
+        status = main() or 0
+        sys.stdout.flush()
+    except InputError as error:
+        status = _say(name, f"error: {error}", 2)
+    except TrainingDiverged as error:
+        status = _say(name, f"error: {error}", 1)
+    except MemoryError as error:
+        status = _say(name, f"error: out of memory ({error}): use a smaller batch, or more "
+                      "--gradient_accumulation_steps", 1)  # fmt: skip
+    except BrokenPipeError:  # the reader of our output, `head` say, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
+    except OSError as error:
+        status = _say(name, f"error: {error}", 1)
+    except Interrupted as stop:
+        status = _say(name, str(stop), 130)
+    except KeyboardInterrupt:
+        status = _say(name, "interrupted", 130)
+    sys.exit(status)
+
+
+def _say(name: str, text: str, status: int) -> int:
+    print(f"{name}: {text}", file=sys.stderr)
+    return status

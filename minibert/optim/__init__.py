@@ -1,0 +1,18 @@
+"""Update rules, the optimizer, clipping and learning-rate schedules."""
+
+from __future__ import annotations
+
+from minibert.optim.clipping import clip_scale, global_norm, sum_into
+from minibert.optim.optimizer import Optimizer
+from minibert.optim.rules import RULES
+from minibert.optim.schedules import SCHEDULES, schedule
+
+__all__ = [
+    "RULES",
+    "SCHEDULES",
+    "Optimizer",
+    "clip_scale",
+    "global_norm",
+    "schedule",
+    "sum_into",
+]

@@ -1,0 +1,194 @@
+"""Training arguments: Hugging Face's names and meanings, with help, from flags or a JSON file.
+
+A field of a dataclass here is a flag of the scripts: `--learning_rate 3e-5`. What run_glue.py and
+transformers' TrainingArguments have too bears the same name and means the same; defaults are those
+of BERT fine-tuning (Devlin et al., appendix A.3) where Hugging Face's suit no one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from minibert.errors import InputError
+from minibert.io.json_io import read_json_object
+from minibert.optim import RULES, SCHEDULES
+
+Arguments = TypeVar("Arguments")
+
+
+def option(default: Any, help: str, choices: Sequence[str] | None = None) -> Any:
+    """A dataclass field that is a flag."""
+    return field(default=default, metadata={"help": help, "choices": choices})
+
+
+@dataclass
+class TrainingArguments:
+    """How to train. Every field is a flag of the same name."""
+
+    output_dir: str = option("outputs/finetuned", "where model, checkpoints and log are written")
+    overwrite_output_dir: bool = option(False, "replace a model that is there already")
+    resume_from_checkpoint: str | None = option(
+        None, "a checkpoint directory, or 'last' for the newest one in output_dir"
+    )
+    # How long
+    num_train_epochs: float = option(3.0, "times to go through the training data")
+    max_steps: int = option(-1, "stop after that many steps instead (-1: num_train_epochs)")
+    # Batches
+    per_device_train_batch_size: int = option(32, "examples in a batch")
+    max_tokens_per_batch: int | None = option(None, "cut batches by tokens instead of examples")
+    gradient_accumulation_steps: int = option(1, "parts of one step of that many times the batch")
+    group_by_length: bool = option(False, "sort by length within windows of length_window batches")
+    length_window: int = option(50, "batches in a window of group_by_length")
+    eval_tokens_per_batch: int = option(4096, "tokens in a batch of evaluation")
+    # Optimizer
+    learning_rate: float = option(5e-5, "the highest learning rate")
+    lr_scheduler_type: str = option("linear", "the learning rate's course", tuple(SCHEDULES))
+    warmup_ratio: float = option(0.1, "share of the steps in which the rate rises from 0")
+    warmup_steps: int = option(0, "steps in which the rate rises; overrides warmup_ratio")
+    optim: str = option("adamw_torch", "update rule", tuple(RULES))
+    weight_decay: float = option(0.01, "decay of weight matrices and embeddings")
+    adam_beta1: float = option(0.9, "decay of the first moment")
+    adam_beta2: float = option(0.999, "decay of the second moment")
+    adam_epsilon: float = option(1e-8, "added to the root of the second moment")
+    momentum: float = option(0.9, "of optim sgd")
+    max_grad_norm: float = option(1.0, "clip the gradient to this global norm (0: never)")
+    # When to evaluate and save
+    eval_strategy: str = option("epoch", "when to evaluate", ("epoch", "steps", "no"))
+    eval_steps: int = option(100, "steps between evaluations, with eval_strategy steps")
+    save_strategy: str = option("epoch", "when to write a checkpoint", ("epoch", "steps", "no"))
+    save_steps: int = option(100, "steps between checkpoints, with save_strategy steps")
+    save_total_limit: int = option(2, "checkpoints to keep; the best and the last always stay")
+    load_best_model_at_end: bool = option(True, "end with the best checkpoint, not the last")
+    metric_for_best_model: str | None = option(
+        None, "a metric's name, or loss (default: the task's)"
+    )
+    greater_is_better: bool | None = option(None, "default: true, except for loss and mse")
+    early_stopping_patience: int | None = option(
+        None, "stop after that many evaluations without gain"
+    )
+    # Machine
+    backend: str = option("auto", "where to compute", ("auto", "numpy", "cupy"))
+    dtype: str = option("float32", "of parameters and activations", ("float32", "float64"))
+    threads: int | None = option(None, "CPU threads (default: all cores)")
+    seed: int = option(42, "of new weights, data order and dropout")
+    # Report
+    logging_steps: int = option(10, "steps between lines of the log")
+    disable_tqdm: bool = option(False, "no progress bars")
+    dry_run: bool = option(False, "do one step, print memory and time estimates, write nothing")
+
+    def __post_init__(self) -> None:
+        positive = (
+            "per_device_train_batch_size", "gradient_accumulation_steps", "length_window",
+            "eval_tokens_per_batch", "eval_steps", "save_steps", "save_total_limit",
+            "logging_steps", "learning_rate", "num_train_epochs",
+        )  # fmt: skip
+        for name in positive:
+            if not 0 < getattr(self, name) < math.inf:
+                raise InputError(f"{name} must be positive, got {getattr(self, name)}")
+        for name in ("max_tokens_per_batch", "threads", "early_stopping_patience"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name} must be at least 1, got {value}")
+        if not 0 <= self.warmup_ratio <= 1:
+            raise InputError(f"warmup_ratio must be between 0 and 1, got {self.warmup_ratio}")
+        if self.warmup_steps < 0 or not self.max_grad_norm >= 0 or not 0 <= self.seed < 2**63:
+            raise InputError("warmup_steps, max_grad_norm and seed must not be negative")
+        if self.max_steps == 0 or self.max_steps < -1:
+            raise InputError(f"max_steps must be positive, or -1 for none, got {self.max_steps}")
+
+
+def parse(
+    parser: argparse.ArgumentParser,
+    kinds: Sequence[type[Any]],
+    argv: Sequence[str] | None = None,
+    recipe: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None,
+) -> list[Any]:
+    """Flags for every field of the dataclasses `kinds`; one filled instance of each.
+
+    `--config FILE.json` gives defaults for the flags: an object of the same names. `recipe` gives
+    defaults that depend on what was said: named values → further values, by name.
+    """
+    parser.add_argument("--config", metavar="FILE.json", help="flags from a JSON object")
+    for kind in kinds:
+        group = parser.add_argument_group(_group_title(kind))
+        hints = typing.get_type_hints(kind)
+        for f in dataclasses.fields(kind):
+            _add_flag(group, f, hints[f.name])
+    flags = vars(parser.parse_args(argv))
+    path = flags.pop("config")
+    values = _read_config(Path(path), kinds) if path else {}
+    values |= {name: value for name, value in flags.items() if value is not None}
+    values = dict(recipe(values) if recipe else {}) | values
+    return [
+        kind(**{f.name: values[f.name] for f in dataclasses.fields(kind) if f.name in values})
+        for kind in kinds
+    ]
+
+
+def _group_title(kind: type[Any]) -> str:
+    return (kind.__doc__ or kind.__name__).split(".")[0].strip().lower()
+
+
+def _add_flag(group: Any, f: dataclasses.Field[Any], hint: Any) -> None:
+    base, default = _base_type(hint), f.default
+    text = f.metadata["help"].replace("%", "%%")
+    if default is not None:
+        text += f" (default {str(default).lower() if base is bool else default})"
+    flag = f"--{f.name}"
+    if base is bool:  # --flag, --flag false and --no_flag all work
+        group.add_argument(flag, nargs="?", const=True, type=_boolean, metavar="BOOL", help=text)
+        group.add_argument(
+            f"--no_{f.name}", dest=f.name, action="store_false", default=None,
+            help=argparse.SUPPRESS,
+        )  # fmt: skip
+        return
+    metavar = None if f.metadata["choices"] else base.__name__.upper()
+    group.add_argument(flag, type=base, metavar=metavar, choices=f.metadata["choices"], help=text)
+
+
+def _base_type(hint: Any) -> type:
+    """`int | None` → int."""
+    if isinstance(hint, types.UnionType):
+        (hint,) = (arg for arg in typing.get_args(hint) if arg is not types.NoneType)
+    return typing.cast(type, hint)
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() in ("true", "1", "yes"):
+        return True
+    if text.lower() in ("false", "0", "no"):
+        return False
+    raise argparse.ArgumentTypeError(f"expected true or false, got {text!r}")
+
+
+def _read_config(path: Path, kinds: Sequence[type[Any]]) -> dict[str, Any]:
+    values = read_json_object(path)
+    hints = {name: hint for kind in kinds for name, hint in typing.get_type_hints(kind).items()}
+    fields = {f.name: f for kind in kinds for f in dataclasses.fields(kind)}
+    for name, value in values.items():
+        if name not in fields:
+            raise InputError(f"{path}: unknown name {name!r}; --help lists the flags")
+        values[name] = _checked(path, fields[name], _base_type(hints[name]), value)
+    return values
+
+
+def _checked(path: Path, f: dataclasses.Field[Any], base: type, value: Any) -> Any:
+    """A value from JSON, of the type that the flag would have given."""
+    if value is None and f.default is None:
+        return None
+    if base is float and type(value) is int:
+        value = float(value)
+    if type(value) is not base:
+        raise InputError(f"{path}: {f.name} must be of type {base.__name__}, got {value!r}")
+    choices = f.metadata["choices"]
+    if choices and value not in choices:
+        raise InputError(f"{path}: {f.name} must be one of {', '.join(choices)}, got {value!r}")
+    return value

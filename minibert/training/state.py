@@ -1,0 +1,162 @@
+"""Checkpoints of a training run: everything that a run needs to go on as if it had never stopped.
+
+A checkpoint is a directory `checkpoint-STEP`: a model in Hugging Face's layout, and beside it
+`optimizer.safetensors` (both moments, in the order of the flat buffer) and `trainer_state.json`.
+It appears under its name when it is whole.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Container
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minibert.checkpoint import load_checkpoint
+from minibert.checkpoint.safetensors_io import open_safetensors, write_safetensors
+from minibert.errors import CheckpointError, InputError
+from minibert.io.files import new_directory
+from minibert.io.json_io import read_json_object
+from minibert.models import BertPreTrainedModel
+from minibert.optim import Optimizer
+
+STATE, MOMENTS, LOG = "trainer_state.json", "optimizer.safetensors", "log.jsonl"
+_NAME = re.compile(r"checkpoint-(\d+)")
+
+
+@dataclass
+class TrainingState:
+    """Where a run stands."""
+
+    step: int = 0
+    best_metric: float | None = None
+    best_step: int | None = None
+    evaluations_without_gain: int = 0
+    log: list[dict[str, Any]] = field(default_factory=list)
+
+
+def save(
+    directory: Path,
+    model: BertPreTrainedModel,
+    tokenizer: Any,
+    optimizer: Optimizer,
+    state: TrainingState,
+    identity: dict[str, Any],
+) -> None:
+    """Write a checkpoint whole, or not at all. `identity`: what a resumed run must share."""
+    moments = optimizer.state_dict()
+    with new_directory(directory) as staging:
+        model.save_pretrained(staging, tokenizer=tokenizer)
+        arrays = {name: np.asarray(model.xp.to_host(moments[name])) for name in ("m", "v")}
+        write_safetensors(staging / MOMENTS, arrays)
+        content = asdict(state) | {"optimizer_step": moments["step"], "identity": identity}
+        (staging / STATE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def load(
+    directory: Path, model: BertPreTrainedModel, optimizer: Optimizer, identity: dict[str, Any]
+) -> TrainingState:
+    """Put a checkpoint back into `model` and `optimizer`.
+
+    Raises CheckpointError where something is missing or damaged, or where the run that wrote it
+    differs from this one in what decides its numbers.
+    """
+    content = read_json_object(directory / STATE)
+    state = _state(directory / STATE, content)
+    _check_identity(directory, content.get("identity"), identity)
+    load_weights(directory, model)
+    found = open_safetensors(directory / MOMENTS)
+    if not {"m", "v"} <= found.keys():
+        raise CheckpointError(f"{directory / MOMENTS}: wants the tensors m and v, got {[*found]}")
+    optimizer.load_state_dict(
+        {"step": content.get("optimizer_step"), "m": found["m"].read(), "v": found["v"].read()}
+    )
+    return state
+
+
+def _state(path: Path, content: dict[str, Any]) -> TrainingState:
+    try:
+        state = TrainingState(**{name: content[name] for name in TrainingState.__annotations__})
+    except KeyError as error:
+        raise CheckpointError(f"{path}: lacks {error}") from None
+    if type(state.step) is not int or state.step < 0 or not isinstance(state.log, list):
+        raise CheckpointError(f"{path}: got step {state.step!r}, wanted a number, and a log's list")
+    return state
+
+
+def load_weights(directory: Path, model: BertPreTrainedModel) -> None:
+    """The parameters of a checkpoint, into the model's own buffer."""
+    arrays, report = load_checkpoint(directory, model.shapes(model.config))
+    if report.missing:
+        raise CheckpointError(f"{directory}: the weights lack {', '.join(report.missing)}")
+    _ = model.parameters.flat
+    for name, target in model.parameters.items():
+        target[...] = model.xp.to_device(arrays[name], str(target.dtype))
+
+
+def checkpoints(output_dir: Path) -> list[tuple[int, Path]]:
+    """The checkpoints in a directory, by step."""
+    found = []
+    if output_dir.is_dir():
+        for path in output_dir.iterdir():
+            match = _NAME.fullmatch(path.name)
+            if match and (path / STATE).is_file():
+                found.append((int(match[1]), path))
+    return sorted(found)
+
+
+def start_afresh(output_dir: Path, overwrite: bool) -> None:
+    """Make `output_dir`, without an earlier run's checkpoints and log: `last` would find them.
+
+    Raises InputError where there are checkpoints and `overwrite` is not given.
+    """
+    found = checkpoints(output_dir)
+    if found and not overwrite:
+        raise InputError(
+            f"output_dir {output_dir} holds the checkpoints of an earlier run: resume it, set "
+            "overwrite_output_dir, or choose another one"
+        )
+    output_dir.mkdir(parents=True, exist_ok=True)
+    for _, path in found:
+        shutil.rmtree(path)
+    (output_dir / LOG).unlink(missing_ok=True)
+
+
+def rotate(output_dir: Path, limit: int, keep: Container[int | None]) -> None:
+    """Remove the oldest checkpoints until `limit` are left; those of the steps `keep` stay."""
+    found = checkpoints(output_dir)
+    expendable = [path for step, path in found if step not in keep]
+    for path in expendable[: max(0, len(found) - limit)]:
+        shutil.rmtree(path)
+
+
+def find(output_dir: Path, wanted: str) -> Path:
+    """The checkpoint that `--resume_from_checkpoint` names."""
+    if wanted == "last":
+        found = checkpoints(output_dir)
+        if not found:
+            raise CheckpointError(f"{output_dir} holds no checkpoint-… to resume from")
+        return found[-1][1]
+    path = Path(wanted)
+    if not (path / STATE).is_file():
+        raise CheckpointError(
+            f"{path} is no training checkpoint (it has no {STATE}); name a checkpoint-… directory, "
+            "or 'last'"
+        )
+    return path
+
+
+def _check_identity(directory: Path, then: Any, now: dict[str, Any]) -> None:
+    then = then if isinstance(then, dict) else {}
+    changed = [name for name in now if then.get(name) != now[name]]
+    if changed:
+        what = "; ".join(f"{name}: then {then.get(name)!r}, now {now[name]!r}" for name in changed)
+        raise CheckpointError(
+            f"{directory} was written by a different run ({what}). Resume with the same data and "
+            "flags, or start anew in another output_dir"
+        )

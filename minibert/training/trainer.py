@@ -1,0 +1,406 @@
+"""The training loop: batches, steps, evaluation, checkpoints, resume."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from minibert.data.features import BatchOrder, Features
+from minibert.errors import InputError, Interrupted, TrainingDiverged
+from minibert.io.files import atomic_write
+from minibert.io.progress import bar, say
+from minibert.models import BertPreTrainedModel, Run
+from minibert.optim import Optimizer, clip_scale, schedule, sum_into
+from minibert.packing import PackedBatch
+from minibert.training import state as training_state
+from minibert.training.arguments import TrainingArguments
+from minibert.training.diagnosis import first_not_finite
+from minibert.training.evaluation import predict_logits
+from minibert.training.state import LOG, TrainingState
+from minibert.training.throughput import Meter, measured_gemm_rate
+
+# What may differ between a run and its continuation; all else decides the numbers.
+FREE_TO_CHANGE = frozenset(
+    {
+        *("output_dir", "overwrite_output_dir", "resume_from_checkpoint", "dry_run"),
+        *("logging_steps", "disable_tqdm", "save_total_limit", "save_strategy", "save_steps"),
+        *("eval_strategy", "eval_steps", "eval_tokens_per_batch", "load_best_model_at_end"),
+        "early_stopping_patience",
+    }
+)
+
+# What a configuration decides besides the shapes of the parameters, which are checked anyway.
+SETTINGS = (
+    *("hidden_act", "layer_norm_eps", "problem_type", "label2id"),
+    *("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"),
+)
+
+
+class Trainer:
+    """Fine-tunes `model` on `train`, and measures it on `evaluate` with `task`.
+
+    `task` needs three things: metrics(logits, labels) → {name: value}, metric_names, best_metric.
+    """
+
+    def __init__(
+        self,
+        model: BertPreTrainedModel,
+        args: TrainingArguments,
+        task: Any,
+        train: Features,
+        evaluate: Features | None = None,
+        tokenizer: Any = None,
+    ) -> None:
+        self.model, self.args, self.task, self.tokenizer = model, args, task, tokenizer
+        self.train_features, self.eval_features = train, evaluate
+        self.output_dir = Path(args.output_dir)
+        for name, part in (("training", train), ("validation", evaluate)):
+            if part is not None and (not len(part) or part.labels is None):
+                lack = "labels" if len(part) else "examples"
+                raise InputError(f"the {name} data has no {lack}")
+        self.order = BatchOrder(
+            train.lengths,
+            args.seed,
+            args.per_device_train_batch_size * args.gradient_accumulation_steps,
+            args.max_tokens_per_batch
+            and args.max_tokens_per_batch * args.gradient_accumulation_steps,
+            args.length_window if args.group_by_length else 1,
+        )
+        self.total_steps = args.max_steps if args.max_steps > 0 else self._steps_of_epochs()
+        warmup = args.warmup_steps or math.ceil(self.total_steps * args.warmup_ratio)
+        self.rate = schedule(
+            args.lr_scheduler_type, num_training_steps=self.total_steps, num_warmup_steps=warmup
+        )
+        parameters, workers = model.parameters, model.workers
+        self.optimizer = Optimizer(
+            model.xp,
+            parameters.flat,
+            parameters.layout.decayed,
+            rule=args.optim,
+            weight_decay=args.weight_decay,
+            beta1=args.adam_beta1,
+            beta2=args.adam_beta2,
+            eps=args.adam_epsilon,
+            momentum=args.momentum,
+            workers=workers,
+        )
+        self.gradients = [parameters.zeros_like() for _ in range(workers.threads)]
+        self.state = TrainingState()
+        self.metric = self._known_metric()
+        greater = args.greater_is_better
+        self.greater = self.metric not in ("loss", "mse") if greater is None else greater
+        self._stop_requested = False
+        self._last: tuple[StepResult, PackedBatch] | None = None  # the latest step, …
+        self._found_finite = 0  # … and the latest that is known to be well
+
+    # ---- The loop ----
+
+    def train(self) -> TrainingState:
+        """Train to the end; returns the final state, with the best weights in the model if asked.
+
+        Raises TrainingDiverged on a loss that is not finite, Interrupted after Ctrl-C.
+        """
+        args = self.args
+        if args.resume_from_checkpoint:
+            self._resume(training_state.find(self.output_dir, args.resume_from_checkpoint))
+        else:
+            training_state.start_afresh(self.output_dir, args.overwrite_output_dir)
+        gemm = measured_gemm_rate(self.model.xp, self.model.workers, args.dtype)
+        meter = Meter(self.model.config, gemm)
+        batches = self._batches(self.state.step)
+        progress = bar(
+            self.total_steps, "training", unit=" steps", initial=self.state.step,
+            disable=args.disable_tqdm,
+        )  # fmt: skip
+        with _Interruptible(self), progress:
+            while self.state.step < self.total_steps and not self._out_of_patience():
+                epoch, indices, ends_epoch = next(batches)
+                batch = self.train_features.batch(indices)
+                result = self.step(batch)
+                meter.count(batch)
+                progress.update()
+                if self.state.step % args.logging_steps == 0 or self.state.step == self.total_steps:
+                    self._log_step(result, epoch, meter, progress)
+                with meter.paused():
+                    self._after_step(ends_epoch)
+                if self._stop_requested:
+                    self._save_and_interrupt()
+        self._check_finite()
+        if args.load_best_model_at_end and self.state.best_step is not None:
+            self._load_best()
+        return self.state
+
+    def step(self, batch: PackedBatch) -> StepResult:
+        """Forward, backward, clip, update. Nothing is read back from the device here."""
+        args, xp, buffers = self.args, self.model.xp, self.gradients
+        for gradients in buffers:
+            gradients.flat.fill(0)
+        run = Run(args.seed, self.state.step)
+        shards = len(buffers) * args.gradient_accumulation_steps
+        total, rate = buffers[0].flat, args.learning_rate * self.rate(self.state.step)
+        with np.errstate(over="ignore", invalid="ignore"):  # `_check_step` says it better
+            output = self.model.accumulate_gradients(batch, buffers, run, shards)
+            norm = sum_into(xp, total, [other.flat for other in buffers[1:]], self.model.workers)
+            result = StepResult(self.state.step + 1, output.loss, norm, rate)
+            self._last = result, batch
+            if isinstance(norm, float):  # on a GPU it shows when the step is logged or saved
+                self._check_step()
+            scale = clip_scale(norm, args.max_grad_norm) if args.max_grad_norm > 0 else 1.0
+            self.optimizer.step(total, rate, scale)
+        self.state.step += 1
+        return result
+
+    def dry_run(self) -> str:
+        """One step on the largest batch of the first epoch: what the run will take."""
+        batches = self.order.epoch(0)
+        tokens = [int(self.train_features.lengths[indices].sum()) for indices in batches]
+        largest = self.train_features.batch(batches[tokens.index(max(tokens))])
+        self.step(largest)  # touches all memory, compiles all kernels
+        start = time.perf_counter()
+        result = self.step(largest)
+        loss = float(result.loss)  # waits for the device
+        seconds = time.perf_counter() - start
+        whole = seconds * self.total_steps * (sum(tokens) / len(tokens)) / max(tokens)
+        return (
+            f"dry run: loss {loss:.4f}, {seconds:.2f} s for a step of {max(tokens)} tokens, about "
+            f"{whole / 60:.1f} minutes for {self.total_steps} steps without evaluation; peak "
+            f"memory {self.model.xp.memory() / 2**30:.2f} GiB. Nothing was written."
+        )
+
+    def _batches(self, start: int) -> Iterator[tuple[float, Any, bool]]:
+        """Endless (epoch with fraction, example numbers, last of its epoch), from step `start`."""
+        step, epoch = 0, 0
+        while True:
+            batches = self.order.epoch(epoch)
+            for i, indices in enumerate(batches):
+                if step >= start:
+                    yield epoch + (i + 1) / len(batches), indices, i + 1 == len(batches)
+                step += 1
+            epoch += 1
+
+    def _steps_of_epochs(self) -> int:
+        whole = int(self.args.num_train_epochs)
+        steps = sum(len(self.order.epoch(epoch)) for epoch in range(whole))
+        fraction = self.args.num_train_epochs - whole
+        if fraction:
+            steps += math.ceil(fraction * len(self.order.epoch(whole)))
+        return max(steps, 1)
+
+    def _after_step(self, ends_epoch: bool) -> None:
+        """Evaluate and save when it is time."""
+        args, step = self.args, self.state.step
+        last = step == self.total_steps
+
+        def due(strategy: str, every: int) -> bool:
+            return strategy != "no" and (
+                last or (ends_epoch if strategy == "epoch" else step % every == 0)
+            )
+
+        if self.eval_features is not None and due(args.eval_strategy, args.eval_steps):
+            self._check_finite()
+            self._evaluate_and_compare()
+        is_best = args.load_best_model_at_end and self.state.best_step == step
+        if is_best or due(args.save_strategy, args.save_steps):
+            self._save_checkpoint()
+
+    # ---- Evaluation ----
+
+    def evaluate(self, features: Features, description: str = "evaluating") -> dict[str, float]:
+        """loss and the task's metrics on labelled features."""
+        logits, loss = predict_logits(
+            self.model,
+            features,
+            tokens_per_batch=self.args.eval_tokens_per_batch,
+            description=description,
+            quiet=self.args.disable_tqdm,
+        )
+        if loss is None:
+            raise InputError("evaluation needs labels, and these examples have none")
+        metrics: dict[str, float] = self.task.metrics(logits, features.labels)
+        return {"loss": loss} | metrics
+
+    def _known_metric(self) -> str:
+        """The metric that chooses the best checkpoint; transformers' "eval_f1" is "f1"."""
+        wanted = (self.args.metric_for_best_model or self.task.best_metric).removeprefix("eval_")
+        known = ("loss", *self.task.metric_names)
+        if wanted not in known:
+            raise InputError(
+                f"metric_for_best_model {wanted!r} is unknown: choose one of {', '.join(known)}"
+            )
+        return wanted
+
+    def _out_of_patience(self) -> bool:
+        patience = self.args.early_stopping_patience
+        return patience is not None and self.state.evaluations_without_gain >= patience
+
+    def _evaluate_and_compare(self) -> None:
+        """Measure, and note whether it is the best so far."""
+        assert self.eval_features is not None
+        metrics = self.evaluate(self.eval_features)
+        state, value = self.state, metrics[self.metric]
+        better = state.best_metric is None or (
+            value > state.best_metric if self.greater else value < state.best_metric
+        )
+        if better:
+            state.best_metric, state.best_step = value, state.step
+            state.evaluations_without_gain = 0
+        else:
+            state.evaluations_without_gain += 1
+        self._log({"step": state.step} | {f"eval_{name}": v for name, v in metrics.items()})
+        shown = "  ".join(f"{name} {v:.4f}" for name, v in metrics.items())
+        say(f"step {state.step:>6}  evaluation  {shown}{'  (best)' if better else ''}")
+        if self._out_of_patience():
+            say(f"stopped early: no gain in {state.evaluations_without_gain} evaluations")
+
+    # ---- Log ----
+
+    def _log_step(self, result: StepResult, epoch: float, meter: Meter, progress: Any) -> None:
+        self._check_step()
+        loss, norm = float(result.loss), float(result.gradient_norm)
+        rates = meter.read()
+        self._log(
+            {"step": self.state.step, "epoch": round(epoch, 4), "loss": loss,
+             "learning_rate": result.rate, "grad_norm": norm, **rates}
+        )  # fmt: skip
+        line = (
+            f"loss {loss:.4f}  lr {result.rate:.2e}  |g| {norm:.2f}  "
+            f"{rates['tokens_per_second']:,.0f} tokens/s  {rates['gemm_share']:.0%} of GEMM"
+        )
+        if progress.disable:
+            say(f"step {self.state.step:>6}/{self.total_steps}  epoch {epoch:.2f}  {line}")
+        else:
+            progress.set_postfix_str(line)
+
+    def _log(self, entry: dict[str, Any]) -> None:
+        """Append to log.jsonl; the state keeps the log too, so that a resumed run continues it."""
+        self.state.log.append(entry)
+        with (self.output_dir / LOG).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+
+    # ---- NaN and infinity ----
+
+    def _check_step(self) -> None:
+        """Raise TrainingDiverged unless the latest step's loss and gradient are finite."""
+        if self._last is None:
+            return
+        result = self._last[0]
+        if not math.isfinite(float(result.loss)) or not math.isfinite(float(result.gradient_norm)):
+            self._fail()
+        self._found_finite = result.step
+
+    def _check_finite(self) -> None:
+        """The same for the parameters after it, before anything is made of them."""
+        self._check_step()
+        if self._last is not None and not self.model.xp.isfinite(self.model.parameters.flat).all():
+            self._fail()
+
+    def _fail(self) -> None:
+        assert self._last is not None
+        result, batch = self._last
+        first = min(self._found_finite + 1, result.step)  # a GPU is not asked after each step
+        steps = f"step {result.step}" if first == result.step else f"step {first} to {result.step}"
+        where = first_not_finite(self.model, batch, self.gradients[0])
+        raise TrainingDiverged(
+            f"{steps}: the loss or its gradient is not finite; the first such tensor is {where}. "
+            "Nothing was saved at this step: lower --learning_rate, or look at the data"
+        )
+
+    # ---- Checkpoints ----
+
+    def _identity(self) -> dict[str, Any]:
+        """Everything that decides the numbers of this run."""
+        args = {k: v for k, v in asdict(self.args).items() if k not in FREE_TO_CHANGE}
+        args |= {name: getattr(self.model.config, name) for name in SETTINGS}
+        args |= {"backend": self.model.xp.name, "threads": self.model.workers.threads}
+        return args | {"total_steps": self.total_steps, "data": self.train_features.fingerprint()}
+
+    def _save_checkpoint(self) -> Path:
+        self._check_finite()
+        path, state = self.output_dir / f"checkpoint-{self.state.step}", self.state
+        try:
+            training_state.save(
+                path, self.model, self.tokenizer, self.optimizer, state, self._identity()
+            )
+        except OSError as error:
+            raise OSError(
+                f"{path} could not be saved: {error}. What was saved before is whole: make room, "
+                "then go on with the same command and --resume_from_checkpoint last"
+            ) from error
+        training_state.rotate(
+            self.output_dir, self.args.save_total_limit, {state.step, state.best_step}
+        )
+        return path
+
+    def _resume(self, checkpoint: Path) -> None:
+        self.state = training_state.load(checkpoint, self.model, self.optimizer, self._identity())
+        lines = "".join(json.dumps(entry) + "\n" for entry in self.state.log)
+        self.output_dir.mkdir(parents=True, exist_ok=True)
+        atomic_write(self.output_dir / LOG, lines)  # later lines belong to lost steps
+        say(f"resumed from {checkpoint}, step {self.state.step} of {self.total_steps}")
+
+    def _load_best(self) -> None:
+        if self.state.best_step == self.state.step:
+            return
+        best = self.output_dir / f"checkpoint-{self.state.best_step}"
+        if best.is_dir():
+            training_state.load_weights(best, self.model)
+        else:  # resumed in another output_dir, or removed by hand
+            say(f"warning: {best}, the best checkpoint, is gone; the model stays at the last step")
+
+    def request_stop(self) -> None:
+        """Finish the current step, save, and raise Interrupted."""
+        self._stop_requested = True
+
+    def _save_and_interrupt(self) -> None:
+        path = self._save_checkpoint()
+        raise Interrupted(
+            f"interrupted and saved at step {self.state.step} of {self.total_steps}; go on with "
+            f"the same command and --resume_from_checkpoint {shlex.quote(str(path))}"
+        )
+
+
+class StepResult(NamedTuple):
+    """What a step leaves on the device; floats on the CPU."""
+
+    step: int  # from 1
+    loss: Any
+    gradient_norm: Any
+    rate: float
+
+
+class _Interruptible:
+    """Inside the block Ctrl-C and SIGTERM finish the step and save; a second one stops at once."""
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
+
+    def __enter__(self) -> None:
+        self.previous: dict[int, Any] = {}
+        try:
+            for number in self.SIGNALS:
+                self.previous[number] = signal.signal(number, self._handle)
+        except ValueError:  # signals reach the main thread only; elsewhere there is nothing to do
+            self.previous.clear()
+
+    def _handle(self, number: int, frame: Any) -> None:
+        say("interrupted: finishing this step and saving (again to stop at once)")
+        self.trainer.request_stop()
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
+
+    def __exit__(self, *error: object) -> None:
+        self._restore()

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from minibert.checkpoint.model_card import model_card
+
+CARD = model_card(
+    "tiny | reviews",
+    base_model="sentence-transformers/all-MiniLM-L6-v2",
+    data='movie reviews: "good" or "bad"\nof 2014',
+    hyperparameters={"learning_rate": 5e-5, "warmup": None},
+    seed=7,
+    metrics={"accuracy": 0.8512345, "f1": 0.84},
+    license="apache-2.0",
+)
+
+
+def test_the_text_holds_what_a_reader_needs() -> None:
+    body = CARD.split("---\n")[2]
+    for fact in (
+        "# tiny \\| reviews",
+        "sentence-transformers/all-MiniLM-L6-v2",
+        '"good" or "bad" of 2014',
+        "| learning_rate | 5e-05 |",
+        "| seed | 7 |",
+        "| accuracy | 0.8512 |",
+        "with minibert ",
+    ):
+        assert fact in body
+    assert CARD.endswith("|\n")
+
+
+def test_the_front_matter_is_one_json_value_a_line() -> None:
+    lines = CARD.split("---\n")[1].splitlines()
+    values = dict(line.split(": ", 1) for line in lines)
+    assert json.loads(values["metrics"]) == ["accuracy", "f1"]
+    assert json.loads(values["base_model"]) == "sentence-transformers/all-MiniLM-L6-v2"
+    assert json.loads(values["model-index"])[0]["results"][0]["metrics"][0]["value"] == 0.8512345
+
+
+def test_a_local_base_model_stays_out_of_the_front_matter() -> None:
+    card = model_card(
+        "x", base_model="/home/me/bert", data="d", hyperparameters={}, seed=0, metrics={}
+    )
+    assert "base_model" not in card
+    assert "model-index" not in card
+
+
+def test_the_hub_library_reads_it() -> None:
+    hub = pytest.importorskip("huggingface_hub", reason="it comes with tokenizers, but may not")
+    data = hub.ModelCard(CARD).data
+    assert data.base_model == "sentence-transformers/all-MiniLM-L6-v2"
+    assert data.pipeline_tag == "text-classification"
+    assert [(r.metric_type, r.metric_value) for r in data.eval_results] == [
+        ("accuracy", 0.8512345),
+        ("f1", 0.84),
+    ]
