@@ -139,17 +139,19 @@ def test_only_what_is_asked_for_is_done(script, files):
     assert not trained["out"].exists()
 
 
-def test_a_trained_model_keeps_the_order_of_its_labels(script, files):
+@pytest.mark.parametrize(
+    ("label2id", "accuracy"), [({"pos": 0, "neg": 1}, 1.0), ({"neg": 0, "pos": 1}, 0.0)]
+)
+def test_a_trained_model_keeps_the_order_of_its_labels(label2id, accuracy, script, files):
     """transformers may have numbered them otherwise; evaluation must not turn them round."""
-    toy.save_model(files["model"], label2id={"pos": 0, "neg": 1})
-    turned = script("finetune", *flags(files, *SHORT, "--do_eval"))
-    toy.save_model(files["model"], label2id={"neg": 0, "pos": 1})
-    straight = script("finetune", *flags(files, *SHORT, "--do_eval"))
-    accuracies = [
-        metrics(next(line for line in ended.out.splitlines() if "held-out" in line))["accuracy"]
-        for ended in (turned, straight)
-    ]
-    assert sum(accuracies) == pytest.approx(1.0, abs=1e-4)
+    model = toy.model(label2id=label2id)
+    _ = model.parameters.flat  # writable
+    model.parameters["classifier.bias"][0] = 50.0  # its answer is always label 0
+    model.save_pretrained(files["model"], tokenizer=toy.tokenizer())
+    toy.write_tsv(files["dev"], [("good", "pos"), ("the film", "pos")], "sentence1 label")
+    ended = script("finetune", *flags(files, *SHORT, "--do_eval"))
+    (line,) = [line for line in ended.out.splitlines() if "held-out" in line]
+    assert metrics(line)["accuracy"] == accuracy
 
 
 def test_flags_come_from_a_file_too(script, files, tmp_path):

@@ -16,6 +16,7 @@ import toy
 from minibert.data.features import Features
 from minibert.errors import CheckpointError, InputError, Interrupted, TrainingDiverged
 from minibert.tasks.classification import Classification
+from minibert.training import throughput
 from minibert.training import trainer as trainer_module
 from minibert.training.arguments import TrainingArguments
 from minibert.training.state import checkpoints
@@ -151,8 +152,17 @@ def test_accumulated_parts_are_one_large_batch(threads, tmp_path):
     parts = {"per_device_train_batch_size": 3, "gradient_accumulation_steps": 4}
     whole = make(tmp_path / "a", per_device_train_batch_size=12, **common)
     cut = make(tmp_path / "b", **parts, **common)
-    for trainer in (whole, cut):
+    shards: list[set[int]] = [set(), set()]
+    for trainer, seen in zip((whole, cut), shards, strict=True):
+        plain = trainer.model.accumulate_gradients
+
+        def spy(batch, buffers, run, count, plain=plain, seen=seen):
+            seen.add(count)
+            return plain(batch, buffers, run, count)
+
+        trainer.model.accumulate_gradients = spy
         trainer.train()
+    assert shards == [{threads}, {4 * threads}]  # it does take less memory
     np.testing.assert_allclose(
         cut.model.parameters.flat, whole.model.parameters.flat, rtol=1e-9, atol=1e-12
     )
@@ -232,23 +242,23 @@ def test_two_equal_runs_are_equal(tmp_path):
 
 
 def test_early_stopping_is_resumed_with_its_patience(tmp_path, monkeypatch):
-    """Accuracies by step; a run cut at step 3 stops where the whole one does."""
-    scores = {1: 0.5, 2: 0.9, 3: 0.8, 4: 0.7, 5: 0.9, 6: 1.0}
+    """Accuracies by step; a run cut at step 4 stops where the whole one does."""
+    scores = {1: 0.5, 2: 0.4, 3: 0.9, 4: 0.8, 5: 0.7, 6: 0.9, 7: 1.0}
     monkeypatch.setattr(
         Trainer, "evaluate", lambda self, *_: {"loss": 1.0, "accuracy": scores[self.state.step]}
     )
     run = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1}
-    run |= {"early_stopping_patience": 3, "save_total_limit": 9, "max_steps": 6}
+    run |= {"early_stopping_patience": 3, "save_total_limit": 9, "max_steps": 7}
     whole = make(tmp_path / "whole", **run)
-    assert whole.train().step == 5  # 0.9 again is no gain
-    assert (whole.state.best_step, whole.state.best_metric) == (2, 0.9)
-    start = tmp_path / "whole/checkpoint-3"
+    assert whole.train().step == 6  # 0.9 again is no gain
+    assert (whole.state.best_step, whole.state.best_metric) == (3, 0.9)
+    start = tmp_path / "whole/checkpoint-4"
     cut = make(tmp_path / "cut", resume_from_checkpoint=str(start), **run)
-    assert cut.train().step == 5
+    assert cut.train().step == 6
     stopped = make(tmp_path / "whole", resume_from_checkpoint="last", **run)
-    assert stopped.train().step == 5
+    assert stopped.train().step == 6
     patient = run | {"early_stopping_patience": 4}
-    assert make(tmp_path / "whole", resume_from_checkpoint="last", **patient).train().step == 6
+    assert make(tmp_path / "whole", resume_from_checkpoint="last", **patient).train().step == 7
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -485,6 +495,34 @@ def test_the_log_has_a_line_for_each_logged_step_and_evaluation(tmp_path, capsys
     assert shown[0].startswith("step      3/7  epoch 0.50  loss ")
     assert all(word in shown[0] for word in (" lr ", " |g| ", " tokens/s ", "% of GEMM"))
     assert shown[2].startswith("step      6  evaluation  loss ")
+
+
+def test_the_rates_are_those_of_training_alone(tmp_path, monkeypatch):
+    """On a clock on which a step takes a second and an evaluation a day."""
+    now = [0.0]
+
+    class Clock:
+        perf_counter = staticmethod(lambda: now[0])
+
+    def pass_time(method: str, seconds: float) -> None:
+        plain = getattr(Trainer, method)
+
+        def slow(*args: Any) -> Any:
+            now[0] += seconds
+            return plain(*args)
+
+        monkeypatch.setattr(Trainer, method, slow)
+
+    monkeypatch.setattr(throughput, "time", Clock)
+    pass_time("step", 1.0)
+    pass_time("evaluate", 86400.0)
+    trainer = make(tmp_path, max_steps=4, logging_steps=2, eval_strategy="steps", eval_steps=1)
+    trainer.train()
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    order, lengths = trainer.order.epoch(0), trainer.train_features.lengths
+    for i, line in enumerate(line for line in lines if "loss" in line):
+        tokens = sum(int(lengths[batch].sum()) for batch in order[2 * i : 2 * i + 2])
+        assert line["tokens_per_second"] == tokens / 2
 
 
 def test_a_dry_run_measures_a_step_and_writes_nothing(tmp_path):
