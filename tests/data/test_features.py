@@ -61,9 +61,12 @@ def test_only_the_last_batch_is_short():
 def test_token_batches_are_full():
     """A batch ends only where the next example would not fit."""
     lengths = np.random.default_rng(0).integers(1, 20, 200)
-    batches = BatchOrder(lengths, seed=3, max_tokens=64).epoch(0)
-    for batch, after in itertools.pairwise(batches):
-        assert lengths[batch].sum() + lengths[after[0]] > 64
+    order = BatchOrder(lengths, seed=3, max_tokens=64)
+    full = 0
+    for batch, after in itertools.chain(*(itertools.pairwise(order.epoch(e)) for e in range(5))):
+        assert lengths[batch].sum() <= 64 < lengths[batch].sum() + lengths[after[0]]
+        full += lengths[batch].sum() == 64
+    assert full > 0
 
 
 @pytest.mark.parametrize("max_tokens", [None, 160])
