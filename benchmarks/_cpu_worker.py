@@ -90,24 +90,22 @@ class Minibert:
     def training(self, batches: list[Batch]) -> Step:
         """Forward, backward, clipping and AdamW, as the trainer calls them."""
         from minibert.models import Run
-        from minibert.optim import Optimizer, clip_scale, sum_into
+        from minibert.optim import Optimizer, clip_scale, global_norm
         from minibert.packing import pack
 
         model, workers = self.model, self.model.workers
         supply = cycle([pack(b.input_ids, b.attention_mask, labels=b.labels) for b in batches])
-        gradients = [model.parameters.zeros_like() for _ in range(workers.threads)]
-        first, *others = (g.flat for g in gradients)
+        gradients = model.parameters.zeros_like()
         decayed = model.parameters.layout.decayed
         optimizer = Optimizer(
             model.xp, model.parameters.flat, decayed, weight_decay=WEIGHT_DECAY, workers=workers
         )
 
         def step() -> object:
-            for gradient in (first, *others):
-                gradient.fill(0)
+            gradients.flat.fill(0)
             output = model.accumulate_gradients(next(supply), gradients, Run(0, optimizer.steps))
-            norm = sum_into(model.xp, first, others, workers)
-            optimizer.step(first, LEARNING_RATE, clip_scale(norm, MAX_NORM))
+            norm = global_norm(model.xp, gradients.flat, workers)
+            optimizer.step(gradients.flat, LEARNING_RATE, clip_scale(norm, MAX_NORM))
             return float(output.loss)
 
         return step

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from minibert.optim import Optimizer, global_norm, sum_into
+from minibert.optim import Optimizer, global_norm
 from minibert.parallel import Workers
 
 Subject = Callable[[], object]
@@ -24,13 +24,9 @@ VARIANTS_OF_TORCH = (("plain", False, False), ("foreach", True, False), ("fused"
 def minibert_subjects(start: np.ndarray, gradient: np.ndarray, threads: int) -> dict[str, Subject]:
     workers, size = Workers(threads), start.size
     optimizer = Optimizer(np, start.copy(), size, weight_decay=0.01, workers=workers)
-    target = gradient.copy()
     return {
         "minibert AdamW": lambda: optimizer.step(gradient, 1e-5, 0.5),
         "minibert global norm": lambda: global_norm(np, gradient, workers),
-        "minibert sum of two gradients, and norm": lambda: sum_into(
-            np, target, [gradient], workers
-        ),
     }
 
 

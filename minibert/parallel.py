@@ -10,9 +10,11 @@ from __future__ import annotations
 import contextvars
 import functools
 import os
-from collections.abc import Callable, Iterable
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
@@ -68,3 +70,54 @@ class Workers:
         """BLAS on `threads` threads inside the `with` block, for the whole process."""
         limit: AbstractContextManager[Any] = _blas().limit(limits=threads, user_api="blas")
         return limit
+
+
+class Turns:
+    """Lets shards add up what they computed in a fixed order, piece by piece.
+
+    Shards run on several threads and each produces the same pieces (gradients of the head, of the
+    last layer, …). A shard adds its piece p when all earlier shards have added theirs, so the
+    sum is the same to the last bit however the threads race, in one buffer instead of one for each
+    thread. It cannot block for ever: `Workers.map` begins shards in their order.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._shards_done: Counter[int] = Counter()  # piece → shards that have added it
+        self._failed = False
+
+    @contextmanager
+    def of(self, shard: int) -> Iterator[Turn]:
+        """The turn of one shard; if it fails in the block, those that wait for it fail too."""
+        try:
+            yield Turn(self, shard)
+        except BaseException:
+            with self._changed:
+                self._failed = True
+                self._changed.notify_all()
+            raise
+
+    @contextmanager
+    def _piece(self, piece: int, shard: int) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: self._failed or self._shards_done[piece] == shard)
+            if self._failed:
+                raise RuntimeError("another shard of this batch failed")
+        yield
+        with self._changed:
+            self._shards_done[piece] += 1
+            self._changed.notify_all()
+
+
+class Turn:
+    """One shard's place among the others; see `Turns`."""
+
+    def __init__(self, turns: Turns, shard: int) -> None:
+        self._turns, self._shard, self._pieces = turns, shard, 0
+
+    @contextmanager
+    def next_piece(self) -> Iterator[None]:
+        """Waits until the earlier shards have done this piece; the block does it."""
+        with self._turns._piece(self._pieces, self._shard):
+            yield
+        self._pieces += 1

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import minibert.parallel
-from minibert.parallel import Workers, available_cores
+from minibert.parallel import Turns, Workers, available_cores
 
 
 @given(st.integers(1, 4), st.lists(st.integers(), max_size=9))
@@ -96,3 +96,33 @@ def test_anything_else_there_means_the_cores_of_this_process(
     monkeypatch.setenv("OMP_NUM_THREADS", value)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 2, 5}, raising=False)
     assert available_cores() == 3
+
+
+def test_turns_keep_the_order_of_the_shards_whichever_is_first() -> None:
+    turns, order = Turns(), []
+
+    def work(shard: int) -> None:
+        with turns.of(shard) as turn:
+            time.sleep(0.002 * (3 - shard % 4))  # the later the shard, the sooner it is ready
+            for piece in "abc":
+                with turn.next_piece():
+                    order.append((piece, shard))
+
+    Workers(4).map(work, range(7))
+    for piece in "abc":
+        assert [shard for p, shard in order if p == piece] == list(range(7))
+
+
+def test_a_shard_that_fails_stops_those_that_wait_for_it() -> None:
+    turns = Turns()
+
+    def work(shard: int) -> None:
+        with turns.of(shard) as turn:
+            if shard == 0:
+                time.sleep(0.01)
+                raise MemoryError("no room")
+            with turn.next_piece():
+                raise AssertionError("it was not the turn of shard 1")
+
+    with pytest.raises(MemoryError, match="no room"):
+        Workers(2).map(work, range(2))

@@ -20,8 +20,8 @@ from minibert.layers.dropout import DropoutKey
 from minibert.models.encoder import EncoderCache, EncoderWeights, encoder_shapes, encoder_weights
 from minibert.models.initialization import initialize
 from minibert.packing import PackedBatch, pack, split, unpack
-from minibert.parallel import Workers
-from minibert.parameters import Layout, Parameters
+from minibert.parallel import Turn, Turns, Workers
+from minibert.parameters import Layout, Parameters, accumulate
 
 DTYPES = ("float32", "float64")
 
@@ -57,6 +57,19 @@ class Weights(NamedTuple):
 
     encoder: EncoderWeights
     head: Any  # the model's own NamedTuple
+
+
+class GradientSum:
+    """The common gradients, to which each shard adds its own when it is its turn."""
+
+    def __init__(self, weights: Weights, turn: Turn) -> None:
+        self.weights = weights
+        self._turn = turn
+
+    def add(self, targets: Any, gradients: Any) -> None:
+        """targets += gradients, two tuples alike; every shard adds the same pieces in one order."""
+        with self._turn.next_piece():
+            accumulate(targets, gradients)
 
 
 class ShardResult(NamedTuple):
@@ -192,13 +205,10 @@ class BertPreTrainedModel:
         `dropout=(seed, step)` turns dropout on, with the masks of that training step.
         """
         batch = pack(input_ids, attention_mask, token_type_ids, labels)
-        gradients = [self.parameters.zeros_like() for _ in range(self.workers.threads)]
+        gradients = self.parameters.zeros_like()
         run = None if dropout is None else Run(*dropout)
         output = self.accumulate_gradients(batch, gradients, run)
-        total = gradients[0]
-        for other in gradients[1:]:
-            total.flat[...] += other.flat
-        return output, dict(total)
+        return output, dict(gradients)
 
     # ---- The same on packed batches, cut into shards ----
 
@@ -239,33 +249,31 @@ class BertPreTrainedModel:
     def accumulate_gradients(
         self,
         batch: PackedBatch,
-        gradients: list[Parameters],
+        gradients: Parameters,
         run: Run | None,
         shards: int | None = None,
     ) -> ModelOutput:
-        """Forward and backward; worker w adds the gradients of its shards to gradients[w].
+        """Forward and backward of a packed batch; adds its gradients to `gradients`.
 
-        The batch is cut into `shards` parts (default: one for each buffer). More parts take less
-        memory and give the same sum: this is gradient accumulation. Loss and gradients are those
-        of the whole batch; their sum over the buffers is left to the caller.
+        The batch is cut into `shards` parts (default: one for each worker). More parts take less
+        memory and give the same sum: this is gradient accumulation. The parts are added up in
+        their order, layer by layer, so the bytes of the result depend on the number of shards
+        alone, and not on which thread was first.
         """
         if batch.labels is None:
             raise InputError("training needs labels")
         batch, count = self._checked(batch)
-        workers, xp, weights = len(gradients), self.xp, self.weights
-        parts = split(batch, max(shards or 0, workers))
+        xp, weights, into = self.xp, self.weights, self._bind(gradients)
+        parts = split(batch, shards or self.workers.threads)
+        turns = Turns()
 
-        def train(worker: int) -> list[ShardResult]:
-            into, results = self._bind(gradients[worker]), []
-            for part in parts[worker::workers]:
-                result = self._forward_shard(xp, weights, part, count, run, None)
-                self._backward_shard(xp, result.cache, into)
-                results.append(result._replace(cache=None))
-            return results
+        def train(number: int) -> ShardResult:
+            with turns.of(number) as mine:
+                result = self._forward_shard(xp, weights, parts[number], count, run, None)
+                self._backward_shard(xp, result.cache, GradientSum(into, mine))
+                return result._replace(cache=None)
 
-        by_worker = self.workers.map(train, range(min(workers, len(parts))))
-        results = [by_worker[i % workers][i // workers] for i in range(len(parts))]
-        return self._output(results)
+        return self._output(self.workers.map(train, range(len(parts))))
 
     @property
     def weights(self) -> Weights:
@@ -322,8 +330,8 @@ class BertPreTrainedModel:
         """One shard's forward. `count` terms make up the loss of the whole batch."""
         raise NotImplementedError  # abstract: each model defines it
 
-    def _backward_shard(self, xp: Backend, cache: Any, gradients: Weights) -> None:
-        """Adds to `gradients` those of the shard's part of the loss."""
+    def _backward_shard(self, xp: Backend, cache: Any, gradients: GradientSum) -> None:
+        """Adds the gradients of the shard's part of the loss, piece by piece, last layer first."""
         raise NotImplementedError  # abstract: each model with a loss defines it
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from minibert.backend import Array, Backend, Ints
@@ -23,7 +23,7 @@ from minibert.layers.encoder_layer import (
     encoder_layer_forward,
 )
 from minibert.packing import PackedBatch
-from minibert.parameters import Parameters, accumulate
+from minibert.parameters import Parameters
 
 EMBEDDINGS = "bert.embeddings."
 LAYER = "bert.encoder.layer.{}."
@@ -160,13 +160,18 @@ def encoder_forward(
 
 
 def encoder_backward(
-    xp: Backend, dx: Array, cache: EncoderCache, gradients: EncoderWeights
+    xp: Backend,
+    dx: Array,
+    cache: EncoderCache,
+    targets: EncoderWeights,
+    add: Callable[[NamedTuple, NamedTuple], None],
 ) -> None:
-    """dx (T, H), from behind the last layer to the tables; adds to `gradients`.
+    """dx (T, H), from behind the last layer to the tables.
 
-    Each layer's cache is let go as soon as it has been used.
+    `add(target, gradient)` is called for each layer of `targets`, last first, and for the
+    embeddings; what it adds, and each layer's cache, is let go at once.
     """
-    for layer in reversed(gradients.layers):
+    for target in reversed(targets.layers):
         dx, dw = encoder_layer_backward(xp, dx, cache.layers.pop())
-        accumulate(layer, dw)
-    accumulate(gradients.embeddings, embeddings_backward(xp, dx, cache.embeddings))
+        add(target, dw)
+    add(targets.embeddings, embeddings_backward(xp, dx, cache.embeddings))

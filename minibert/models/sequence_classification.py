@@ -12,7 +12,7 @@ from minibert.errors import InputError
 from minibert.layers.classifier import ClassifierCache, classifier_backward, classifier_forward
 from minibert.layers.losses import IGNORE_INDEX, LOSSES
 from minibert.layers.pooler import PoolerCache, pooler_backward, pooler_forward
-from minibert.models.base import BertPreTrainedModel, Run, ShardResult, Weights
+from minibert.models.base import BertPreTrainedModel, GradientSum, Run, ShardResult, Weights
 from minibert.models.bert import POOLER
 from minibert.models.encoder import (
     EncoderCache,
@@ -22,7 +22,6 @@ from minibert.models.encoder import (
     tokens,
 )
 from minibert.packing import PackedBatch
-from minibert.parameters import accumulate
 
 
 class SequenceClassificationWeights(NamedTuple):
@@ -99,13 +98,13 @@ class BertForSequenceClassification(BertPreTrainedModel):
         cache = SequenceClassificationCache(encoder, pooler, classifier, problem, loss_cache)
         return ShardResult({"logits": logits}, x, cache, loss)
 
-    def _backward_shard(self, xp: Backend, cache: Any, gradients: Weights) -> None:
+    def _backward_shard(self, xp: Backend, cache: Any, gradients: GradientSum) -> None:
         dlogits = LOSSES[cache.problem].backward(xp, xp.ones((), self.parameters.dtype), cache.loss)
         dpooled, dW, db = classifier_backward(xp, dlogits, cache.classifier)
         dx, dW_pooler, db_pooler = pooler_backward(xp, dpooled, cache.pooler)
         head = SequenceClassificationWeights(dW_pooler, db_pooler, dW, db)
-        accumulate(gradients.head, head)
-        encoder_backward(xp, dx, cache.encoder, gradients.encoder)
+        gradients.add(gradients.weights.head, head)
+        encoder_backward(xp, dx, cache.encoder, gradients.weights.encoder, gradients.add)
 
     @property
     def dropout_prob(self) -> float:

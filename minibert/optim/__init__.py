@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minibert.optim.clipping import clip_scale, global_norm, sum_into
+from minibert.optim.clipping import clip_scale, global_norm
 from minibert.optim.optimizer import Optimizer
 from minibert.optim.rules import RULES
 from minibert.optim.schedules import SCHEDULES, schedule
@@ -14,5 +14,4 @@ __all__ = [
     "clip_scale",
     "global_norm",
     "schedule",
-    "sum_into",
 ]

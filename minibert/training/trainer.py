@@ -19,7 +19,7 @@ from minibert.errors import InputError, Interrupted, TrainingDiverged
 from minibert.io.files import atomic_write
 from minibert.io.progress import bar, say
 from minibert.models import BertPreTrainedModel, Run
-from minibert.optim import Optimizer, clip_scale, schedule, sum_into
+from minibert.optim import Optimizer, clip_scale, global_norm, schedule
 from minibert.packing import PackedBatch
 from minibert.training import state as training_state
 from minibert.training.arguments import TrainingArguments
@@ -93,7 +93,7 @@ class Trainer:
             momentum=args.momentum,
             workers=workers,
         )
-        self.gradients = [parameters.zeros_like() for _ in range(workers.threads)]
+        self.gradients = parameters.zeros_like()
         self.state = TrainingState()
         self.metric = self._known_metric()
         greater = args.greater_is_better
@@ -141,21 +141,20 @@ class Trainer:
 
     def step(self, batch: PackedBatch) -> StepResult:
         """Forward, backward, clip, update. Nothing is read back from the device here."""
-        args, xp, buffers = self.args, self.model.xp, self.gradients
-        for gradients in buffers:
-            gradients.flat.fill(0)
+        args, model, gradient = self.args, self.model, self.gradients.flat
+        gradient.fill(0)
         run = Run(args.seed, self.state.step)
-        shards = len(buffers) * args.gradient_accumulation_steps
-        total, rate = buffers[0].flat, args.learning_rate * self.rate(self.state.step)
+        shards = model.workers.threads * args.gradient_accumulation_steps
+        rate = args.learning_rate * self.rate(self.state.step)
         with np.errstate(over="ignore", invalid="ignore"):  # `_check_step` says it better
-            output = self.model.accumulate_gradients(batch, buffers, run, shards)
-            norm = sum_into(xp, total, [other.flat for other in buffers[1:]], self.model.workers)
+            output = model.accumulate_gradients(batch, self.gradients, run, shards)
+            norm = global_norm(model.xp, gradient, model.workers)
             result = StepResult(self.state.step + 1, output.loss, norm, rate)
             self._last = result, batch
             if isinstance(norm, float):  # on a GPU it shows when the step is logged or saved
                 self._check_step()
             scale = clip_scale(norm, args.max_grad_norm) if args.max_grad_norm > 0 else 1.0
-            self.optimizer.step(total, rate, scale)
+            self.optimizer.step(gradient, rate, scale)
         self.state.step += 1
         return result
 
@@ -308,7 +307,7 @@ class Trainer:
         result, batch = self._last
         first = min(self._found_finite + 1, result.step)  # a GPU is not asked after each step
         steps = f"step {result.step}" if first == result.step else f"step {first} to {result.step}"
-        where = first_not_finite(self.model, batch, self.gradients[0])
+        where = first_not_finite(self.model, batch, self.gradients)
         raise TrainingDiverged(
             f"{steps}: the loss or its gradient is not finite; the first such tensor is {where}. "
             "Nothing was saved at this step: lower --learning_rate, or look at the data"

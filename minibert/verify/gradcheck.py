@@ -92,7 +92,7 @@ def check_model(
         raise ValueError("check_model wants a float64 model")
     rng, parameters = np.random.default_rng(seed), model.parameters
     gradients = parameters.zeros_like()
-    model.accumulate_gradients(batch, [gradients], run)
+    model.accumulate_gradients(batch, gradients, run)
     checked, count = model._checked(batch)
 
     def loss(flat: Any) -> Any:

@@ -142,7 +142,7 @@ def train(
     )  # fmt: skip
     for number in range(steps):
         gradient = parameters.zeros_like()
-        model.accumulate_gradients(pack(**given), [gradient], Run(7, number), shards=2)
+        model.accumulate_gradients(pack(**given), gradient, Run(7, number), shards=2)
         norm = global_norm(xp, gradient.flat, model.workers)
         optimizer.step(gradient.flat, 0.01, clip_scale(norm, 1.0))
     return np.asarray(xp.to_host(parameters.flat))

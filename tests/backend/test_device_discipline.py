@@ -84,7 +84,7 @@ def test_a_step_copies_only_ids_and_labels_to_the_device_and_nothing_back(
     gradient, batch = model.parameters.zeros_like(), pack(**given)
     device.module.to_device.clear()
     device.module.to_host.clear()
-    model.accumulate_gradients(batch, [gradient], Run(1, 2))
+    model.accumulate_gradients(batch, gradient, Run(1, 2))
     assert device.module.to_host == []
     # Three kinds of ids, the first rows, the labels; for cross-entropy the count.
     sizes = [array.size for array in device.module.to_device]

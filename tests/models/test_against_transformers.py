@@ -241,7 +241,7 @@ def test_minilm_for_ten_steps_of_adamw(minilm_classifier: Path, torch: Any) -> N
         torch.nn.utils.clip_grad_norm_(theirs.parameters(), 1.0)
         their_optimizer.step()
         gradients = parameters.zeros_like()
-        output = ours.accumulate_gradients(batch, [gradients], None)
+        output = ours.accumulate_gradients(batch, gradients, None)
         norm = global_norm(ours.xp, gradients.flat, ours.workers)
         optimizer.step(gradients.flat, 1e-3, clip_scale(norm, 1.0))
         np.testing.assert_allclose(output.loss, loss, rtol=0, atol=1e-10)

@@ -130,7 +130,7 @@ def test_ten_steps_of_adamw() -> None:
     )  # fmt: skip
     for step, loss in enumerate(stored("float64")["losses"], start=1):
         gradients = parameters.zeros_like()
-        output = model.accumulate_gradients(batch, [gradients], None, shards=2)
+        output = model.accumulate_gradients(batch, gradients, None, shards=2)
         np.testing.assert_allclose(output.loss, loss, rtol=0, atol=1e-10)
         norm = global_norm(model.xp, gradients.flat, model.workers)
         optimizer.step(gradients.flat, adamw["lr"], clip_scale(norm, adamw["max_norm"]))

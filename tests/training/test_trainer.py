@@ -189,7 +189,7 @@ def test_without_dropout_a_step_is_that_of_loss_and_gradients(tmp_path):
     before = trainer.model.parameters.flat.copy()
     batch = trainer.train_features.batch(trainer.order.epoch(0)[0])
     gradients = model.parameters.zeros_like()
-    loss = model.accumulate_gradients(batch, [gradients], None).loss
+    loss = model.accumulate_gradients(batch, gradients, None).loss
     result = trainer.step(batch)
     norm = np.linalg.norm(gradients.flat)
     assert (result.step, result.rate) == (1, 0.01)
@@ -466,8 +466,8 @@ def test_weights_that_are_not_finite_end_no_training(tmp_path, monkeypatch):
 
 def test_a_device_is_asked_when_a_step_is_logged(tmp_path, monkeypatch):
     """A GPU's norm is a 0-d array that is not read back at each step."""
-    plain = trainer_module.sum_into
-    monkeypatch.setattr(trainer_module, "sum_into", lambda *a: np.asarray(plain(*a)))
+    plain = trainer_module.global_norm
+    monkeypatch.setattr(trainer_module, "global_norm", lambda *a: np.asarray(plain(*a)))
     run = {"logging_steps": 4, "max_steps": 9, "save_strategy": "no", "eval_strategy": "no"}
     make(tmp_path / "well", **run).train()
     spoil = "bert.pooler.dense.bias"
