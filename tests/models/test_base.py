@@ -337,3 +337,19 @@ def test_a_head_of_another_size_needs_a_word(make_model: Maker, tmp_path: Path) 
         "classifier.weight",
         "classifier.bias",
     ]
+
+
+def test_weights_at_odd_addresses_are_moved_to_where_blas_can_read_them(make_model: Maker) -> None:
+    model = make_model(dtype="float32")
+    raw = {
+        name: np.frombuffer(b"-" + a.tobytes(), np.uint8)[1:]
+        for name, a in model.parameters.items()
+    }
+    odd = {
+        name: raw[name].view(np.float32).reshape(a.shape) for name, a in model.parameters.items()
+    }
+    assert not any(array.flags.aligned for array in odd.values())
+    again = type(model)(model.config, backend="numpy", arrays=odd)
+    for name, array in again.parameters.items():
+        assert array.flags.aligned
+        np.testing.assert_array_equal(array, model.parameters[name])
