@@ -2,17 +2,17 @@
 
     python benchmarks/optimizer.py [--parameters 110000000] [--threads 2] [--rounds 7]
 
-Prints the median and the fastest time of one update. The rows of torch need torch.
+Prints the median time of one update, in Markdown. The rows of torch need torch.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import time
 from collections.abc import Callable
 
 import numpy as np
+from _common import Spread, machine, markdown
 
 from minibert.optim import Optimizer, global_norm
 from minibert.parallel import Workers
@@ -85,10 +85,14 @@ def main() -> None:
             if round_number:  # the first touches its memory
                 times[name].append(1e3 * (time.perf_counter() - before))
 
-    print(f"{args.parameters:,} float32 parameters, {args.threads} threads")
-    print(f"{'':42}{'median ms':>10}{'fastest':>10}")
-    for name, taken in times.items():
-        print(f"{name:42}{statistics.median(taken):10.0f}{min(taken):10.0f}")
+    rows = [
+        [name, f"{spread.median:.0f}", f"{spread.low:.0f} – {spread.high:.0f}"]
+        for name, spread in ((name, Spread.of(taken)) for name, taken in times.items())
+    ]
+    print(markdown(["one update", "median ms", "quartiles"], rows), end="\n\n")
+    settings = {"parameters": f"{args.parameters:,} float32", "threads": args.threads}
+    described = settings | machine(("minibert", "numpy", "torch"))
+    print(", ".join(f"{name} {value}" for name, value in described.items()))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import shlex
-import signal
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -25,6 +24,7 @@ from minibert.training import state as training_state
 from minibert.training.arguments import TrainingArguments
 from minibert.training.diagnosis import first_not_finite
 from minibert.training.evaluation import predict_logits
+from minibert.training.interruption import Interruptible
 from minibert.training.state import LOG, TrainingState
 from minibert.training.throughput import Meter, measured_gemm_rate
 
@@ -121,7 +121,7 @@ class Trainer:
             self.total_steps, "training", unit=" steps", initial=self.state.step,
             disable=args.disable_tqdm,
         )  # fmt: skip
-        with _Interruptible(self), progress:
+        with Interruptible(self.request_stop), progress:
             while self.state.step < self.total_steps and not self._out_of_patience():
                 epoch, indices, ends_epoch = next(batches)
                 batch = self.train_features.batch(indices)
@@ -374,32 +374,3 @@ class StepResult(NamedTuple):
     loss: Any
     gradient_norm: Any
     rate: float
-
-
-class _Interruptible:
-    """Inside the block Ctrl-C and SIGTERM finish the step and save; a second one stops at once."""
-
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-    def __init__(self, trainer: Trainer) -> None:
-        self.trainer = trainer
-
-    def __enter__(self) -> None:
-        self.previous: dict[int, Any] = {}
-        try:
-            for number in self.SIGNALS:
-                self.previous[number] = signal.signal(number, self._handle)
-        except ValueError:  # signals reach the main thread only; elsewhere there is nothing to do
-            self.previous.clear()
-
-    def _handle(self, number: int, frame: Any) -> None:
-        say("interrupted: finishing this step and saving (again to stop at once)")
-        self.trainer.request_stop()
-        self._restore()
-
-    def _restore(self) -> None:
-        for number, handler in self.previous.items():
-            signal.signal(number, handler)
-
-    def __exit__(self, *error: object) -> None:
-        self._restore()
