@@ -200,7 +200,7 @@ def _check_shapes(directory: Path, report: LoadReport, ignore_heads: bool) -> No
             raise CheckpointError(f"{where}; config.json does not belong to these weights")
         if not ignore_heads:
             raise CheckpointError(
-                f"{where}; pass ignore_mismatched_sizes=True to start this head afresh"
+                f"{where}; with ignore_mismatched_sizes a new head takes its place"
             )
 
 

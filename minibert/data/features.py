@@ -107,13 +107,16 @@ class BatchOrder:
             yield order[start:]
 
 
-def by_length(lengths: NDArray[np.int64], max_tokens: int) -> Iterator[NDArray[np.int64]]:
+def by_length(
+    lengths: NDArray[np.int64], max_tokens: int, max_examples: int | None = None
+) -> Iterator[NDArray[np.int64]]:
     """Batches for evaluation: longest first, at most `max_tokens` tokens (at least one example)."""
     order = np.argsort(-lengths, kind="stable")
+    most = len(order) if max_examples is None else max_examples
     start, tokens = 0, 0
     for i, index in enumerate(order):
         tokens += int(lengths[index])
-        if tokens > max_tokens and i > start:
+        if i > start and (tokens > max_tokens or i - start == most):
             yield order[start:i]
             start, tokens = i, int(lengths[index])
     if start < len(order):

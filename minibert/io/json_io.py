@@ -24,9 +24,13 @@ def parse_json_object(data: bytes, source: str) -> dict[str, Any]:
     try:
         value = json.loads(data.decode("utf-8"), object_pairs_hook=_unique)
     except RecursionError as error:
-        raise CheckpointError(f"{source}: JSON nested too deeply; fetch the file again") from error
+        raise CheckpointError(
+            f"{source}: JSON nested too deeply; correct it, or fetch it again"
+        ) from error
     except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are both ValueErrors
-        raise CheckpointError(f"{source}: not JSON ({error}); fetch the file again") from error
+        raise CheckpointError(
+            f"{source}: not JSON ({error}); correct it, or fetch it again"
+        ) from error
     if not isinstance(value, dict):
         raise CheckpointError(f"{source}: got a JSON {type(value).__name__}, wanted an object")
     return value

@@ -96,13 +96,17 @@ class BertTokenizer:
         return cls(wordpiece(vocab, settings), settings)
 
     @classmethod
-    def from_pretrained(cls, directory: str | Path) -> BertTokenizer:
-        """The tokenizer of a local model directory: its tokenizer.json, else its vocab.txt.
+    def from_pretrained(cls, name_or_directory: str | Path) -> BertTokenizer:
+        """The tokenizer of a local directory or a hub name: tokenizer.json, else vocab.txt.
 
         tokenizer_config.json, where there is one, gives the settings of `from_vocab`; what it says
         rules over tokenizer.json, as in transformers. Raises InputError, naming the file.
         """
-        directory = Path(directory)
+        directory = Path(name_or_directory)
+        if not directory.is_dir():
+            from minibert.hub import resolve_model
+
+            directory = resolve_model(str(name_or_directory))
         config, whole, vocab = (
             directory / name for name in ("tokenizer_config.json", "tokenizer.json", "vocab.txt")
         )

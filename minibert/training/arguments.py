@@ -48,6 +48,7 @@ class TrainingArguments:
     group_by_length: bool = option(False, "sort by length within windows of length_window batches")
     length_window: int = option(50, "batches in a window of group_by_length")
     eval_tokens_per_batch: int = option(4096, "tokens in a batch of evaluation")
+    per_device_eval_batch_size: int | None = option(None, "and at most that many examples")
     # Optimizer
     learning_rate: float = option(5e-5, "the highest learning rate")
     lr_scheduler_type: str = option("linear", "the learning rate's course", tuple(SCHEDULES))
@@ -93,7 +94,10 @@ class TrainingArguments:
         for name in positive:
             if not 0 < getattr(self, name) < math.inf:
                 raise InputError(f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("max_tokens_per_batch", "threads", "early_stopping_patience"):
+        for name in (
+            "max_tokens_per_batch", "per_device_eval_batch_size", "threads",
+            "early_stopping_patience",
+        ):  # fmt: skip
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name} must be at least 1, got {value}")

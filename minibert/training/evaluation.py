@@ -17,6 +17,7 @@ def predict_logits(
     features: Features,
     *,
     tokens_per_batch: int = 4096,
+    batch_size: int | None = None,
     description: str = "evaluating",
     quiet: bool = False,
 ) -> tuple[NDArray[Any], float | None]:
@@ -26,7 +27,7 @@ def predict_logits(
     """
     if not len(features):
         return np.zeros((0, model.config.num_labels), np.float32), None
-    batches = by_length(features.lengths, tokens_per_batch)
+    batches = by_length(features.lengths, tokens_per_batch, batch_size)
     logits, loss = None, 0.0
     for indices in tracked(
         batches, len(features), description, size=len, unit=" texts", disable=quiet

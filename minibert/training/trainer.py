@@ -33,8 +33,8 @@ FREE_TO_CHANGE = frozenset(
     {
         *("output_dir", "overwrite_output_dir", "resume_from_checkpoint", "dry_run"),
         *("logging_steps", "disable_tqdm", "save_total_limit", "save_strategy", "save_steps"),
-        *("eval_strategy", "eval_steps", "eval_tokens_per_batch", "load_best_model_at_end"),
-        "early_stopping_patience",
+        *("eval_strategy", "eval_steps", "load_best_model_at_end"),
+        *("eval_tokens_per_batch", "per_device_eval_batch_size", "early_stopping_patience"),
     }
 )
 
@@ -219,6 +219,7 @@ class Trainer:
             self.model,
             features,
             tokens_per_batch=self.args.eval_tokens_per_batch,
+            batch_size=self.args.per_device_eval_batch_size,
             description=description,
             quiet=self.args.disable_tqdm,
         )

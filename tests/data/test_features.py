@@ -88,13 +88,14 @@ def test_a_budget_below_the_longest_example_is_refused():
         BatchOrder(np.array([3, 9]), 0, max_tokens=8)
 
 
-@given(lengths_of, st.integers(1, 90))
-def test_evaluation_goes_by_length_and_holds_the_budget(lengths, budget):
-    batches = list(by_length(lengths, budget))
+@given(lengths_of, st.integers(1, 90), st.none() | st.integers(1, 9))
+def test_evaluation_goes_by_length_and_holds_the_budget(lengths, budget, most):
+    batches = list(by_length(lengths, budget, most))
     order = np.concatenate(batches)
     assert sorted(order.tolist()) == list(range(len(lengths)))
     assert lengths[order].tolist() == sorted(lengths.tolist(), reverse=True)
     assert all(lengths[batch].sum() <= budget or len(batch) == 1 for batch in batches)
+    assert most is None or all(len(batch) <= most for batch in batches)
 
 
 def test_no_examples_make_no_batches():

@@ -355,3 +355,11 @@ def test_equals_transformers_on_any_text(
             ours([first], [second], **cut)
     else:
         assert ours([first], [second], **cut) == expected
+
+
+def test_a_name_that_is_no_directory_is_looked_for_on_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    BertTokenizer.from_vocab(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "good"]).save_pretrained(tmp_path)
+    monkeypatch.setattr("minibert.hub.resolve_model", {"org/model": tmp_path}.__getitem__)
+    assert len(BertTokenizer.from_pretrained("org/model")) == 5

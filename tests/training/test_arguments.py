@@ -67,6 +67,7 @@ OURS = {
     "max_tokens_per_batch": ("512", 512),
     "length_window": ("3", 3),
     "eval_tokens_per_batch": ("64", 64),
+    "per_device_eval_batch_size": ("7", 7),
     "momentum": ("0.5", 0.5),
     "early_stopping_patience": ("2", 2),
     "backend": ("numpy", "numpy"),
