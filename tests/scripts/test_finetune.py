@@ -418,7 +418,7 @@ BAD: dict[str, tuple[Callable[[Files], Any], list[str], str]] = {
     "wrong shape": (edit_config(intermediate_size=24), [], "got shape (20, 12) in the file"),
     "another head": (
         lambda f: toy.save_model(f["model"], num_labels=3), [],
-        "classifier.weight: got shape (3, 12) in the file, wanted (2, 12); pass ignore_mismatched",
+        "got shape (3, 12) in the file, wanted (2, 12); with ignore_mismatched_sizes",
     ),
     "broken config": (lambda f: (f["model"] / "config.json").write_text("{"), [], "not JSON"),
     "unknown activation": (edit_config(hidden_act="swish"), [], "hidden_act: got 'swish', wanted"),
