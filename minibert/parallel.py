@@ -101,7 +101,7 @@ class Turns:
     def _piece(self, piece: int, shard: int) -> Iterator[None]:
         with self._changed:
             self._changed.wait_for(lambda: self._failed or self._shards_done[piece] == shard)
-            if self._failed:
+            if self._shards_done[piece] != shard:  # an earlier shard failed: its error comes first
                 raise RuntimeError("another shard of this batch failed")
         yield
         with self._changed:

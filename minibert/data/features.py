@@ -94,29 +94,30 @@ class BatchOrder:
 
     def _cut(self, order: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
         if self.max_tokens is None:
-            for start in range(0, len(order), self.batch_size):
-                yield order[start : start + self.batch_size]
-            return
-        start, tokens = 0, 0
-        for i, index in enumerate(order):
-            tokens += int(self.lengths[index])
-            if tokens > self.max_tokens:
-                yield order[start:i]
-                start, tokens = i, int(self.lengths[index])
-        if start < len(order):
-            yield order[start:]
+            return _cut(order, self.lengths, None, self.batch_size)
+        return _cut(order, self.lengths, self.max_tokens, None)
 
 
 def by_length(
     lengths: NDArray[np.int64], max_tokens: int, max_examples: int | None = None
 ) -> Iterator[NDArray[np.int64]]:
     """Batches for evaluation: longest first, at most `max_tokens` tokens (at least one example)."""
-    order = np.argsort(-lengths, kind="stable")
+    return _cut(np.argsort(-lengths, kind="stable"), lengths, max_tokens, max_examples)
+
+
+def _cut(
+    order: NDArray[np.int64],
+    lengths: NDArray[np.int64],
+    max_tokens: int | None,
+    max_examples: int | None,
+) -> Iterator[NDArray[np.int64]]:
+    """Examples in this order, as many in a batch as the limits allow, and at least one."""
+    most_tokens = int(lengths.sum()) if max_tokens is None else max_tokens
     most = len(order) if max_examples is None else max_examples
     start, tokens = 0, 0
     for i, index in enumerate(order):
         tokens += int(lengths[index])
-        if i > start and (tokens > max_tokens or i - start == most):
+        if i > start and (tokens > most_tokens or i - start == most):
             yield order[start:i]
             start, tokens = i, int(lengths[index])
     if start < len(order):
