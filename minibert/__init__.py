@@ -13,10 +13,18 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "BertConfig": "minibert.config",
+    "BertForMaskedLM": "minibert.models",
+    "BertForMultipleChoice": "minibert.models",
+    "BertForNextSentencePrediction": "minibert.models",
+    "BertForPreTraining": "minibert.models",
+    "BertForQuestionAnswering": "minibert.models",
+    "BertForSentenceEmbedding": "minibert.models",
     "BertForSequenceClassification": "minibert.models",
+    "BertForTokenClassification": "minibert.models",
     "BertModel": "minibert.models",
     "BertTokenizer": "minibert.tokenization",
     "InputError": "minibert.errors",
+    "pipeline": "minibert.pipelines",
 }
 __all__ = ["__version__", *_HOMES]  # noqa: PLE0604  (strings all)
 

@@ -97,6 +97,12 @@ class BertConfig:
         """D = H / N."""
         return self.hidden_size // self.num_attention_heads
 
+    @property
+    def head_dropout(self) -> float:
+        """Dropout in front of a classifier."""
+        p = self.classifier_dropout
+        return self.hidden_dropout_prob if p is None else p
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> BertConfig:
         """A config from the contents of a config.json (also one without `model_type`)."""

@@ -19,16 +19,11 @@ from collections.abc import Iterator
 from minibert.config import BertConfig
 from minibert.errors import InputError
 from minibert.io.command_line import Parser, run
+from minibert.models import BertForSequenceClassification
 from minibert.verify.derivatives import METHODS
 from minibert.verify.gradcheck import Check, check_layer, check_model
 from minibert.verify.layer_cases import LayerCase, layer_cases
-from minibert.verify.model_cases import DROPOUT, random_classifier, small_config
-
-MODELS = {
-    "single_label_classification": {},
-    "regression": {"num_labels": 1, "hidden_act": "gelu_new"},
-    "multi_label_classification": {"num_labels": 5},
-}
+from minibert.verify.model_cases import DROPOUT, KINDS, LENGTHS, random_model, small_config
 
 
 def main() -> int:
@@ -67,13 +62,13 @@ def all_checks(
             yield from check_layer(case, method, args.seed)
         if args.layer:
             continue
-        for problem, changes in MODELS.items():
-            config = small_config(problem_type=problem, **changes)
-            model, batch = random_classifier(config, (5, 3, 9, 9, 1), args.seed)
+        for name, (kind, changes) in KINDS.items():
+            model, batch = random_model(kind, small_config(**changes), LENGTHS, args.seed)
             for check in check_model(model, batch, DROPOUT, method, seed=args.seed):
-                yield check._replace(where=f"2 layers, {problem}")
+                yield check._replace(where=f"2 layers, {name}")
     if args.base:
-        model, batch = random_classifier(BertConfig(num_labels=3), (7, 12), args.seed)
+        config = BertConfig(num_labels=3)
+        model, batch = random_model(BertForSequenceClassification, config, (7, 12), args.seed)
         for check in check_model(model, batch, DROPOUT, tensors=False, seed=args.seed):
             yield check._replace(where="BERT-base, random")
 

@@ -29,14 +29,18 @@ def main() -> None:
     classify = TextClassificationPipeline.from_pretrained(
         args.model, backend=args.backend, threads=args.threads
     )
-    top_k = None if args.all else 1
-    results = classify([a for a, _ in pairs], second_texts(pairs), top_k=top_k, quiet=False)
-    for text, result in zip(texts, results, strict=True):
-        answers = result if isinstance(result, list) else [result]
+    classify.quiet = False
+    regression = classify.task.problem_type == "regression"
+    everything = args.all or classify.task.problem_type == "multi_label_classification"
+    second_texts(pairs)
+    inputs = [a if b is None else {"text": a, "text_pair": b} for a, b in pairs]
+    results = classify(inputs, top_k=None if everything else 1)
+    for text, answers in zip(texts, results, strict=True):
         if args.jsonl:
             print(json.dumps({"text": text, "answers": answers}, ensure_ascii=False))
         else:
-            shown = "  ".join(f"{a.get('label', '')} {a['score']:.4f}".strip() for a in answers)
+            names = ["" if regression else f"{answer['label']} " for answer in answers]
+            shown = "  ".join(f"{n}{a['score']:.4f}" for n, a in zip(names, answers, strict=True))
             print(f"{shown}\t{text}")
 
 

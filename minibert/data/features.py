@@ -16,32 +16,43 @@ from minibert.packing import PackedBatch, pack_sequences
 
 @dataclass(frozen=True)
 class Features:
-    """Token ids of R examples, ready to be packed into batches."""
+    """Token ids of R examples, ready to be packed into batches.
+
+    An example is one sequence, or `group` of them, neighbours in the lists.
+    """
 
     ids: Sequence[NDArray[np.int32]]
     type_ids: Sequence[NDArray[np.int32]]
     labels: NDArray[Any] | None = None  # (R,) or (R, K)
+    token_labels: Sequence[NDArray[np.int64]] | None = None  # a label a token, −100 for none
+    group: int = 1  # sequences of an example: the choices of a question, the texts of a pair
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self.ids) // self.group
 
     @property
     def lengths(self) -> NDArray[np.int64]:
         """(R,) tokens of each example."""
-        return np.array([len(ids) for ids in self.ids], np.int64)
+        lengths = np.array([len(ids) for ids in self.ids], np.int64)
+        return lengths if self.group == 1 else np.add.reduce(lengths.reshape(-1, self.group), 1)
 
     def batch(self, indices: Sequence[int] | NDArray[np.int64]) -> PackedBatch:
         """The examples with these numbers, packed."""
+        sequences = [i * self.group + j for i in indices for j in range(self.group)]
+        tokens = self.token_labels
         return pack_sequences(
-            [self.ids[i] for i in indices],
-            [self.type_ids[i] for i in indices],
+            [self.ids[i] for i in sequences],
+            [self.type_ids[i] for i in sequences],
             None if self.labels is None else self.labels[indices],
+            None if tokens is None else [tokens[i] for i in sequences],
+            self.group,
         )
 
     def fingerprint(self) -> str:
         """A hash of everything that training reads: a resumed run must see the same."""
         digest = hashlib.sha256(self.lengths.tobytes())
-        for arrays in (self.ids, self.type_ids):
+        lists: list[Any] = [self.ids, self.type_ids]
+        for arrays in lists + ([self.token_labels] if self.token_labels else []):
             digest.update(np.concatenate(arrays).tobytes())
         if self.labels is not None:
             digest.update(np.ascontiguousarray(self.labels).tobytes())

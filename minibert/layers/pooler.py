@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 from minibert.backend import Array, Backend, Ints, twinned
 from minibert.layers.linear import LinearCache, linear_backward, linear_forward
+from minibert.layers.select import SelectCache, select_backward, select_forward
 
 
 class PoolerCache(NamedTuple):
-    first: Ints  # (B,) the rows of the first tokens
-    shape: tuple[int, ...]  # of x
+    select: SelectCache
     linear: LinearCache
     y: Array  # (B, H): tanh′ is written in tanh itself
 
@@ -23,19 +23,15 @@ def pooler_forward(
 
     x (T, H), W (H, H), b (H,), first (B,) the row of each sequence's first token → y (B, H).
     """
-    z, linear = linear_forward(xp, xp.take(x, first, axis=0), W, b)
+    cls, select = select_forward(xp, x, first)
+    z, linear = linear_forward(xp, cls, W, b)
     y = xp.tanh(z)
-    return y, PoolerCache(first, x.shape, linear, y)
+    return y, PoolerCache(select, linear, y)
 
 
 @twinned
 def pooler_backward(xp: Backend, dy: Array, cache: PoolerCache) -> tuple[Array, Array, Array]:
-    """tanh′ = 1 − tanh², so dz = dy·(1 − y²). dy (B, H) → dx (T, H), dW, db.
-
-    Only first tokens were looked at: dx is zero in every other row.
-    """
+    """tanh′ = 1 − tanh², so dz = dy·(1 − y²). dy (B, H) → dx (T, H), dW, db."""
     dz = dy * (1.0 - cache.y * cache.y)
-    dfirst, dW, db = linear_backward(xp, dz, cache.linear)
-    dx = xp.zeros(cache.shape, dtype=dy.dtype)
-    dx[cache.first] = dfirst
-    return dx, dW, db
+    dcls, dW, db = linear_backward(xp, dz, cache.linear)
+    return select_backward(xp, dcls, cache.select), dW, db

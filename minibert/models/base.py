@@ -1,12 +1,12 @@
 """What all models share: loading and saving, packing, shards and workers.
 
-A model class says three things: the shapes of its head, and the head's forward and backward for
-one shard of a batch. Everything else is here, once.
+A model class says what its head is: the shapes of its parameters, which labels it takes, and its
+forward and backward for one shard of a batch. Everything else is here, once.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -17,7 +17,15 @@ from minibert.checkpoint import LoadReport, load_checkpoint, save_checkpoint
 from minibert.config import BertConfig
 from minibert.errors import InputError
 from minibert.layers.dropout import DropoutKey
-from minibert.models.encoder import EncoderCache, EncoderWeights, encoder_shapes, encoder_weights
+from minibert.models.encoder import (
+    EncoderCache,
+    EncoderWeights,
+    encoder_backward,
+    encoder_forward,
+    encoder_shapes,
+    encoder_weights,
+    tokens,
+)
 from minibert.models.initialization import initialize
 from minibert.packing import PackedBatch, pack, split, unpack
 from minibert.parallel import Turn, Turns, Workers
@@ -34,7 +42,12 @@ class ModelOutput:
     """
 
     loss: Array | None = None  # ()
-    logits: Array | None = None  # (B, K)
+    logits: Array | None = None  # (B, K), or a row a token: (B, S, K)
+    start_logits: Array | None = None  # (B, S)
+    end_logits: Array | None = None  # (B, S)
+    prediction_logits: Array | None = None  # (B, S, V)
+    seq_relationship_logits: Array | None = None  # (B, 2)
+    sentence_embedding: Array | None = None  # (B, H)
     last_hidden_state: Array | None = None  # (B, S, H)
     pooler_output: Array | None = None  # (B, H)
     hidden_states: tuple[Array, ...] | None = None  # L + 1 of (B, S, H)
@@ -72,13 +85,21 @@ class GradientSum:
             accumulate(targets, gradients)
 
 
+class HeadResult(NamedTuple):
+    """What a head's forward gives for one shard, packed."""
+
+    rows: dict[str, Array]  # fields of ModelOutput with a row for each sequence or example
+    cache: Any  # for the head's backward
+    loss: Array | None = None  # this shard's part of the batch's loss
+    token_rows: dict[str, Array] = {}  # noqa: RUF012  fields with a row for each token
+
+
 class ShardResult(NamedTuple):
     """What one shard's forward gives, packed."""
 
-    rows: dict[str, Array]  # fields of ModelOutput with a row for each sequence: logits, …
+    head: HeadResult
     last_hidden: Array  # (T, H)
-    cache: Any  # for the backward; `cache.encoder` is the encoder's
-    loss: Array | None = None  # this shard's part of the batch's loss
+    encoder: EncoderCache | None
 
 
 class BertPreTrainedModel:
@@ -88,7 +109,7 @@ class BertPreTrainedModel:
     """A NamedTuple of the head's arrays."""
 
     head: ClassVar[dict[str, str]]
-    """For each field of `Head`: parameter name → shape in the letters H (hidden), K (labels)."""
+    """For each field of `Head`: parameter name → its shape in the letters of `sizes`."""
 
     def __init__(
         self,
@@ -162,7 +183,8 @@ class BertPreTrainedModel:
     @classmethod
     def shapes(cls, config: BertConfig) -> dict[str, tuple[int, ...]]:
         """Every parameter: Hugging Face's name → shape."""
-        sizes = {"H": config.hidden_size, "K": config.num_labels}
+        sizes = {"H": config.hidden_size, "K": config.num_labels, "V": config.vocab_size}
+        sizes |= {"1": 1, "2": 2}
         head = {name: tuple(sizes[s] for s in letters) for name, letters in cls.head.items()}
         return encoder_shapes(config) | head
 
@@ -177,16 +199,17 @@ class BertPreTrainedModel:
         *,
         output_hidden_states: bool = False,
         output_attentions: bool = False,
+        **other_labels: Any,
     ) -> ModelOutput:
         """Evaluate (B, S) ids, without dropout; the loss too where labels are given.
 
-        Raises InputError for ids out of range, sequences longer than the position table, labels
-        of the wrong shape, …
+        The class says which labels there are. Raises InputError for ids out of range, sequences
+        longer than the position table, labels of the wrong shape, …
         """
-        batch = pack(input_ids, attention_mask, token_type_ids, labels)
+        batch = self.pack(input_ids, attention_mask, token_type_ids, labels, **other_labels)
         return self.forward(
-            batch,
-            length=np.shape(input_ids)[1],
+            replace(batch, every_token=True),
+            length=np.shape(input_ids)[-1],
             output_hidden_states=output_hidden_states,
             output_attentions=output_attentions,
         )
@@ -199,15 +222,16 @@ class BertPreTrainedModel:
         labels: Any = None,
         *,
         dropout: Run | tuple[int, int] | None = None,
+        **other_labels: Any,
     ) -> tuple[ModelOutput, dict[str, Array]]:
         """The output with its loss, and the gradient of every parameter under its HF name.
 
         `dropout=(seed, step)` turns dropout on, with the masks of that training step.
         """
-        batch = pack(input_ids, attention_mask, token_type_ids, labels)
+        batch = self.pack(input_ids, attention_mask, token_type_ids, labels, **other_labels)
         gradients = self.parameters.zeros_like()
         run = None if dropout is None else Run(*dropout)
-        output = self.accumulate_gradients(batch, gradients, run)
+        output = self.accumulate_gradients(batch, gradients, run, length=np.shape(input_ids)[-1])
         return output, dict(gradients)
 
     # ---- The same on packed batches, cut into shards ----
@@ -221,7 +245,7 @@ class BertPreTrainedModel:
         output_attentions: bool = False,
     ) -> ModelOutput:
         """Evaluate a packed batch, one shard for each worker; `length` is S of the result."""
-        batch, count = self._checked(batch)
+        batch, count = self.checked(batch)
         xp = self.xp.plain if output_attentions else self.xp.forward_only
         weights = self.weights
         shards = split(batch, self.workers.threads)
@@ -229,10 +253,12 @@ class BertPreTrainedModel:
 
         def evaluate(i: int) -> ShardResult:
             states = hidden[i] if output_hidden_states else None
-            return self._forward_shard(xp, weights, shards[i], count, None, states)
+            return self.forward_shard(xp, weights, shards[i], count, None, states)
 
         results = self.workers.map(evaluate, range(len(shards)))
-        output = self._output(results)
+        length = batch.length if length is None else length
+        output = self._output(results, batch, length)
+        output.loss = self.batch_loss(xp, [r.head for r in results], batch, count)[0]
 
         def padded(parts: Any) -> Array:
             return unpack(self.xp, self.xp.concatenate(list(parts)), batch, length)
@@ -242,7 +268,7 @@ class BertPreTrainedModel:
         if output_hidden_states:
             output.hidden_states = tuple(padded(parts) for parts in zip(*hidden, strict=True))
         if output_attentions:
-            caches = [result.cache.encoder for result in results]
+            caches = [result.encoder for result in results if result.encoder is not None]
             output.attentions = _attentions(self.xp, caches, batch, length)
         return output
 
@@ -252,28 +278,48 @@ class BertPreTrainedModel:
         gradients: Parameters,
         run: Run | None,
         shards: int | None = None,
+        *,
+        length: int | None = None,
     ) -> ModelOutput:
         """Forward and backward of a packed batch; adds its gradients to `gradients`.
 
         The batch is cut into `shards` parts (default: one for each worker). More parts take less
         memory and give the same sum: this is gradient accumulation. The parts are added up in
         their order, layer by layer, so the bytes of the result depend on the number of shards
-        alone, and not on which thread was first.
+        alone, and not on which thread was first. Results with a row for each token are padded
+        and returned only if `length` says how long.
         """
-        if batch.labels is None:
+        if not self.has_targets(batch):
             raise InputError("training needs labels")
-        batch, count = self._checked(batch)
-        xp, weights, into = self.xp, self.weights, self._bind(gradients)
+        batch, count = self.checked(batch)
+        weights, into = self.weights, self._bind(gradients)
         parts = split(batch, shards or self.workers.threads)
+        results, loss = self._train_shards(weights, into, batch, parts, count, run)
+        output = self._output(results, batch, length)
+        output.loss = loss
+        return output
+
+    def _train_shards(
+        self,
+        weights: Weights,
+        into: Weights,
+        batch: PackedBatch,
+        parts: list[PackedBatch],
+        count: Any,
+        run: Run | None,
+    ) -> tuple[list[ShardResult], Array]:
+        """Each shard forward and at once backward: one shard's caches a worker are kept."""
         turns = Turns()
 
         def train(number: int) -> ShardResult:
             with turns.of(number) as mine:
-                result = self._forward_shard(xp, weights, parts[number], count, run, None)
-                self._backward_shard(xp, result.cache, GradientSum(into, mine))
-                return result._replace(cache=None)
+                result = self.forward_shard(self.xp, weights, parts[number], count, run, None)
+                dloss = self.xp.ones((), self.parameters.dtype)
+                self.backward_shard(self.xp, dloss, result, GradientSum(into, mine))
+                return ShardResult(result.head._replace(cache=None), result.last_hidden, None)
 
-        return self._output(self.workers.map(train, range(len(parts))))
+        results = self.workers.map(train, range(len(parts)))
+        return results, self.batch_loss(self.xp, [r.head for r in results], batch, count)[0]
 
     @property
     def weights(self) -> Weights:
@@ -287,51 +333,115 @@ class BertPreTrainedModel:
         head = self.Head(*(parameters[name] for name in self.head))
         return Weights(encoder_weights(parameters, self.config.num_hidden_layers), head)
 
-    def _output(self, results: list[ShardResult]) -> ModelOutput:
-        """The shards' results joined: rows concatenated, losses added in order."""
+    def _output(
+        self, results: list[ShardResult], batch: PackedBatch, length: int | None
+    ) -> ModelOutput:
+        """The shards' results joined."""
         output = ModelOutput()
-        for name in results[0].rows:
-            setattr(output, name, self.xp.concatenate([r.rows[name] for r in results]))
-        if results[0].loss is not None:
-            output.loss = results[0].loss
-            for result in results[1:]:
-                output.loss = output.loss + result.loss
+        for name in results[0].head.rows:
+            joined = self.xp.concatenate([r.head.rows[name] for r in results])
+            setattr(output, name, joined)
+        for name in results[0].head.token_rows if length is not None else ():
+            joined = self.xp.concatenate([r.head.token_rows[name] for r in results])
+            setattr(output, name, unpack(self.xp, joined, batch, length))
         return output
 
-    def _checked(self, batch: PackedBatch) -> tuple[PackedBatch, int]:
+    def checked(self, batch: PackedBatch) -> tuple[PackedBatch, Any]:
         """The batch, its labels as this model takes them, and the number of terms in its loss."""
         c = self.config
         _check_range(batch.input_ids, c.vocab_size, "input_ids", "vocab_size")
         _check_range(batch.token_type_ids, c.type_vocab_size, "token_type_ids", "type_vocab_size")
-        longest = int(batch.position_ids.max()) + 1
-        if longest > c.max_position_embeddings:
+        if batch.length > c.max_position_embeddings:
             raise InputError(
-                f"a sequence of {longest} tokens is longer than the position table "
+                f"a sequence of {batch.length} tokens is longer than the position table "
                 f"(max_position_embeddings = {c.max_position_embeddings}); truncate it"
             )
-        return self._checked_labels(batch) if batch.labels is not None else (batch, 0)
+        return self._checked_labels(batch) if self.has_targets(batch) else (batch, 0)
 
-    # ---- What a model class defines ----
+    # ---- Encoder and head, for one shard ----
 
-    _returns_hidden = False
-
-    def _checked_labels(self, batch: PackedBatch) -> tuple[PackedBatch, int]:
-        raise InputError(f"{type(self).__name__} has no loss, and takes no labels")
-
-    def _forward_shard(
+    def forward_shard(
         self,
         xp: Backend,
         w: Weights,
         shard: PackedBatch,
-        count: int,
+        count: Any,
         run: Run | None,
         hidden_states: list[Array] | None,
     ) -> ShardResult:
         """One shard's forward. `count` terms make up the loss of the whole batch."""
+        key = None if run is None else run.key(shard.first_token)
+        x, encoder = encoder_forward(
+            xp, w.encoder, tokens(xp, shard), self.config, key, hidden_states
+        )
+        return ShardResult(self._head_forward(xp, w, x, shard, count, run), x, encoder)
+
+    def backward_shard(
+        self, xp: Backend, dloss: Array, result: ShardResult, gradients: GradientSum
+    ) -> None:
+        """Adds the gradients of the shard's part of the loss, piece by piece, last layer first."""
+        dx = self._head_backward(xp, dloss, result.head.cache, gradients)
+        assert result.encoder is not None
+        encoder_backward(xp, dx, result.encoder, gradients.weights.encoder, gradients.add)
+
+    # ---- What a model class defines ----
+
+    token_outputs: ClassVar[tuple[str, ...]] = ()
+    """The outputs with a row for each token."""
+
+    _returns_hidden = False
+
+    def pack(
+        self,
+        input_ids: Any,
+        attention_mask: Any = None,
+        token_type_ids: Any = None,
+        labels: Any = None,
+        **other_labels: Any,
+    ) -> PackedBatch:
+        """Padded arrays → a packed batch; here `labels` have a row for each sequence."""
+        self._refuse(other_labels)
+        return pack(input_ids, attention_mask, token_type_ids, labels)
+
+    def _refuse(self, labels: dict[str, Any]) -> None:
+        if labels:
+            raise TypeError(f"{type(self).__name__} takes no argument {next(iter(labels))!r}")
+
+    def has_targets(self, batch: Any) -> bool:
+        """Whether a batch (or Features) has all that a loss needs."""
+        return batch.labels is not None
+
+    def _checked_labels(self, batch: PackedBatch) -> tuple[PackedBatch, Any]:
+        raise InputError(f"{type(self).__name__} has no loss, and takes no labels")
+
+    def batch_loss(
+        self, xp: Backend, heads: list[HeadResult], batch: PackedBatch, count: Any
+    ) -> tuple[Array | None, Any]:
+        """The loss of a whole batch, and its cache if it has one of its own.
+
+        Here the shards' losses, added in order; a loss that is no such sum overrides this.
+        """
+        loss = heads[0].loss
+        for head in heads[1:]:
+            loss = loss + head.loss if loss is not None else None
+        return loss, None
+
+    def _head_forward(
+        self,
+        xp: Backend,
+        w: Weights,
+        x: Array,
+        shard: PackedBatch,
+        count: Any,
+        run: Run | None,
+    ) -> HeadResult:
+        """x (T, H), the encoder's result → logits and, where there are labels, the loss."""
         raise NotImplementedError  # abstract: each model defines it
 
-    def _backward_shard(self, xp: Backend, cache: Any, gradients: GradientSum) -> None:
-        """Adds the gradients of the shard's part of the loss, piece by piece, last layer first."""
+    def _head_backward(
+        self, xp: Backend, dloss: Array, cache: Any, gradients: GradientSum
+    ) -> Array:
+        """Adds the head's gradients; → dx (T, H)."""
         raise NotImplementedError  # abstract: each model with a loss defines it
 
 
@@ -349,7 +459,7 @@ def _attentions(
     xp: Backend, caches: list[EncoderCache], batch: PackedBatch, length: int | None
 ) -> tuple[Array, ...]:
     """Attention probabilities of every layer, (B, N, S, S), zero at padding."""
-    length = int(batch.position_ids.max()) + 1 if length is None else length
+    length = batch.length if length is None else length
     result = []
     for layer in zip(*(cache.layers for cache in caches), strict=True):
         runs = [run.y for shard in layer for run in shard.attention.attend.probs]

@@ -9,32 +9,22 @@ import numpy as np
 
 from minibert.backend import Array, Backend
 from minibert.errors import InputError
-from minibert.layers.classifier import ClassifierCache, classifier_backward, classifier_forward
-from minibert.layers.losses import IGNORE_INDEX, LOSSES
-from minibert.layers.pooler import PoolerCache, pooler_backward, pooler_forward
-from minibert.models.base import BertPreTrainedModel, GradientSum, Run, ShardResult, Weights
-from minibert.models.bert import POOLER
-from minibert.models.encoder import (
-    EncoderCache,
-    encoder_backward,
-    encoder_forward,
-    head_site,
-    tokens,
+from minibert.layers.losses import LOSSES
+from minibert.models.base import BertPreTrainedModel, GradientSum, HeadResult, Run, Weights
+from minibert.models.encoder import head_site
+from minibert.models.labels import class_labels
+from minibert.models.pooled import (
+    POOLER,
+    PooledCache,
+    PooledWeights,
+    pooled_backward,
+    pooled_forward,
 )
 from minibert.packing import PackedBatch
 
 
-class SequenceClassificationWeights(NamedTuple):
-    W_pooler: Array  # (H, H)
-    b_pooler: Array  # (H,)
-    W: Array  # (K, H)
-    b: Array  # (K,)
-
-
 class SequenceClassificationCache(NamedTuple):
-    encoder: EncoderCache
-    pooler: PoolerCache
-    classifier: ClassifierCache
+    pooled: PooledCache
     problem: str
     loss: Any  # the loss's own cache; None without labels
 
@@ -48,7 +38,7 @@ class BertForSequenceClassification(BertPreTrainedModel):
     logits, 0/1 labels (B, K)).
     """
 
-    Head = SequenceClassificationWeights
+    Head = PooledWeights
     head = POOLER | {"classifier.weight": "KH", "classifier.bias": "K"}
 
     def problem_type(self, labels: Any) -> str:
@@ -64,8 +54,8 @@ class BertForSequenceClassification(BertPreTrainedModel):
         labels, B, K = np.asarray(batch.labels), batch.num_sequences, self.config.num_labels
         problem = self.problem_type(labels)
         if problem == "single_label_classification":
-            labels = _class_labels(labels, B, K)
-            return replace(batch, labels=labels), int((labels != IGNORE_INDEX).sum())
+            labels, count = class_labels(labels, B, K)
+            return replace(batch, labels=labels), count
         if labels.size != B * K:
             raise InputError(f"{problem}: labels have shape {labels.shape}, want ({B}, {K})")
         labels = labels.reshape(B, K).astype(self.parameters.dtype)
@@ -73,59 +63,23 @@ class BertForSequenceClassification(BertPreTrainedModel):
             raise InputError(f"{problem}: labels hold NaN or infinity")
         return replace(batch, labels=labels), labels.size
 
-    def _forward_shard(
-        self,
-        xp: Backend,
-        w: Weights,
-        shard: PackedBatch,
-        count: int,
-        run: Run | None,
-        hidden_states: list[Array] | None,
-    ) -> ShardResult:
-        key = None if run is None else run.key(shard.first_token)
-        x, encoder = encoder_forward(
-            xp, w.encoder, tokens(xp, shard), self.config, key, hidden_states
-        )
-        W_pooler, b_pooler, W, b = w.head
-        pooled, pooler = pooler_forward(xp, x, W_pooler, b_pooler, xp.to_device(shard.first_rows))
-        head_key = None if run is None else run.key(shard.first_sequence).at(head_site(self.config))
-        logits, classifier = classifier_forward(xp, pooled, W, b, self.dropout_prob, head_key)
+    def _head_forward(
+        self, xp: Backend, w: Weights, x: Array, shard: PackedBatch, count: Any, run: Run | None
+    ) -> HeadResult:
+        site, p = head_site(self.config), self.config.head_dropout
+        logits, pooled = pooled_forward(xp, w.head, x, shard, run, site, p)
         loss, problem, loss_cache = None, "", None
         if shard.labels is not None:
             problem = self.problem_type(shard.labels)
             labels = xp.to_device(shard.labels)
             loss, loss_cache = LOSSES[problem].forward(xp, logits, labels, count)
-        cache = SequenceClassificationCache(encoder, pooler, classifier, problem, loss_cache)
-        return ShardResult({"logits": logits}, x, cache, loss)
+        cache = SequenceClassificationCache(pooled, problem, loss_cache)
+        return HeadResult({"logits": logits}, cache, loss)
 
-    def _backward_shard(self, xp: Backend, cache: Any, gradients: GradientSum) -> None:
-        dlogits = LOSSES[cache.problem].backward(xp, xp.ones((), self.parameters.dtype), cache.loss)
-        dpooled, dW, db = classifier_backward(xp, dlogits, cache.classifier)
-        dx, dW_pooler, db_pooler = pooler_backward(xp, dpooled, cache.pooler)
-        head = SequenceClassificationWeights(dW_pooler, db_pooler, dW, db)
+    def _head_backward(
+        self, xp: Backend, dloss: Array, cache: Any, gradients: GradientSum
+    ) -> Array:
+        dlogits = LOSSES[cache.problem].backward(xp, dloss, cache.loss)
+        dx, head = pooled_backward(xp, dlogits, cache.pooled)
         gradients.add(gradients.weights.head, head)
-        encoder_backward(xp, dx, cache.encoder, gradients.weights.encoder, gradients.add)
-
-    @property
-    def dropout_prob(self) -> float:
-        """Dropout in front of the classifier."""
-        p = self.config.classifier_dropout
-        return self.config.hidden_dropout_prob if p is None else p
-
-
-def _class_labels(labels: Any, B: int, K: int) -> Any:
-    """Class numbers (B,) int64, checked: 0 … K − 1, or −100 for a sequence that has none."""
-    if labels.size != B or labels.dtype.kind not in "iub":
-        raise InputError(
-            f"single_label_classification: labels have shape {labels.shape} and dtype "
-            f"{labels.dtype}, want ({B},) integers"
-        )
-    labels = labels.reshape(B).astype(np.int64)
-    bad = (labels != IGNORE_INDEX) & ((labels < 0) | (labels >= K))
-    if bad.any():
-        raise InputError(
-            f"label {labels[bad][0]} is out of range: the model has num_labels = {K} (0 … {K - 1})"
-        )
-    if (labels == IGNORE_INDEX).all():
-        raise InputError("every label is -100 (ignored): there is nothing to learn from")
-    return labels
+        return dx

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,8 @@ from minibert.data.features import Features
 from minibert.data.labels import ProblemType, encode_labels, label_vocabulary, problem_type_of
 from minibert.data.readers import Examples
 from minibert.errors import InputError
+from minibert.models import BertForSequenceClassification, BertPreTrainedModel
+from minibert.tasks.base import Outputs
 from minibert.tasks.metrics import classification_metrics, multi_label_metrics, regression_metrics
 from minibert.tokenization import BertTokenizer
 
@@ -21,6 +23,11 @@ METRICS: dict[str, Callable[[NDArray[Any], NDArray[Any]], dict[str, float]]] = {
     "single_label_classification": classification_metrics,
     "regression": regression_metrics,
     "multi_label_classification": multi_label_metrics,
+}
+SCORES = {
+    "single_label_classification": "softmax",
+    "regression": "none",
+    "multi_label_classification": "sigmoid",
 }
 BEST = {
     "single_label_classification": "accuracy",
@@ -35,6 +42,8 @@ class Classification:
 
     problem_type: ProblemType
     label2id: dict[str, int]  # empty for regression
+
+    model_class: ClassVar[type[BertPreTrainedModel]] = BertForSequenceClassification
 
     @classmethod
     def of(cls, train: Examples, problem_type: ProblemType | None = None) -> Classification:
@@ -75,42 +84,49 @@ class Classification:
         ids = [encoding.ids for encoding in encodings]
         return Features(ids, [encoding.type_ids for encoding in encodings], labels), truncated
 
-    def metrics(self, logits: NDArray[Any], labels: NDArray[Any]) -> dict[str, float]:
-        """Scores of logits (R, K) against labels, by name."""
-        return METRICS[self.problem_type](np.asarray(logits, np.float64), labels)
+    def metrics(self, outputs: Outputs, features: Features) -> dict[str, float]:
+        """Scores of logits (R, K) against the features' labels, by name."""
+        assert features.labels is not None
+        logits = np.asarray(outputs["logits"], np.float64)
+        return METRICS[self.problem_type](logits, features.labels)
 
     @property
     def metric_names(self) -> list[str]:
         """The names that `metrics` gives."""
         classes = self.problem_type == "single_label_classification"
         one = np.zeros((1, len(self.label2id) or 1))
-        return list(self.metrics(one, np.zeros(1, np.int64) if classes else one))
+        return list(METRICS[self.problem_type](one, np.zeros(1, np.int64) if classes else one))
 
     @property
     def best_metric(self) -> str:
         """The metric that chooses the best checkpoint."""
         return BEST[self.problem_type]
 
-    def decode(self, logits: NDArray[Any], top_k: int | None = 1) -> list[Any]:
-        """Logits (R, K) → for each row {"label", "score"}, as transformers' pipeline gives it.
+    def decode(
+        self, outputs: Outputs, top_k: int | None = None, function_to_apply: str | None = None
+    ) -> list[list[dict[str, Any]]]:
+        """Logits (R, K) → for each row its `top_k` best {"label", "score"} (None: all of them).
 
-        Single-label: softmax, the `top_k` best (None: all), a list where top_k ≠ 1. Multi-label:
-        every label's sigmoid, best first. Regression: {"score": the number}.
+        Scores are softmax (single-label), sigmoid (multi-label) or the number itself (regression,
+        whose label is "LABEL_0"), as transformers' pipeline has them; or `function_to_apply`.
         """
-        logits = np.asarray(logits, np.float64)
-        if self.problem_type == "regression":
-            return [{"score": float(row[0])} for row in logits]
-        if self.problem_type == "multi_label_classification":
-            scores, top_k = 0.5 * (1.0 + np.tanh(0.5 * logits)), None if top_k == 1 else top_k
-        else:
-            e = np.exp(logits - logits.max(axis=1, keepdims=True))
-            scores = e / e.sum(axis=1, keepdims=True)
         if top_k is not None and top_k < 1:
             raise InputError(f"top_k must be at least 1, got {top_k}")
-        names = {index: name for name, index in self.label2id.items()}
-        rows = []
-        for row in scores:
-            order = np.argsort(-row, kind="stable")[:top_k]
-            best = [{"label": names[int(k)], "score": float(row[k])} for k in order]
-            rows.append(best[0] if top_k == 1 else best)
-        return rows
+        scores = self._scores(np.asarray(outputs["logits"], np.float64), function_to_apply)
+        names = {index: name for name, index in self.label2id.items()} or {0: "LABEL_0"}
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :top_k]
+        return [
+            [{"label": names[k], "score": float(row[k])} for k in best.tolist()]
+            for row, best in zip(scores, order, strict=True)
+        ]
+
+    def _scores(self, logits: NDArray[np.float64], function: str | None) -> NDArray[np.float64]:
+        function = function or SCORES[self.problem_type]
+        if function == "none":
+            return logits
+        if function == "sigmoid":
+            return 0.5 * (1.0 + np.tanh(0.5 * logits))
+        if function == "softmax":
+            e = np.exp(logits - logits.max(axis=1, keepdims=True))
+            return np.asarray(e / e.sum(axis=1, keepdims=True), np.float64)
+        raise InputError(f"function_to_apply {function!r}: choose softmax, sigmoid or none")

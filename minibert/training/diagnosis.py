@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,9 @@ def _in_order(
         output = model.forward(batch, output_hidden_states=True)
     for i, states in enumerate(output.hidden_states or ()):
         yield "the embeddings' output" if i == 0 else f"the output of layer {i - 1}", states
-    yield "the logits", output.logits
-    yield "the loss", output.loss
+    names = [f.name for f in fields(output) if f.name not in ("loss", "hidden_states")]
+    for name in (*names, "loss"):
+        if (value := getattr(output, name)) is not None:
+            yield f"the {name.replace('_', ' ')}", value
     for name in reversed(list(model.shapes(model.config))):  # backwards: the head's come first
         yield f"the gradient of {name}", gradients[name]

@@ -20,10 +20,11 @@ from minibert.io.progress import bar, say
 from minibert.models import BertPreTrainedModel, Run
 from minibert.optim import Optimizer, clip_scale, global_norm, schedule
 from minibert.packing import PackedBatch
+from minibert.tasks.base import Task
 from minibert.training import state as training_state
 from minibert.training.arguments import TrainingArguments
 from minibert.training.diagnosis import first_not_finite
-from minibert.training.evaluation import predict_logits
+from minibert.training.evaluation import predict
 from minibert.training.interruption import Interruptible
 from minibert.training.state import LOG, TrainingState
 from minibert.training.throughput import Meter, measured_gemm_rate
@@ -46,16 +47,13 @@ SETTINGS = (
 
 
 class Trainer:
-    """Fine-tunes `model` on `train`, and measures it on `evaluate` with `task`.
-
-    `task` needs three things: metrics(logits, labels) → {name: value}, metric_names, best_metric.
-    """
+    """Fine-tunes `model` on `train`, and measures it on `evaluate` with `task`."""
 
     def __init__(
         self,
         model: BertPreTrainedModel,
         args: TrainingArguments,
-        task: Any,
+        task: Task,
         train: Features,
         evaluate: Features | None = None,
         tokenizer: Any = None,
@@ -64,7 +62,7 @@ class Trainer:
         self.train_features, self.eval_features = train, evaluate
         self.output_dir = Path(args.output_dir)
         for name, part in (("training", train), ("validation", evaluate)):
-            if part is not None and (not len(part) or part.labels is None):
+            if part is not None and not (len(part) and model.has_targets(part)):
                 lack = "labels" if len(part) else "examples"
                 raise InputError(f"the {name} data has no {lack}")
         self.order = BatchOrder(
@@ -215,7 +213,7 @@ class Trainer:
 
     def evaluate(self, features: Features, description: str = "evaluating") -> dict[str, float]:
         """loss and the task's metrics on labelled features."""
-        logits, loss = predict_logits(
+        outputs, loss = predict(
             self.model,
             features,
             tokens_per_batch=self.args.eval_tokens_per_batch,
@@ -225,8 +223,7 @@ class Trainer:
         )
         if loss is None:
             raise InputError("evaluation needs labels, and these examples have none")
-        metrics: dict[str, float] = self.task.metrics(logits, features.labels)
-        return {"loss": loss} | metrics
+        return {"loss": loss} | self.task.metrics(outputs, features)
 
     def _known_metric(self) -> str:
         """The metric that chooses the best checkpoint; transformers' "eval_f1" is "f1"."""

@@ -16,7 +16,12 @@ from numpy.typing import NDArray
 
 from minibert.backend import get_backend
 from minibert.layers.embeddings import RowGradient
-from minibert.models.base import BertPreTrainedModel, Run
+from minibert.models import (
+    BertForMultipleChoice,
+    BertForQuestionAnswering,
+    BertPreTrainedModel,
+    Run,
+)
 from minibert.packing import PackedBatch
 from minibert.parameters import Parameters
 from minibert.verify.derivatives import METHODS, Method
@@ -93,13 +98,13 @@ def check_model(
     rng, parameters = np.random.default_rng(seed), model.parameters
     gradients = parameters.zeros_like()
     model.accumulate_gradients(batch, gradients, run)
-    checked, count = model._checked(batch)
+    checked, count = model.checked(batch)
 
     def loss(flat: Any) -> Any:
         weights = model._bind(Parameters.over(parameters.xp, parameters.layout, flat))
-        return model._forward_shard(
-            parameters.xp.forward_only, weights, checked, count, run, None
-        ).loss
+        xp = parameters.xp.forward_only
+        result = model.forward_shard(xp, weights, checked, count, run, None)
+        return model.batch_loss(xp, [result.head], checked, count)[0]
 
     where = f"{type(model).__name__}, {model.config.num_hidden_layers} layers"
     if not tensors:
@@ -108,10 +113,24 @@ def check_model(
         return [_check(where, "all", method_name, gradients.flat, everything, d, factor=10.0)]
     checks = []
     for name, moved in _moves(parameters, loss):
-        gradient, zero = gradients[name], name.endswith("key.bias")
+        gradient, zero = gradients[name], _is_shift(model, name)
         d = [_direction(gradient, rng)]
         checks.append(_check(where, name, method_name, gradient, moved, d, zero))
     return checks
+
+
+def _is_shift(model: BertPreTrainedModel, name: str) -> bool:
+    """Whether a parameter adds the same to all scores of a softmax, and so has no gradient.
+
+    A key's bias; the bias in front of a softmax over choices or tokens; and, in front of that one
+    and without dropout between them, the last layer norm's bias.
+    """
+    last = f"bert.encoder.layer.{model.config.num_hidden_layers - 1}.output.LayerNorm.bias"
+    shifts = {
+        BertForMultipleChoice: ("classifier.bias",),
+        BertForQuestionAnswering: ("qa_outputs.bias", last),
+    }
+    return name.endswith("key.bias") or name in shifts.get(type(model), ())
 
 
 def _moves(

@@ -26,9 +26,15 @@ from minibert.layers import (
     layer_norm,
     linear,
     losses,
+    masked_lm_head,
     multi_head_attention,
+    normalize,
+    pair_losses,
     pooler,
+    pooling,
+    select,
     softmax,
+    span_loss,
 )
 from minibert.layers.dropout import DropoutKey
 
@@ -52,7 +58,14 @@ class LayerCase(NamedTuple):
 def layer_cases(seed: int = 0) -> list[LayerCase]:
     """Every layer of `minibert.layers`; a test fails if one is missing."""
     draw = _Draw(np.random.default_rng(seed))
-    return [*_element_wise(draw), *_attention(draw), *_blocks(draw), *_losses(draw)]
+    return [
+        *_element_wise(draw),
+        *_attention(draw),
+        *_blocks(draw),
+        *_heads(draw),
+        *_losses(draw),
+        *_losses_of_heads(draw),
+    ]
 
 
 def by_name(arrays: Arrays) -> tuple[Any, ...]:
@@ -175,6 +188,26 @@ def _encoder_layer(draw: _Draw) -> LayerCase:
     return _case(encoder_layer, "encoder_layer", {"x": draw(T, H)} | weights, arguments)
 
 
+def _heads(draw: _Draw) -> list[LayerCase]:
+    x = {"x": draw(T, H)}
+    predicted = {
+        "x": draw(F, H),
+        "W": draw.weights(H, H, H),
+        "b": draw(H),
+        "gamma": draw(H),
+        "beta": draw(H),
+        "bias": draw(V),
+        "word": draw.weights(H, V, H),
+    }
+    return [
+        _case(masked_lm_head, "masked_lm_head", predicted, followed_by("gelu", 1e-12)),
+        _case(select, "select", x, followed_by(np.array([6, 2, 13]))),
+        _case(pooling, "mean_pooling", x, followed_by(OFFSETS)),
+        _case(pooling, "max_pooling", x, followed_by(OFFSETS)),
+        _case(normalize, "normalize", x),
+    ]
+
+
 def _losses(draw: _Draw) -> list[LayerCase]:
     labels = draw.ids(K)
     labels[[2, 5]] = losses.IGNORE_INDEX
@@ -184,4 +217,18 @@ def _losses(draw: _Draw) -> list[LayerCase]:
         _case(losses, "cross_entropy", logits, followed_by(labels, 31)),
         _case(losses, "mean_squared_error", logits, followed_by(draw(T, K), 3 * T * K)),
         _case(losses, "binary_cross_entropy", logits, followed_by(yes_no, 3 * T * K)),
+    ]
+
+
+def _losses_of_heads(draw: _Draw) -> list[LayerCase]:
+    lengths = np.diff(OFFSETS)
+    sequence = np.repeat(np.arange(len(lengths)), lengths)
+    position = np.concatenate([np.arange(n) for n in lengths])
+    spans = np.array([[1, 2], [losses.IGNORE_INDEX, 0], [4, 4], [0, losses.IGNORE_INDEX]])
+    span = followed_by(sequence, position, int(lengths.max()) + 1, spans, (7, 9))
+    pairs = {"y": draw(2 * N, H)}
+    return [
+        _case(span_loss, "span_loss", {"logits": 2 * draw(T, 2)}, span),
+        _case(pair_losses, "contrastive", pairs, followed_by(5.0)),
+        _case(pair_losses, "cosine_regression", pairs, followed_by(draw(N), 7)),
     ]

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 UFUNCS = ("add", "subtract", "multiply", "divide", "sqrt", "exp", "log", "log1p", "tanh")
 FUNCTIONS = (
-    "arange", "ascontiguousarray", "concatenate", "dot", "matmul", "max", "mean", "searchsorted",
-    "stack", "sum", "take", "where", "zeros", "ones",
+    "arange", "argmax", "ascontiguousarray", "concatenate", "dot", "full", "matmul", "max", "mean",
+    "searchsorted", "stack", "sum", "take", "take_along_axis", "where", "zeros", "ones",
 )  # fmt: skip
 OWN = ("argsort", "asarray", "asnumpy", "empty", "empty_like", "get_default_memory_pool")
 ATTRIBUTES = ("dtype", "flags", "itemsize", "nbytes", "ndim", "shape", "size", "strides")

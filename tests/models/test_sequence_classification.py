@@ -96,8 +96,8 @@ def test_the_head_has_its_own_dropout(tiny: BertConfig, make_model: Maker, input
 
     assert dropped(**off, classifier_dropout=0.5)
     assert not dropped(**off)
-    assert make_model(tiny).dropout_prob == tiny.hidden_dropout_prob
-    assert make_model(tiny.replace(classifier_dropout=0.0)).dropout_prob == 0
+    assert make_model(tiny).config.head_dropout == tiny.hidden_dropout_prob
+    assert make_model(tiny.replace(classifier_dropout=0.0)).config.head_dropout == 0
 
 
 def test_what_has_no_effect_has_no_gradient(make_model: Maker, inputs: Inputs) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import toy
 
+from minibert.data.features import Features
 from minibert.errors import InputError
 from minibert.tasks.classification import BEST, METRICS, Classification
 
@@ -95,43 +96,42 @@ def test_metric_names_are_those_that_metrics_gives(problem):
     task = Classification(problem, labels)
     logits = np.random.default_rng(0).normal(size=(6, len(labels) or 1))
     truth = logits.argmax(1) if problem == SINGLE else (logits > 0).astype(np.float32)
-    assert list(task.metrics(logits.astype(np.float32), truth)) == task.metric_names
+    features = Features([], [], labels=truth)
+    assert list(task.metrics({"logits": logits.astype(np.float32)}, features)) == task.metric_names
     assert task.best_metric == BEST[problem]
     assert task.best_metric in task.metric_names
 
 
 def test_answers_of_one_label():
     task = Classification(SINGLE, {"neg": 0, "meh": 1, "pos": 2})
-    logits = np.log(np.array([[0.2, 0.1, 0.7], [0.6, 0.3, 0.1]], np.float64))
-    best = task.decode(logits)
-    assert [row["label"] for row in best] == ["pos", "neg"]
-    np.testing.assert_allclose([row["score"] for row in best], [0.7, 0.6])
-    two = task.decode(logits, top_k=2)
+    outputs = {"logits": np.log(np.array([[0.2, 0.1, 0.7], [0.6, 0.3, 0.1]], np.float64))}
+    best = task.decode(outputs, top_k=1)
+    assert [row[0]["label"] for row in best] == ["pos", "neg"]
+    np.testing.assert_allclose([row[0]["score"] for row in best], [0.7, 0.6])
+    two = task.decode(outputs, top_k=2)
     assert [[a["label"] for a in row] for row in two] == [["pos", "neg"], ["neg", "meh"]]
-    everything = task.decode(logits, top_k=None)
+    everything = task.decode(outputs)
     assert all(len(row) == 3 for row in everything)
     np.testing.assert_allclose([sum(a["score"] for a in row) for row in everything], 1)
     with pytest.raises(InputError, match="top_k must be at least 1, got 0"):
-        task.decode(logits, top_k=0)
+        task.decode(outputs, top_k=0)
 
 
 def test_huge_logits_make_no_nan():
     task = Classification(SINGLE, {"a": 0, "b": 1})
-    assert task.decode(np.array([[1e30, -1e30]])) == [{"label": "a", "score": 1.0}]
-    several = Classification(MULTI, {"a": 0, "b": 1})
-    (row,) = several.decode(np.array([[1e30, -1e30]]))
+    huge = {"logits": np.array([[1e30, -1e30]])}
+    assert task.decode(huge, top_k=1) == [[{"label": "a", "score": 1.0}]]
+    (row,) = Classification(MULTI, {"a": 0, "b": 1}).decode(huge)
     assert [answer["score"] for answer in row] == [1.0, 0.0]
 
 
 def test_answers_of_several_labels_are_all_of_them():
     task = Classification(MULTI, {"a": 0, "b": 1})
-    (row,) = task.decode(np.array([[0.0, 2.0]]))
+    (row,) = task.decode({"logits": np.array([[0.0, 2.0]])})
     assert [answer["label"] for answer in row] == ["b", "a"]
     np.testing.assert_allclose([a["score"] for a in row], [1 / (1 + np.exp(-2.0)), 0.5])
 
 
 def test_an_answer_of_regression_is_the_number():
-    assert Classification("regression", {}).decode(np.array([[1.5], [-2.0]])) == [
-        {"score": 1.5},
-        {"score": -2.0},
-    ]
+    rows = Classification("regression", {}).decode({"logits": np.array([[1.5], [-2.0]])})
+    assert rows == [[{"label": "LABEL_0", "score": 1.5}], [{"label": "LABEL_0", "score": -2.0}]]

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from minibert.config import BertConfig
 from minibert.layers.linear import linear_backward
+from minibert.models import BertForSentenceEmbedding, BertForSequenceClassification
 from minibert.verify.coverage import differentiable_arguments, layer_functions
 from minibert.verify.derivatives import METHODS
 from minibert.verify.gradcheck import check_layer, check_model
 from minibert.verify.layer_cases import layer_cases
-from minibert.verify.model_cases import DROPOUT, random_classifier, small_config
+from minibert.verify.model_cases import DROPOUT, KINDS, LENGTHS, random_model, small_config
 
 CASES = {case.layer: case for case in layer_cases()}
 
@@ -39,26 +42,36 @@ def test_finite_differences_of_a_layer_norm():
     assert_passed(check_layer(CASES["layer_norm"], "ridders"))
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"problem_type": "single_label_classification"},
-        {"problem_type": "regression", "num_labels": 1, "hidden_act": "gelu_new"},
-        {"problem_type": "multi_label_classification", "num_labels": 5, "classifier_dropout": 0.3},
-    ],
-    ids=lambda changes: changes["problem_type"],
-)
-def test_two_layer_model_with_head_and_dropout(changes, method):
-    model, batch = random_classifier(small_config(**changes), (5, 3, 9, 9, 1))
-    checks = check_model(model, batch, DROPOUT, method)
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_layer_model_with_head_and_dropout(kind):
+    model_class, changes = KINDS[kind]
+    model, batch = random_model(model_class, small_config(**changes), LENGTHS)
+    checks = check_model(model, batch, DROPOUT)
     assert {check.tensor for check in checks} == set(model.parameters)
     assert_passed(checks)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "complex-step"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_finite_differences_of_models(kind, method):
+    model_class, changes = KINDS[kind]
+    model, batch = random_model(model_class, small_config(**changes), LENGTHS)
+    assert_passed(check_model(model, batch, DROPOUT, method))
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean", "max"])
+@pytest.mark.parametrize("labels", [None, (0.9, -0.3, 0.4)], ids=["contrastive", "cosine"])
+def test_sentence_embeddings(pooling, labels):
+    model, batch = random_model(BertForSentenceEmbedding, small_config(), LENGTHS)
+    model.pooling, model.normalize = pooling, pooling != "max"
+    batch = dataclasses.replace(batch, labels=labels and np.array(labels))
+    assert_passed(check_model(model, batch, DROPOUT))
+
+
+@pytest.mark.slow
 def test_model_of_bert_base_size():
-    model, batch = random_classifier(BertConfig(num_labels=3), (7, 12))
+    model, batch = random_model(BertForSequenceClassification, BertConfig(num_labels=3), (7, 12))
     (check,) = check_model(model, batch, DROPOUT, tensors=False)
     assert check.bound <= 1e-12
     assert_passed([check])

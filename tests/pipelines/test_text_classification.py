@@ -6,7 +6,7 @@ import toy
 
 from minibert import BertModel
 from minibert.errors import InputError
-from minibert.pipelines import TextClassificationPipeline
+from minibert.pipelines import TextClassificationPipeline, pipeline
 
 TEXTS = ["a good film", "dull", "the plot was very very poor", "film"]
 
@@ -34,9 +34,12 @@ def test_answers_are_those_of_the_model_one_by_one(directory):
 
 def test_one_text_gives_one_result(directory):
     classify = load(directory)
-    assert classify("a good film") == classify(["a good film"])[0]
-    assert classify("good", "bad") == classify(["good"], ["bad"])[0]
-    assert classify("good", "bad") != classify("good")
+    assert classify("a good film") == classify(["a good film"])
+    pair = {"text": "good", "text_pair": "bad"}
+    assert classify(pair) == classify([pair])[0]
+    assert [classify(pair)] != classify("good")
+    assert classify("good", top_k=1) == classify("good")
+    assert classify(["good"], top_k=1) == [classify("good")]
     assert classify([]) == []
 
 
@@ -47,7 +50,8 @@ def test_long_texts_are_cut_and_counted(directory, capsys):
     assert long == same
     assert long["score"] == pytest.approx(exact["score"], rel=1e-6)  # 24 = [CLS] + 22 + [SEP]
     assert capsys.readouterr().err == ""
-    classify(texts, quiet=False)
+    classify.quiet = False
+    classify(texts)
     assert capsys.readouterr().err == "warning: 2 of 3 texts were cut to 24 tokens\n"
 
 
@@ -55,8 +59,41 @@ def test_bad_texts_are_named(directory):
     classify = load(directory)
     with pytest.raises(InputError, match="text 1: got a NoneType"):
         classify(["a", None])
-    with pytest.raises(InputError, match="text_pair: got 1 texts, wanted 2"):
-        classify(["a", "b"], ["c"])
+    with pytest.raises(InputError, match="text_pair 1: got a NoneType"):
+        classify([{"text": "a", "text_pair": "b"}, "c"])
+    for wrong in ({"text": "a", "pair": "b"}, {"text_pair": "b"}):
+        with pytest.raises(InputError, match=r'wanted \{"text": …, "text_pair": …\}'):
+            classify(wrong)
+    with pytest.raises(InputError, match="wanted a text, several, or a stream of them, got 3"):
+        classify(3)
+
+
+def test_a_stream_is_read_as_its_answers_are_taken(directory):
+    classify = load(directory)
+    classify.batch_size = 2
+    taken = []
+    stream = classify(taken.append(text) or text for text in TEXTS)
+    assert taken == []
+    first = next(stream)
+    assert taken == TEXTS[:2]
+    assert [first, *stream] == classify(TEXTS)
+
+
+def test_scores_by_another_function(directory):
+    classify = load(directory)
+    (logits,) = classify(["good"], top_k=None, function_to_apply="none")
+    (sigmoids,) = classify(["good"], top_k=None, function_to_apply="sigmoid")
+    for logit, sigmoid in zip(logits, sigmoids, strict=True):
+        assert sigmoid["score"] == pytest.approx(1 / (1 + np.exp(-logit["score"])))
+    with pytest.raises(InputError, match="choose softmax, sigmoid or none"):
+        classify("good", function_to_apply="tanh")
+
+
+def test_tasks_by_name(directory):
+    classify = pipeline("sentiment-analysis", directory, backend="numpy", threads=1)
+    assert classify(TEXTS) == load(directory)(TEXTS)
+    with pytest.raises(InputError, match="task 'nonsense' is unknown: choose one of"):
+        pipeline("nonsense", directory)
 
 
 def test_a_model_without_a_classifier_is_refused(tmp_path):

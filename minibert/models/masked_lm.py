@@ -1,0 +1,138 @@
+"""BertForMaskedLM: which token stood where [MASK] stands."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from minibert.backend import Array, Backend
+from minibert.config import BertConfig
+from minibert.layers.losses import (
+    IGNORE_INDEX,
+    CrossEntropyCache,
+    cross_entropy_backward,
+    cross_entropy_forward,
+)
+from minibert.layers.masked_lm_head import (
+    MaskedLMHeadCache,
+    masked_lm_head_backward,
+    masked_lm_head_forward,
+)
+from minibert.layers.select import SelectCache, select_backward, select_forward
+from minibert.models.base import BertPreTrainedModel, GradientSum, HeadResult, Run, Weights
+from minibert.models.labels import class_labels
+from minibert.packing import PackedBatch, pack
+
+
+class MaskedLMWeights(NamedTuple):
+    """The head's own parameters; its decoder is the word table."""
+
+    W: Array  # (H, H)
+    b: Array  # (H,)
+    gamma: Array  # (H,)
+    beta: Array  # (H,)
+    bias: Array  # (V,)
+
+
+MASKED_LM = {
+    "cls.predictions.transform.dense.weight": "HH",
+    "cls.predictions.transform.dense.bias": "H",
+    "cls.predictions.transform.LayerNorm.weight": "H",
+    "cls.predictions.transform.LayerNorm.bias": "H",
+    "cls.predictions.bias": "V",
+}
+
+
+class MaskedLMCache(NamedTuple):
+    select: SelectCache | None  # None: all tokens were predicted
+    head: MaskedLMHeadCache
+    loss: CrossEntropyCache | None
+
+
+def masked_lm_forward(
+    xp: Backend,
+    w: MaskedLMWeights,
+    word: Array,
+    x: Array,
+    shard: PackedBatch,
+    count: int,
+    config: BertConfig,
+) -> tuple[Array, Array | None, MaskedLMCache]:
+    """x (T, H), word (V, H) → logits, the loss where there are labels, the cache.
+
+    With labels only their positions enter the product with the vocabulary, logits (M, V), unless
+    `shard.every_token`; without labels all tokens do, logits (T, V).
+    """
+    labels, select = shard.token_labels, None
+    if labels is not None and not shard.every_token:
+        rows = np.flatnonzero(labels != IGNORE_INDEX)
+        x, select = select_forward(xp, x, xp.to_device(rows))
+        labels = labels[rows]
+    logits, head = masked_lm_head_forward(xp, x, *w, word, config.hidden_act, config.layer_norm_eps)
+    loss, loss_cache = None, None
+    if labels is not None:
+        loss, loss_cache = cross_entropy_forward(xp, logits, xp.to_device(labels), count)
+    return logits, loss, MaskedLMCache(select, head, loss_cache)
+
+
+def masked_lm_backward(
+    xp: Backend, dloss: Array, cache: MaskedLMCache
+) -> tuple[Array, MaskedLMWeights, Array]:
+    """dloss () → dx (T, H), dw, and the decoder's part of the word table's gradient (V, H)."""
+    assert cache.loss is not None
+    dlogits = cross_entropy_backward(xp, dloss, cache.loss)
+    dx, *dw, dword = masked_lm_head_backward(xp, dlogits, cache.head)
+    if cache.select is not None:
+        dx = select_backward(xp, dx, cache.select)
+    return dx, MaskedLMWeights(*dw), dword
+
+
+class BertForMaskedLM(BertPreTrainedModel):
+    """logits (B, S, V); labels (B, S), −100 where nothing is to be predicted.
+
+    In training only the labelled positions are predicted, and `logits` (M, V) has their rows.
+    """
+
+    Head = MaskedLMWeights
+    head = MASKED_LM
+    token_outputs = ("logits",)
+
+    def pack(
+        self,
+        input_ids: Any,
+        attention_mask: Any = None,
+        token_type_ids: Any = None,
+        labels: Any = None,
+        **other_labels: Any,
+    ) -> PackedBatch:
+        """Padded arrays → a packed batch; labels (B, S)."""
+        self._refuse(other_labels)
+        return pack(input_ids, attention_mask, token_type_ids, token_labels=labels)
+
+    def has_targets(self, batch: Any) -> bool:
+        """Whether the tokens have labels."""
+        return batch.token_labels is not None
+
+    def _checked_labels(self, batch: PackedBatch) -> tuple[PackedBatch, int]:
+        labels, count = class_labels(batch.token_labels, batch.num_tokens, self.config.vocab_size)
+        return replace(batch, token_labels=labels), count
+
+    def _head_forward(
+        self, xp: Backend, w: Weights, x: Array, shard: PackedBatch, count: Any, run: Run | None
+    ) -> HeadResult:
+        word = w.encoder.embeddings.word
+        logits, loss, cache = masked_lm_forward(xp, w.head, word, x, shard, count, self.config)
+        rows = {"logits": logits}
+        if cache.select is None:
+            return HeadResult({}, cache, loss, token_rows=rows)
+        return HeadResult(rows, cache, loss)
+
+    def _head_backward(
+        self, xp: Backend, dloss: Array, cache: Any, gradients: GradientSum
+    ) -> Array:
+        dx, head, dword = masked_lm_backward(xp, dloss, cache)
+        gradients.add(gradients.weights.head, head)
+        gradients.add((gradients.weights.encoder.embeddings.word,), (dword,))
+        return dx

@@ -1,0 +1,120 @@
+"""BertForPreTraining: masked language model and next sentence, on one encoder."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from minibert.backend import Array, Backend
+from minibert.models.base import BertPreTrainedModel, GradientSum, HeadResult, Run, Weights
+from minibert.models.labels import class_labels
+from minibert.models.masked_lm import (
+    MASKED_LM,
+    MaskedLMCache,
+    MaskedLMWeights,
+    masked_lm_backward,
+    masked_lm_forward,
+)
+from minibert.models.next_sentence import (
+    NEXT_SENTENCE,
+    NextSentenceCache,
+    next_sentence_backward,
+    next_sentence_forward,
+)
+from minibert.models.pooled import PooledWeights
+from minibert.packing import PackedBatch, pack
+
+SPLIT = len(NEXT_SENTENCE)
+
+
+class PreTrainingWeights(NamedTuple):
+    W_pooler: Array  # (H, H)
+    b_pooler: Array  # (H,)
+    W_relation: Array  # (2, H)
+    b_relation: Array  # (2,)
+    W: Array  # (H, H)
+    b: Array  # (H,)
+    gamma: Array  # (H,)
+    beta: Array  # (H,)
+    bias: Array  # (V,)
+
+
+class PreTrainingCache(NamedTuple):
+    masked: MaskedLMCache
+    next_sentence: NextSentenceCache
+
+
+class BertForPreTraining(BertPreTrainedModel):
+    """prediction_logits (B, S, V) and seq_relationship_logits (B, 2).
+
+    labels (B, S) as in BertForMaskedLM, next_sentence_label (B,): 0 next, 1 random. The loss is
+    the sum of both means; with only one kind of labels (no next-sentence task), that one.
+    """
+
+    Head = PreTrainingWeights
+    head = NEXT_SENTENCE | MASKED_LM
+    token_outputs = ("prediction_logits",)
+
+    def pack(
+        self,
+        input_ids: Any,
+        attention_mask: Any = None,
+        token_type_ids: Any = None,
+        labels: Any = None,
+        *,
+        next_sentence_label: Any = None,
+        **other_labels: Any,
+    ) -> PackedBatch:
+        """Padded arrays → a packed batch."""
+        self._refuse(other_labels)
+        return pack(input_ids, attention_mask, token_type_ids, next_sentence_label, labels)
+
+    def has_targets(self, batch: Any) -> bool:
+        """Whether there are labels of either kind."""
+        return batch.labels is not None or batch.token_labels is not None
+
+    def _checked_labels(self, batch: PackedBatch) -> tuple[PackedBatch, tuple[int, int]]:
+        counts = [0, 0]
+        if batch.token_labels is not None:
+            V = self.config.vocab_size
+            tokens, counts[0] = class_labels(batch.token_labels, batch.num_tokens, V)
+            batch = replace(batch, token_labels=tokens)
+        if batch.labels is not None:
+            labels, counts[1] = class_labels(
+                batch.labels, batch.num_sequences, 2, "next_sentence_label"
+            )
+            batch = replace(batch, labels=labels)
+        return batch, (counts[0], counts[1])
+
+    def _head_forward(
+        self, xp: Backend, w: Weights, x: Array, shard: PackedBatch, count: Any, run: Run | None
+    ) -> HeadResult:
+        word, head = w.encoder.embeddings.word, w.head
+        masked_count, relation_count = count or (0, 0)
+        logits, masked_loss, masked = masked_lm_forward(
+            xp, MaskedLMWeights(*head[SPLIT:]), word, x, shard, masked_count, self.config
+        )
+        relation, relation_loss, next_sentence = next_sentence_forward(
+            xp, PooledWeights(*head[:SPLIT]), x, shard, relation_count
+        )
+        losses = [loss for loss in (masked_loss, relation_loss) if loss is not None]
+        loss = sum(losses[1:], losses[0]) if losses else None
+        cache = PreTrainingCache(masked, next_sentence)
+        rows, tokens = {"seq_relationship_logits": relation}, {"prediction_logits": logits}
+        if masked.select is None:
+            return HeadResult(rows, cache, loss, token_rows=tokens)
+        return HeadResult(rows | tokens, cache, loss)
+
+    def _head_backward(
+        self, xp: Backend, dloss: Array, cache: Any, gradients: GradientSum
+    ) -> Array:
+        target, dx = gradients.weights.head, None
+        if cache.next_sentence.loss is not None:
+            dx, relation = next_sentence_backward(xp, dloss, cache.next_sentence)
+            gradients.add(target[:SPLIT], relation)
+        if cache.masked.loss is not None:
+            dx_masked, masked, dword = masked_lm_backward(xp, dloss, cache.masked)
+            gradients.add(target[SPLIT:], masked)
+            gradients.add((gradients.weights.encoder.embeddings.word,), (dword,))
+            dx = dx_masked if dx is None else dx + dx_masked
+        return dx

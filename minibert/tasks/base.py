@@ -1,0 +1,45 @@
+"""What a task is: what the trainer, the scripts and the pipelines ask of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Protocol
+
+from numpy.typing import NDArray
+
+from minibert.data.features import Features
+from minibert.models import BertPreTrainedModel
+
+Outputs = Mapping[str, Sequence[NDArray[Any]]]
+"""Fields of ModelOutput → host arrays in the order of the features, one for each example: an array
+(R, …), or a list of arrays with a row for each real token. (Where each sequence of a group has its
+own row, one for each sequence.)"""
+
+
+class Task(Protocol):
+    """Features → head → metrics → answers; one file a task.
+
+    Beside these a task has `of(train, …)`, what a training file says of it; `of_config(config)`,
+    what a fine-tuned model was trained for; `features(examples, tokenizer, max_length)` → Features
+    and how many texts were truncated; and `decode(outputs, …)` → what pipelines return.
+    """
+
+    model_class: ClassVar[type[BertPreTrainedModel]]
+
+    def config_changes(self) -> dict[str, Any]:
+        """What a model's configuration has to say for this task."""
+        ...
+
+    def metrics(self, outputs: Outputs, features: Features) -> dict[str, float]:
+        """Scores by name."""
+        ...
+
+    @property
+    def metric_names(self) -> Sequence[str]:
+        """The names that `metrics` gives."""
+        ...
+
+    @property
+    def best_metric(self) -> str:
+        """The metric that chooses the best checkpoint."""
+        ...
