@@ -37,7 +37,7 @@ from minibert.io.command_line import Parser, run
 from minibert.io.files import atomic_write
 from minibert.tasks.classification import Classification
 from minibert.training.arguments import TrainingArguments, option, parse
-from minibert.training.evaluation import predict_logits
+from minibert.training.evaluation import predict
 from minibert.training.trainer import Trainer
 
 REVIEWS = "10,568 movie-review snippets (Hutto & Gilbert 2014)"
@@ -261,8 +261,9 @@ def save(output: Path, trainer: Trainer, data: DataArguments, results: dict[str,
 
 
 def write_predictions(output: Path, trainer: Trainer, features: Features, test: Examples) -> None:
-    logits, _ = predict_logits(trainer.model, features, description="predicting")
-    lines = [json.dumps(row, ensure_ascii=False) for row in trainer.task.decode(logits)]
+    outputs, _ = predict(trainer.model, features, description="predicting")
+    rows = trainer.task.predictions(outputs)
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
     output.mkdir(parents=True, exist_ok=True)
     atomic_write(output / "predictions.jsonl", "\n".join(lines) + "\n")
     print(f"{len(lines)} predictions for {test.path}: {output / 'predictions.jsonl'}")

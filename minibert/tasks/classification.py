@@ -19,6 +19,13 @@ from minibert.tasks.base import Outputs
 from minibert.tasks.metrics import classification_metrics, multi_label_metrics, regression_metrics
 from minibert.tokenization import BertTokenizer
 
+
+def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Probabilities (R, K) of host logits (R, K)."""
+    e = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(e / e.sum(axis=1, keepdims=True), np.float64)
+
+
 METRICS: dict[str, Callable[[NDArray[Any], NDArray[Any]], dict[str, float]]] = {
     "single_label_classification": classification_metrics,
     "regression": regression_metrics,
@@ -120,6 +127,17 @@ class Classification:
             for row, best in zip(scores, order, strict=True)
         ]
 
+    def predictions(self, outputs: Outputs) -> list[Any]:
+        """A row for each text, as predictions.jsonl has it: {"label", "score"}.
+
+        Multi-label: all labels, best first; regression: {"score"} alone.
+        """
+        if self.problem_type == "regression":
+            return [{"score": row[0]["score"]} for row in self.decode(outputs)]
+        if self.problem_type == "multi_label_classification":
+            return self.decode(outputs)
+        return [row[0] for row in self.decode(outputs, top_k=1)]
+
     def _scores(self, logits: NDArray[np.float64], function: str | None) -> NDArray[np.float64]:
         function = function or SCORES[self.problem_type]
         if function == "none":
@@ -127,6 +145,5 @@ class Classification:
         if function == "sigmoid":
             return 0.5 * (1.0 + np.tanh(0.5 * logits))
         if function == "softmax":
-            e = np.exp(logits - logits.max(axis=1, keepdims=True))
-            return np.asarray(e / e.sum(axis=1, keepdims=True), np.float64)
+            return softmax(logits)
         raise InputError(f"function_to_apply {function!r}: choose softmax, sigmoid or none")

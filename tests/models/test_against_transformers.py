@@ -11,7 +11,18 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from minibert import BertConfig, BertForSequenceClassification, BertModel, BertTokenizer
+from minibert import (
+    BertConfig,
+    BertForMaskedLM,
+    BertForMultipleChoice,
+    BertForNextSentencePrediction,
+    BertForPreTraining,
+    BertForQuestionAnswering,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+    BertModel,
+    BertTokenizer,
+)
 from minibert.hub import DEFAULT_MODEL, resolve_model
 from minibert.optim import Optimizer, clip_scale, global_norm
 from minibert.packing import pack
@@ -118,18 +129,32 @@ def compare(directory: Path, inputs: dict[str, Any], labels: Any, dtype: str) ->
 # ---- Names and shapes ----
 
 
-@pytest.mark.parametrize("kind", ["BertModel", "BertForSequenceClassification"])
+HEADS = {
+    "BertForMaskedLM": BertForMaskedLM,
+    "BertForMultipleChoice": BertForMultipleChoice,
+    "BertForNextSentencePrediction": BertForNextSentencePrediction,
+    "BertForPreTraining": BertForPreTraining,
+    "BertForQuestionAnswering": BertForQuestionAnswering,
+    "BertForTokenClassification": BertForTokenClassification,
+}
+TIED = ("cls.predictions.decoder.weight", "cls.predictions.decoder.bias")
+
+
+@pytest.mark.parametrize("kind", ["BertModel", "BertForSequenceClassification", *HEADS])
 def test_names_and_shapes_are_those_of_transformers(kind: str, torch: Any) -> None:
     import transformers
 
     sizes = {"num_hidden_layers": 11, "vocab_size": 33, "hidden_size": 12, "intermediate_size": 20}
-    sizes |= {"num_attention_heads": 3, "max_position_embeddings": 9, "num_labels": 5}
+    sizes |= {"num_attention_heads": 3, "max_position_embeddings": 9}
     with torch.device("meta"):
-        model = getattr(transformers, kind)(transformers.BertConfig(**sizes))
+        labels = 2 if kind == "BertForQuestionAnswering" else 5
+        model = getattr(transformers, kind)(transformers.BertConfig(**sizes, num_labels=labels))
     prefix = "bert." if kind == "BertModel" else ""
     want = {prefix + name: tuple(array.shape) for name, array in model.state_dict().items()}
+    for copy in TIED:
+        want.pop(copy, None)
     ours = {"BertModel": BertModel, "BertForSequenceClassification": BertForSequenceClassification}
-    assert ours[kind].shapes(BertConfig(**sizes)) == want
+    assert (ours | HEADS)[kind].shapes(BertConfig(**sizes, num_labels=labels)) == want
 
 
 # ---- The stored fixture ----
@@ -178,6 +203,78 @@ def test_random_models(
     make_model(config, dtype=dtype).save_pretrained(tmp_path)
     labels = labels.astype(dtype) if labels.dtype.kind == "f" else labels
     compare(tmp_path, random_inputs(), labels, dtype)
+
+
+def head_labels(kind: str, inputs: dict[str, Any], rng: Any) -> dict[str, Any]:
+    """Labels for `random_inputs` as this class takes them, some ignored; none at padding."""
+    B, S = inputs["input_ids"].shape
+    real = inputs["attention_mask"] == 1
+    classes = 3 if kind == "BertForTokenClassification" else 37
+    tokens = np.where(real & (rng.random((B, S)) < 0.6), rng.integers(0, classes, (B, S)), -100)
+    relation = rng.integers(0, 2, B)
+    return {
+        "BertForMaskedLM": {"labels": tokens},
+        "BertForTokenClassification": {"labels": tokens},
+        "BertForPreTraining": {"labels": tokens, "next_sentence_label": relation},
+        "BertForNextSentencePrediction": {"labels": relation},
+        "BertForMultipleChoice": {"labels": np.array([1, 0, 1, 1, 0])},
+        "BertForQuestionAnswering": {
+            "start_positions": np.array([0, 4, 99, 5, 0]),
+            "end_positions": np.array([8, 2, 7, 3, 0]),
+        },
+    }[kind]  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", VALUES)
+@pytest.mark.parametrize("activation", ["gelu", "gelu_new"])
+@pytest.mark.parametrize("kind", HEADS)
+def test_every_head(
+    kind: str, activation: str, dtype: str, tiny: BertConfig, make_model: Callable[..., Any],
+    torch: Any, tmp_path: Path,
+) -> None:  # fmt: skip
+    """Outputs, loss and every gradient of all heads, from one directory."""
+    import transformers
+
+    labels_of_head = 2 if kind == "BertForQuestionAnswering" else 3
+    config = tiny.replace(hidden_act=activation, num_labels=labels_of_head)
+    make_model(config, HEADS[kind], dtype=dtype).save_pretrained(tmp_path)
+    rng, inputs = np.random.default_rng(6), random_inputs()
+    if kind == "BertForQuestionAnswering":  # transformers' softmax runs over padding too
+        inputs["attention_mask"][...] = 1
+    labels = head_labels(kind, inputs, rng)
+    if kind == "BertForMultipleChoice":
+        inputs = {name: np.stack([a, a[::-1]], axis=1) for name, a in inputs.items()}
+    ours = HEADS[kind].from_pretrained(tmp_path, backend="numpy", dtype=dtype)
+    assert not ours.load_report.missing
+    theirs = getattr(transformers, kind).from_pretrained(
+        tmp_path, dtype=getattr(torch, dtype), attn_implementation="eager", local_files_only=True
+    )
+    tensors = {name: torch.tensor(array) for name, array in (inputs | labels).items()}
+    want = theirs.eval()(**tensors)
+    want.loss.backward()
+    got = ours(**inputs, **labels)
+    trained, gradients = ours.loss_and_gradients(**inputs, **labels)
+    value = {"rtol": 0, "atol": VALUES[dtype]}
+    for out in (got, trained):
+        np.testing.assert_allclose(out.loss, want.loss.item(), **value)
+    real = inputs["attention_mask"] == 1
+    for name, array in want.items():
+        if name == "loss":
+            continue
+        per_token = name in ours.token_outputs
+        mine, reference = getattr(got, name), array.detach().numpy()
+        np.testing.assert_allclose(
+            mine[real] if per_token else mine, reference[real] if per_token else reference,
+            **value, err_msg=name,
+        )  # fmt: skip
+    wanted = {name: g for name, g in gradients_of(theirs).items() if name not in TIED}
+    shifts = {"BertForMultipleChoice": "classifier.bias", "BertForQuestionAnswering": "qa_outputs"}
+    for name in list(wanted):  # what a softmax does not see has no gradient: an absolute bound
+        last = kind == "BertForQuestionAnswering" and name.endswith("1.output.LayerNorm.bias")
+        if last or name == shifts.get(kind) or name == shifts.get(kind, "-") + ".bias":
+            limit = {"float32": 1e-6, "float64": 1e-15}[dtype]
+            assert max(np.abs(gradients.pop(name)).max(), np.abs(wanted.pop(name)).max()) < limit
+    assert_gradients_agree(gradients, wanted, dtype)
 
 
 def test_padding_on_the_left(make_model: Callable[..., Any], torch: Any, tmp_path: Path) -> None:

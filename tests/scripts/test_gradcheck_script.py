@@ -36,7 +36,7 @@ def test_layers_and_models(script):
     assert (ended.status, ended.err) == (0, "")
     layers = {case.layer for case in layer_cases.layer_cases()}
     assert layers <= {line.split()[0] for line in ended.out.splitlines() if line}
-    assert "2 layers, multi_label_classification" in ended.out
+    assert "2 layers, multi-label classification" in ended.out
     assert ", 0 failed" in ended.out
 
 

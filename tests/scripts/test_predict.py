@@ -48,7 +48,13 @@ def test_a_tab_separates_the_texts_of_a_pair(script, model):
     ended = script(*on(model), "--jsonl", stdin=b"a good film\tdull\nplot\tstory\n")
     rows = [json.loads(line) for line in ended.out.splitlines()]
     assert [row["text"] for row in rows] == ["a good film\tdull", "plot\tstory"]
-    want = answers(model, ["a good film", "plot"], ["dull", "story"])
+    want = answers(
+        model,
+        [
+            {"text": "a good film", "text_pair": "dull"},
+            {"text": "plot", "text_pair": "story"},
+        ],
+    )
     for row, answer in zip(rows, want, strict=True):
         (got,) = row["answers"]
         assert got == pytest.approx(answer)
