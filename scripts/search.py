@@ -14,7 +14,7 @@
 The first search of a file or folder makes its index (with MiniLM some 20 chunks or 200 short lines
 a second and core) and keeps it in $MINIBERT_CACHE/search (~/.cache/minibert/search); later ones
 embed only what has changed. Ctrl-C keeps what is done. The answers are cosines (1 at most), places,
-and the lines of a passage that hold most of the query's words. MiniLM reads 256 tokens of a passage.
+and the lines of a passage that hold most of the query's words. MiniLM reads 256 tokens of each.
 """
 
 from __future__ import annotations
