@@ -8,9 +8,11 @@ from typing import Any
 from minibert.errors import InputError
 from minibert.pipelines.base import Pipeline
 from minibert.pipelines.text_classification import TextClassificationPipeline
+from minibert.pipelines.token_classification import TokenClassificationPipeline
 
 PIPELINES: dict[str, type[Pipeline]] = {
     "text-classification": TextClassificationPipeline,
+    "token-classification": TokenClassificationPipeline,
 }
 ALIASES = {"sentiment-analysis": "text-classification", "ner": "token-classification"}
 
@@ -27,4 +29,4 @@ def pipeline(task: str, model: str | Path, **arguments: Any) -> Pipeline:
     return kind.from_pretrained(model, **arguments)
 
 
-__all__ = ["Pipeline", "TextClassificationPipeline", "pipeline"]
+__all__ = ["Pipeline", "TextClassificationPipeline", "TokenClassificationPipeline", "pipeline"]
