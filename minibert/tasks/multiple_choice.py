@@ -85,3 +85,7 @@ class MultipleChoice:
             [{"label": c, "score": float(row[c])} for c in best.tolist()]
             for row, best in zip(scores, order, strict=True)
         ]
+
+    def predictions(self, outputs: Outputs, features: Features) -> list[dict[str, Any]]:
+        """The best {"label", "score"} of each example."""
+        return [row[0] for row in self.decode(outputs, top_k=1)]

@@ -105,7 +105,7 @@ class TokenClassification:
         scheme: Scheme | None = "plain" if is_plain(self.label2id) else None
         names = self._names
         truth = [[names[i] for i in labels] for labels in features.word_labels]
-        guess = self.predicted_tags(outputs, features)
+        guess = self.predictions(outputs, features)
         entities = [[entities_of(row, scheme) for row in tags] for tags in (truth, guess)]
         scores = score_entities(*entities).micro
         words = list(zip(chain.from_iterable(truth), chain.from_iterable(guess), strict=True))
@@ -113,8 +113,8 @@ class TokenClassification:
         values = (scores.f1, scores.precision, scores.recall, accuracy)
         return dict(zip(self.metric_names, values, strict=True))
 
-    def predicted_tags(self, outputs: Outputs, features: WordFeatures) -> list[list[str]]:
-        """The tag of each word, from logits (S, K) a sentence; "O" for one without a token."""
+    def predictions(self, outputs: Outputs, features: WordFeatures) -> list[list[str]]:
+        """The tag of each word of each sentence; "O" for one without a token."""
         names, tags = self._names, []
         for rows, first in zip(outputs["logits"], features.first_tokens, strict=True):
             best = rows.argmax(axis=-1)

@@ -76,6 +76,8 @@ def test_answers():
         [{"label": 1, "score": pytest.approx(0.7)}],
         [{"label": 0, "score": pytest.approx(0.6)}],
     ]
+    features, _ = MultipleChoice().features(EXAMPLES, toy.tokenizer(), 24)
+    assert MultipleChoice().predictions({"logits": logits}, features) == [row[0] for row in best]
     two, everything = (MultipleChoice().decode({"logits": logits}, top_k) for top_k in (2, None))
     assert [[answer["label"] for answer in row] for row in two] == [[1, 0], [0, 1]]
     assert [[answer["label"] for answer in row] for row in everything] == [[1, 0, 2], [0, 1, 2]]

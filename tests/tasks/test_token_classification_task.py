@@ -126,7 +126,7 @@ def test_without_tags():
     assert features.token_labels is None
     assert features.first_tokens[0].tolist() == [1, 3]
     logits = logits_for(features, [["O", "B-x"]], TAGS)
-    assert TASK.predicted_tags({"logits": logits}, features) == [["O", "B-x"]]
+    assert TASK.predictions({"logits": logits}, features) == [["O", "B-x"]]
     with pytest.raises(InputError, match="need features with labels"):
         TASK.metrics({"logits": logits}, features)
 
@@ -177,7 +177,7 @@ def test_words_without_a_token_count_as_outside():
     features, truncated = TASK.features(files, tokenizer(), 4)
     assert truncated == 1
     logits = logits_for(features, [["B-x", "O", "B-x", "O"], ["B-x", "I-x"]], TAGS)
-    assert TASK.predicted_tags({"logits": logits}, features) == [
+    assert TASK.predictions({"logits": logits}, features) == [
         ["B-x", "O", "O", "O"],
         ["B-x", "O"],
     ]
