@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol, Self, TypeVar
+
 import numpy as np
 
-from minibert.data.readers import Examples
 from minibert.errors import InputError
+
+
+class ExampleFile(Protocol):
+    """What the examples of any task's file have in common."""
+
+    @property
+    def path(self) -> Path: ...
+    def __len__(self) -> int: ...
+    def take(self, numbers: Sequence[int]) -> Self: ...
+
+
+Examples = TypeVar("Examples", bound=ExampleFile)
 
 
 def hold_out(examples: Examples, share: float, seed: int) -> tuple[Examples, Examples]:

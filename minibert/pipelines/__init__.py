@@ -11,12 +11,14 @@ from minibert.pipelines.feature_extraction import FeatureExtractionPipeline
 from minibert.pipelines.fill_mask import FillMaskPipeline
 from minibert.pipelines.sentence_similarity import SentenceSimilarityPipeline
 from minibert.pipelines.text_classification import TextClassificationPipeline
+from minibert.pipelines.token_classification import TokenClassificationPipeline
 
 PIPELINES: dict[str, type[Pipeline]] = {
     "feature-extraction": FeatureExtractionPipeline,
     "fill-mask": FillMaskPipeline,
     "sentence-similarity": SentenceSimilarityPipeline,
     "text-classification": TextClassificationPipeline,
+    "token-classification": TokenClassificationPipeline,
 }
 ALIASES = {"sentiment-analysis": "text-classification", "ner": "token-classification"}
 
@@ -33,4 +35,4 @@ def pipeline(task: str, model: str | Path, **arguments: Any) -> Pipeline:
     return kind.from_pretrained(model, **arguments)
 
 
-__all__ = ["Pipeline", "TextClassificationPipeline", "pipeline"]
+__all__ = ["Pipeline", "TextClassificationPipeline", "TokenClassificationPipeline", "pipeline"]

@@ -1,0 +1,61 @@
+"""What every reader of text files shares."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from minibert.data.text_files import brief, error_at, json_objects, read_text, suffix_of
+from minibert.errors import InputError
+
+
+def test_text_is_decompressed_and_decoded(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt.GZ"
+    path.write_bytes(gzip.compress("\ufeffé\r\n\u2028".encode()))
+    assert read_text(path) == "é\r\n\u2028"
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("a.gz", b"plain", "a.gz: the file cannot be read: Not a gzipped file"),
+        ("a.gz", gzip.compress(b"a" * 99)[:-9], "a.gz: the file cannot be read"),
+        ("a.txt", b"\xef\xbb\xbf", "a.txt: the file is empty"),
+        ("a.txt", b"\xef\xbb\xbfa\nb\xff", r"a.txt, line 2: byte 2 of the line \(0xff\) is not"),
+    ],
+)
+def test_text_that_cannot_be_read(name: str, data: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(InputError, match=message):
+        read_text(tmp_path / name)
+
+
+def test_suffixes() -> None:
+    names = ["a.TSV", "a.b.jsonl.gz", "a", "a.gz", ".gz"]
+    assert [suffix_of(Path(name)) for name in names] == [".tsv", ".jsonl", "", "", ""]
+
+
+def test_objects_and_their_lines() -> None:
+    assert list(json_objects(Path("a"), '{"a": 1}\n \n{}\n')) == [(1, {"a": 1}), (3, {})]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{}\n{"a": [1, 2', "a, line 2: not a JSON object on one line"),
+        ("{}\n\n[1]", "a, line 3: an object {...} is wanted, got list"),
+        ("\n \n", "a: the file holds blank lines only"),
+    ],
+)
+def test_objects_that_are_none(text: str, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        list(json_objects(Path("a"), text))
+    assert message in str(caught.value)
+
+
+def test_messages_stay_short() -> None:
+    assert brief([1, "a"]) == "[1, 'a']"
+    assert len(brief("x" * 1000)) == 120
+    assert str(error_at(Path("a"), 3, "why")) == "a, line 3: why"
