@@ -17,17 +17,22 @@ without one has the columns sentence1, label, or sentence1, sentence2, label, or
 from __future__ import annotations
 
 import csv
-import gzip
 import io
-import json
 import math
 import os
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from minibert.data.text_files import (
+    JSON_LINES,
+    brief,
+    error_at,
+    json_objects,
+    read_text,
+    suffix_of,
+)
 from minibert.errors import InputError
 
 PAIRS = (
@@ -88,7 +93,7 @@ class Examples:
 
     def error(self, example: int, problem: str) -> InputError:
         """An error about one example, with the place where its user will find it."""
-        return _error(self.path, self.lines[example], problem)
+        return error_at(self.path, self.lines[example], problem)
 
 
 class _Row(NamedTuple):
@@ -110,7 +115,7 @@ def read_examples(
     """
     path = Path(path)
     suffix = _suffix(path)
-    text = _read_text(path)
+    text = read_text(path)
     if suffix == ".txt":
         lines = text.removesuffix("\n").split("\n")
         rows = [_Row(n, [line.removesuffix("\r")]) for n, line in enumerate(lines, start=1)]
@@ -123,7 +128,7 @@ def read_examples(
         header, rows = _json_rows(path, text)
     chosen = _checked(path, header, columns) if columns else _choose_columns(path, header)
     if not rows:
-        raise _error(path, 1, "there is a header and no example below it")
+        raise error_at(path, 1, "there is a header and no example below it")
     return _gather(path, header, rows, chosen, allow_empty)
 
 
@@ -135,9 +140,9 @@ def _gather(
         for row in rows:
             if not isinstance(row.values[at], str):
                 found = type(row.values[at]).__name__
-                raise _error(path, row.line, f"{name!r} must be a text, got {found}")
+                raise error_at(path, row.line, f"{name!r} must be a text, got {found}")
             if not allow_empty and not row.values[at].strip():
-                raise _error(path, row.line, f"the text in {name!r} is empty; remove the example")
+                raise error_at(path, row.line, f"the text in {name!r} is empty; remove the example")
         return [row.values[at] for row in rows]
 
     labels: list[Label] | None = None
@@ -159,7 +164,7 @@ def _label(path: Path, line: int, value: Any) -> Label:
     if isinstance(value, list):
         names = [_label(path, line, item) for item in value]
         if not all(isinstance(name, str) for name in names):
-            raise _error(path, line, f"a list of labels holds names, got {_brief(value)}")
+            raise error_at(path, line, f"a list of labels holds names, got {brief(value)}")
         return [str(name) for name in names]
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -169,7 +174,7 @@ def _label(path: Path, line: int, value: Any) -> Label:
         name = str(value).strip()
         if name and name.casefold() != "nan":
             return name
-    raise _error(path, line, f"a label is wanted, got {_brief(value)}; remove the example")
+    raise error_at(path, line, f"a label is wanted, got {brief(value)}; remove the example")
 
 
 def _choose_columns(path: Path, header: list[str]) -> Columns:
@@ -204,7 +209,7 @@ def _checked(path: Path, header: list[str], columns: Columns) -> Columns:
 
 
 def _missing(path: Path, name: str, header: list[str]) -> InputError:
-    return _error(path, 1, f"there is no column {name!r}; the columns are {_brief(header)}")
+    return error_at(path, 1, f"there is no column {name!r}; the columns are {brief(header)}")
 
 
 def _split_header(
@@ -216,11 +221,11 @@ def _split_header(
     first = [cell.strip() for cell in rows[0].values]
     if columns is not None or any(cell.casefold() in HEADER_WORDS for cell in first):
         if len(set(first)) != len(first):
-            raise _error(path, rows[0].line, f"the header names a column twice: {_brief(first)}")
+            raise error_at(path, rows[0].line, f"the header names a column twice: {brief(first)}")
         return first, rows[1:]
     made_up = {1: ["sentence1"], 2: ["sentence1", "label"], 3: ["sentence1", "sentence2", "label"]}
     if len(first) not in made_up:
-        raise _error(
+        raise error_at(
             path,
             rows[0].line,
             f"{len(first)} columns and no header: which are the texts? Add a first row such as "
@@ -232,10 +237,10 @@ def _split_header(
 def _refuse_ragged(path: Path, header: list[str], rows: list[_Row]) -> None:
     for row in rows:
         if len(row.values) != len(header):
-            raise _error(
+            raise error_at(
                 path,
                 row.line,
-                f"{len(row.values)} fields where {len(header)} are wanted {_brief(header)}",
+                f"{len(row.values)} fields where {len(header)} are wanted {brief(header)}",
             )
 
 
@@ -255,72 +260,26 @@ def _csv_rows(path: Path, text: str) -> Iterator[_Row]:
                 yield _Row(line, values)
             line = reader.line_num + 1
     except csv.Error as error:
-        raise _error(path, line, f"not valid CSV ({error}); is a quote not closed?") from None
+        raise error_at(path, line, f"not valid CSV ({error}); is a quote not closed?") from None
 
 
 def _json_rows(path: Path, text: str) -> tuple[list[str], list[_Row]]:
     """The keys of the first object, and each object's values under them."""
     keys: list[str] | None = None
     rows = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            reason = f"not a JSON object on one line ({error})"
-            raise _error(path, number, reason) from None
-        if not isinstance(value, dict):
-            raise _error(path, number, f"an object {{...}} is wanted, got {type(value).__name__}")
+    for line, value in json_objects(path, text):
         keys = list(value) if keys is None else keys
         if absent := [key for key in keys if key not in value]:
-            raise _error(path, number, f"{absent[0]!r} is missing, which earlier lines have")
-        rows.append(_Row(number, [value[key] for key in keys]))
-    if keys is None:
-        raise InputError(f"{path}: the file holds blank lines only; an object a line is wanted")
-    return keys, rows
+            raise error_at(path, line, f"{absent[0]!r} is missing, which earlier lines have")
+        rows.append(_Row(line, [value[key] for key in keys]))
+    return keys or [], rows
 
 
 def _suffix(path: Path) -> str:
-    names = path.suffixes[:-1] if path.suffix.lower() == ".gz" else path.suffixes
-    suffix = names[-1].lower() if names else ""
-    if suffix not in (".tsv", ".csv", ".jsonl", ".json", ".ndjson", ".txt"):
+    suffix = suffix_of(path)
+    if suffix not in (".tsv", ".csv", *JSON_LINES, ".txt"):
         raise InputError(
             f"{path}: the suffix says the form of a file and must be .tsv, .csv, .jsonl, .json, "
             f".ndjson or .txt, or one of them and .gz; got {path.suffix or 'none'}"
         )
     return suffix
-
-
-def _read_text(path: Path) -> str:
-    """The whole file, decompressed and decoded, without a byte order mark."""
-    try:
-        data = path.read_bytes()
-        if path.suffix.lower() == ".gz":
-            data = gzip.decompress(data)
-    except FileNotFoundError:
-        raise InputError(f"{path}: there is no such file") from None
-    except (EOFError, zlib.error, OSError) as error:
-        raise InputError(f"{path}: the file cannot be read: {error}") from error
-    data = data.removeprefix(b"\xef\xbb\xbf")
-    if not data:
-        raise InputError(f"{path}: the file is empty; an example a line is wanted")
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        before = data[: error.start]
-        byte = error.start - (before.rfind(b"\n") + 1) + 1
-        problem = (
-            f"byte {byte} of the line (0x{data[error.start]:02x}) is not UTF-8; save it as UTF-8"
-        )
-        raise _error(path, before.count(b"\n") + 1, problem) from None
-
-
-def _brief(value: Any) -> str:
-    """`repr`, cut to what fits in a message: values come from files of any kind."""
-    written = repr(value)
-    return written if len(written) <= 120 else f"{written[:117]}..."
-
-
-def _error(path: Path, line: int, problem: str) -> InputError:
-    return InputError(f"{path}, line {line}: {problem}")
