@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from minibert.tokenization.tokenizer import BertTokenizer, Encoding
+from minibert.tokenization.encoding import AlignedEncoding, Encoding, Pieces
+from minibert.tokenization.tokenizer import BertTokenizer
 
-__all__ = ["BertTokenizer", "Encoding"]
+__all__ = ["AlignedEncoding", "BertTokenizer", "Encoding", "Pieces"]

@@ -7,18 +7,26 @@ tokenizer.json: MiniLM's cuts at 128) into the next and are not safe to change b
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from minibert.errors import InputError
 from minibert.io.json_io import read_json_object
+from minibert.tokenization.encoding import NONE, AlignedEncoding, Encoding, Pieces, aligned
 from minibert.tokenization.files import read_tokenizer_json, read_vocab, wordpiece, write_vocab
-from minibert.tokenization.truncation import Truncation, checked_length, cut, strategy_of
+from minibert.tokenization.truncation import (
+    Truncation,
+    checked_length,
+    cut,
+    strategy_of,
+    windows,
+)
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -35,12 +43,7 @@ SPECIAL_TOKENS = {
 Padding = bool | Literal["longest", "max_length"]
 
 
-class Encoding(NamedTuple):
-    """One text, or one pair of texts, ready for the model."""
-
-    ids: NDArray[np.int32]  # (S,) [CLS] a [SEP], or [CLS] a [SEP] b [SEP]
-    type_ids: NDArray[np.int32]  # (S,) 0 up to the first [SEP], 1 after it
-    truncated: bool
+Words = Sequence[str]  # a text that is split into words already
 
 
 class BertTokenizer:
@@ -153,18 +156,10 @@ class BertTokenizer:
         The fast way in, for training: no padding, no Python list a token. max_length counts the
         special tokens; None never truncates.
         """
-        strategy = strategy_of(truncation)
-        _check_texts("text", texts)
-        if pairs is not None:
-            _check_texts("text_pair", pairs)
-            if len(pairs) != len(texts):
-                raise InputError(
-                    f"text_pair: got {len(pairs)} texts, wanted {len(texts)}, one for each text"
-                )
+        strategy = _strategy(truncation, pairs)
+        _check_pair(texts, pairs)
         firsts = self._pieces(texts)
         seconds = [None] * len(firsts) if pairs is None else self._pieces(pairs)
-        if pairs is None and strategy == "only_first":
-            strategy = "longest_first"  # the same on one text, but it may leave nothing of it
         limit = max_length if strategy else None
         encodings = [
             self._join(first, second, limit, strategy)
@@ -172,15 +167,66 @@ class BertTokenizer:
         ]
         return encodings, sum(encoding.truncated for encoding in encodings)
 
+    def pieces(
+        self, texts: Sequence[str] | Sequence[Words], is_split_into_words: bool = False
+    ) -> list[Pieces]:
+        """Each text, or with `is_split_into_words` each list of words, as pieces that know their
+        place in it. Nothing is cut and no special token added.
+        """
+        _check_texts("text", texts, is_split_into_words)
+        batch = self._tokenizer.encode_batch(
+            list(texts), is_pretokenized=is_split_into_words, add_special_tokens=False
+        )
+        return [
+            Pieces(
+                np.array(encoding.ids, np.int32),
+                np.array(encoding.offsets, np.int32).reshape(-1, 2),
+                np.array(encoding.word_ids, np.int32),
+            )
+            for encoding in batch
+        ]
+
+    def encode_aligned(
+        self,
+        texts: Sequence[str] | Sequence[Words],
+        pairs: Sequence[str] | Sequence[Words] | None = None,
+        max_length: int | None = None,
+        truncation: Truncation = "longest_first",
+        *,
+        stride: int | None = None,
+        is_split_into_words: bool = False,
+    ) -> list[AlignedEncoding]:
+        """As `encode`, with each token's place in its text.
+
+        With a `stride` nothing is cut off: a text that is too long becomes several windows, one
+        after the other, which overlap by so many pieces.
+        """
+        strategy = _strategy(truncation, pairs)
+        _check_pair(texts, pairs, is_split_into_words)
+        sides = [self.pieces(texts, is_split_into_words)]
+        if pairs is not None:
+            sides.append(self.pieces(pairs, is_split_into_words))
+        limit = max_length if strategy else None
+        return [
+            window
+            for example, segments in enumerate(zip(*sides, strict=True))
+            for window in self._windows(segments, limit, strategy, stride, example)
+        ]
+
     def __call__(
         self,
-        text: str | Sequence[str],
-        text_pair: str | Sequence[str] | None = None,
+        text: str | Sequence[str] | Sequence[Words],
+        text_pair: str | Sequence[str] | Sequence[Words] | None = None,
         *,
         truncation: Truncation = False,
         max_length: int | None = None,
+        stride: int = 0,
         padding: Padding = False,
+        is_split_into_words: bool = False,
         return_tensors: Literal["np"] | None = None,
+        return_overflowing_tokens: bool = False,
+        return_special_tokens_mask: bool = False,
+        return_offsets_mapping: bool = False,
     ) -> dict[str, Any]:
         """input_ids, token_type_ids and attention_mask, by transformers' conventions.
 
@@ -188,14 +234,25 @@ class BertTokenizer:
         "np" both give int64 arrays (B, S). max_length counts the special tokens; where it is
         needed and not given it is `model_max_length`. Padding is on the right. An empty pair is a
         pair (transformers forgets it when it comes alone, but not in a list).
+
+        is_split_into_words: a text is a list of words. Further entries on demand:
+        return_offsets_mapping: "offset_mapping", (start, end) of each token in its text (in its
+        word, where the text is a list of words), (0, 0) for special tokens;
+        return_special_tokens_mask: "special_tokens_mask", 1 for what is not of the text;
+        return_overflowing_tokens: what truncation cuts off follows in windows of its own, which
+        overlap by `stride` pieces; "overflow_to_sample_mapping" has the text's number for each.
         """
-        single = isinstance(text, str)
-        if text_pair is not None and isinstance(text_pair, str) != single:
+        single = _is_one(text, is_split_into_words)
+        if text_pair is not None and _is_one(text_pair, is_split_into_words) != single:
             raise InputError("text_pair: wanted one text for one text, or several for several")
-        texts = [text] if isinstance(text, str) else text
-        pairs = [text_pair] if isinstance(text_pair, str) else text_pair
+        texts: Any = [text] if single else text
+        pairs: Any = [text_pair] if single and text_pair is not None else text_pair
         strategy = strategy_of(truncation)
         _check_padding(padding, return_tensors)
+        if stride and not return_overflowing_tokens:
+            raise InputError(
+                f"stride: got {stride}, which has no effect without return_overflowing_tokens=True"
+            )
         if strategy or padding == "max_length":
             max_length = self._limit(max_length)
         elif max_length is not None:
@@ -203,11 +260,22 @@ class BertTokenizer:
                 f"max_length: got {max_length}, which has no effect without truncation=True or "
                 'padding="max_length"; pass one of them'
             )
-        encodings, _ = self.encode(texts, pairs, max_length, truncation)
-        rows = self._rows(encodings, padding, max_length)
+        encodings: Sequence[Encoding | AlignedEncoding]
+        extras = return_special_tokens_mask, return_offsets_mapping, return_overflowing_tokens
+        if is_split_into_words or any(extras):
+            encodings = self.encode_aligned(
+                texts, pairs, max_length, truncation,
+                stride=stride if return_overflowing_tokens else None,
+                is_split_into_words=is_split_into_words,
+            )  # fmt: skip
+        else:
+            encodings, _ = self.encode(texts, pairs, max_length, truncation)
+        rows = self._rows(encodings, padding, max_length, *extras)
         if return_tensors == "np":
             return {name: _array(values) for name, values in rows.items()}
-        return {name: values[0] for name, values in rows.items()} if single else dict(rows)
+        if single and not return_overflowing_tokens:
+            return {name: values[0] for name, values in rows.items()}
+        return rows
 
     def decode(self, ids: int | Iterable[int], skip_special_tokens: bool = False) -> str:
         """The text of ids, the pieces of a word joined; case and spacing are not restored."""
@@ -276,6 +344,30 @@ class BertTokenizer:
             ids += [*second[:n2], self.sep_token_id]
         return Encoding(np.array(ids, np.int32), type_ids, n1 + n2 < len(first) + len(second or ()))
 
+    def _windows(
+        self,
+        segments: tuple[Pieces, ...],
+        limit: int | None,
+        strategy: str,
+        stride: int | None,
+        example: int,
+    ) -> Iterator[AlignedEncoding]:
+        """One text, or a pair, cut to `limit`; with a stride all of it, in windows."""
+        n1, n2 = ([len(pieces.ids) for pieces in segments] + [0])[:2]
+        room = n1 + n2 if limit is None else limit - 1 - len(segments)
+        kept1, kept2 = cut(n1, n2, room, strategy) if n1 + n2 > room else (n1, n2)
+        parts = [((0, kept1), (0, kept2))]
+        if stride is not None:
+            firsts, seconds = windows(n1, kept1, stride), windows(n2, kept2, stride)
+            whole, *rest = itertools.product(firsts, seconds)
+            # In the order of `tokenizers`, to which the first window of a text is not one of many.
+            turn = len(seconds) - 1
+            parts = [whole, *rest[turn:], *rest[:turn]]
+        truncated = kept1 + kept2 < n1 + n2
+        for spans in parts:
+            chosen = [pieces.part(*span) for pieces, span in zip(segments, spans, strict=False)]
+            yield aligned(chosen, self.cls_token_id, self.sep_token_id, truncated, example)
+
     def _limit(self, max_length: int | None) -> int:
         limit = self.model_max_length if max_length is None else checked_length(max_length)
         if limit is None:
@@ -286,25 +378,51 @@ class BertTokenizer:
         return limit
 
     def _rows(
-        self, encodings: list[Encoding], padding: Padding, max_length: int | None
-    ) -> dict[str, list[list[int]]]:
+        self,
+        encodings: Sequence[Encoding | AlignedEncoding],
+        padding: Padding,
+        max_length: int | None,
+        special_tokens_mask: bool,
+        offset_mapping: bool,
+        sample_mapping: bool,
+    ) -> dict[str, list[Any]]:
         lengths = [encoding.ids.size for encoding in encodings]
         width = max(lengths, default=0) if padding in (True, "longest") else 0
         width = (max_length or 0) if padding == "max_length" else width
         pads = [max(0, width - length) for length in lengths]
-        return {
-            "input_ids": [
-                encoding.ids.tolist() + [self.pad_token_id] * pad
-                for encoding, pad in zip(encodings, pads, strict=True)
-            ],
-            "token_type_ids": [
-                encoding.type_ids.tolist() + [0] * pad
-                for encoding, pad in zip(encodings, pads, strict=True)
-            ],
-            "attention_mask": [
-                [1] * length + [0] * pad for length, pad in zip(lengths, pads, strict=True)
-            ],
+
+        def padded(values: Iterable[list[Any]], pad: Any) -> list[list[Any]]:
+            return [row + [pad] * count for row, count in zip(values, pads, strict=True)]
+
+        rows: dict[str, list[Any]] = {
+            "input_ids": padded((e.ids.tolist() for e in encodings), self.pad_token_id),
+            "token_type_ids": padded((e.type_ids.tolist() for e in encodings), 0),
+            "attention_mask": padded(([1] * length for length in lengths), 0),
         }
+        full = [e for e in encodings if isinstance(e, AlignedEncoding)]
+        if special_tokens_mask:
+            masks = ((e.sequence_ids == NONE).astype(int).tolist() for e in full)
+            rows["special_tokens_mask"] = padded(masks, 1)
+        if offset_mapping:
+            places = ([(start, end) for start, end in e.offsets.tolist()] for e in full)
+            rows["offset_mapping"] = padded(places, (0, 0))
+        if sample_mapping:
+            rows["overflow_to_sample_mapping"] = [e.example for e in full]
+        return rows
+
+
+def _strategy(truncation: object, pairs: object) -> str:
+    strategy = strategy_of(truncation)
+    if pairs is None and strategy == "only_first":
+        return "longest_first"  # the same on one text, but it may leave nothing of it
+    return strategy
+
+
+def _is_one(text: object, is_split_into_words: bool) -> bool:
+    """Whether `text` is one text, and not several."""
+    if not is_split_into_words or not isinstance(text, list | tuple) or not text:
+        return isinstance(text, str)
+    return isinstance(text[0], str)
 
 
 def _check_padding(padding: object, return_tensors: object) -> None:
@@ -314,29 +432,48 @@ def _check_padding(padding: object, return_tensors: object) -> None:
         raise InputError(f'return_tensors: got {return_tensors!r}, wanted "np" or None')
 
 
-def _check_texts(name: str, texts: object) -> None:
+def _check_pair(texts: Any, pairs: Any, is_split_into_words: bool = False) -> None:
+    _check_texts("text", texts, is_split_into_words)
+    if pairs is not None:
+        _check_texts("text_pair", pairs, is_split_into_words)
+        if len(pairs) != len(texts):
+            raise InputError(
+                f"text_pair: got {len(pairs)} texts, wanted {len(texts)}, one for each text"
+            )
+
+
+def _check_texts(name: str, texts: object, are_words: bool = False) -> None:
     if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
-        raise InputError(f"{name}: got a {type(texts).__name__}, wanted a list of str")
+        wanted = "list of str lists" if are_words else "list of str"
+        raise InputError(f"{name}: got a {type(texts).__name__}, wanted a {wanted}")
     for index, text in enumerate(texts):
-        if not isinstance(text, str):
+        if are_words:
+            _check_texts(f"{name} {index}, word", text)
+        elif not isinstance(text, str):
             raise InputError(
                 f"{name} {index}: got a {type(text).__name__} ({text!r}), wanted a str"
             )
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise InputError(
-                f"{name} {index}: got half of a surrogate pair at character {error.start}, wanted "
-                'Unicode text; read the file as UTF-8, with errors="replace" if need be'
-            ) from error
+        else:
+            _check_unicode(f"{name} {index}", text)
 
 
-def _array(rows: list[list[int]]) -> NDArray[np.int64]:
-    if len({len(row) for row in rows}) > 1:
+def _check_unicode(name: str, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{name}: got half of a surrogate pair at character {error.start}, wanted "
+            'Unicode text; read the file as UTF-8, with errors="replace" if need be'
+        ) from error
+
+
+def _array(rows: list[Any]) -> NDArray[np.int64]:
+    """(B, S), or (B, S, 2) of pairs, or (B,) of numbers."""
+    if any(isinstance(row, list) for row in rows) and len({len(row) for row in rows}) > 1:
         raise InputError(
             'return_tensors: texts of different lengths make no array; pass padding="longest"'
         )
-    return np.array(rows, np.int64).reshape(len(rows), -1 if rows else 0)
+    return np.array(rows, np.int64) if rows else np.zeros((0, 0), np.int64)
 
 
 def _write_json(path: Path, values: Mapping[str, Any]) -> None:

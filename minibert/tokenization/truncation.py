@@ -34,6 +34,19 @@ def cut(n1: int, n2: int, room: int, strategy: str) -> tuple[int, int]:
     return (kept, n2) if strategy == "only_first" else (n1, kept)
 
 
+def windows(n: int, size: int, stride: int) -> list[tuple[int, int]]:
+    """n pieces as windows (start, stop) of at most `size`, neighbours sharing `stride` pieces."""
+    if n <= size:
+        return [(0, n)]
+    if not 0 <= stride < size:
+        raise InputError(
+            f"stride: got {stride}, wanted 0 to {size - 1}: a window has room for {size} pieces of "
+            "the text; lower stride, or raise max_length"
+        )
+    starts = range(0, n - stride, size - stride)
+    return [(start, min(start + size, n)) for start in starts]
+
+
 def strategy_of(truncation: object) -> str:
     """The name of a truncation strategy, "" for none."""
     if isinstance(truncation, bool):
