@@ -49,15 +49,15 @@ def json_objects(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
 
     InputError for a line that is no object, and where there is no object at all.
     """
-    found = False
-    for number, line in enumerate(text.split("\n"), start=1):
+    found, lines = False, text.split("\n")
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
             value = json.loads(line)
         except (ValueError, RecursionError) as error:
-            reason = f"not a JSON object on one line ({error})"
-            raise error_at(path, number, reason) from None
+            cut = "; the file ends in the middle of it" if number == len(lines) else ""
+            raise error_at(path, number, f"not a JSON object on one line ({error}){cut}") from None
         if not isinstance(value, dict):
             raise error_at(path, number, f"an object {{...}} is wanted, got {type(value).__name__}")
         found = True
