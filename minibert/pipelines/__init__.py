@@ -7,9 +7,11 @@ from typing import Any
 
 from minibert.errors import InputError
 from minibert.pipelines.base import Pipeline
+from minibert.pipelines.question_answering import QuestionAnsweringPipeline
 from minibert.pipelines.text_classification import TextClassificationPipeline
 
 PIPELINES: dict[str, type[Pipeline]] = {
+    "question-answering": QuestionAnsweringPipeline,
     "text-classification": TextClassificationPipeline,
 }
 ALIASES = {"sentiment-analysis": "text-classification", "ner": "token-classification"}
@@ -27,4 +29,4 @@ def pipeline(task: str, model: str | Path, **arguments: Any) -> Pipeline:
     return kind.from_pretrained(model, **arguments)
 
 
-__all__ = ["Pipeline", "TextClassificationPipeline", "pipeline"]
+__all__ = ["Pipeline", "QuestionAnsweringPipeline", "TextClassificationPipeline", "pipeline"]
