@@ -9,6 +9,7 @@ from minibert.errors import InputError
 from minibert.pipelines.base import Pipeline
 from minibert.pipelines.feature_extraction import FeatureExtractionPipeline
 from minibert.pipelines.fill_mask import FillMaskPipeline
+from minibert.pipelines.question_answering import QuestionAnsweringPipeline
 from minibert.pipelines.sentence_similarity import SentenceSimilarityPipeline
 from minibert.pipelines.text_classification import TextClassificationPipeline
 from minibert.pipelines.token_classification import TokenClassificationPipeline
@@ -16,6 +17,7 @@ from minibert.pipelines.token_classification import TokenClassificationPipeline
 PIPELINES: dict[str, type[Pipeline]] = {
     "feature-extraction": FeatureExtractionPipeline,
     "fill-mask": FillMaskPipeline,
+    "question-answering": QuestionAnsweringPipeline,
     "sentence-similarity": SentenceSimilarityPipeline,
     "text-classification": TextClassificationPipeline,
     "token-classification": TokenClassificationPipeline,
@@ -35,4 +37,13 @@ def pipeline(task: str, model: str | Path, **arguments: Any) -> Pipeline:
     return kind.from_pretrained(model, **arguments)
 
 
-__all__ = ["Pipeline", "TextClassificationPipeline", "TokenClassificationPipeline", "pipeline"]
+__all__ = [
+    "FeatureExtractionPipeline",
+    "FillMaskPipeline",
+    "Pipeline",
+    "QuestionAnsweringPipeline",
+    "SentenceSimilarityPipeline",
+    "TextClassificationPipeline",
+    "TokenClassificationPipeline",
+    "pipeline",
+]
