@@ -310,6 +310,11 @@ class BertTokenizer:
         index = self._tokenizer.token_to_id(tokens)
         return self.unk_token_id if index is None else index
 
+    def convert_tokens_to_string(self, tokens: list[str]) -> str:
+        """Pieces as text: those of a word joined, and no blank before punctuation."""
+        decoder = self._tokenizer.decoder
+        return " ".join(tokens) if decoder is None else str(decoder.decode(tokens))
+
     @property
     def vocab_size(self) -> int:
         """Pieces in the vocabulary, tokens that were added to it later not counted."""
