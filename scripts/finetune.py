@@ -1,13 +1,26 @@
 #!/usr/bin/env python3
-"""Fine-tune a pretrained BERT to classify (or rate) texts or pairs of texts.
+"""Fine-tune a pretrained BERT on your own text.
 
     python scripts/finetune.py
         MiniLM on movie reviews, positive or negative, for one epoch at learning rate 2e-4. Model
         and data are fetched once.
 
     python scripts/finetune.py --train_file train.tsv --validation_file dev.tsv
-        Your own text: TSV, CSV or JSONL with sentence1[, sentence2], label (or the first columns).
-        Numbers with a point as labels make it a regression, lists of labels multi-label.
+        Classify texts or pairs of texts: TSV, CSV or JSONL with sentence1[, sentence2], label (or
+        the first columns). Numbers with a point as labels make it a regression, lists of labels
+        multi-label.
+
+    python scripts/finetune.py --task token-classification --train_file train.conll …
+        Tag words: CoNLL columns (word first, tag last), or JSONL with tokens and ner_tags.
+
+    python scripts/finetune.py --task question-answering --train_file train-v2.0.json …
+        Find answers: SQuAD's JSON, version 1.1 or 2.0, or JSONL with question, context, answers.
+
+    python scripts/finetune.py --task multiple-choice --train_file train.jsonl …
+        Choose the right ending: question (or context), choices, label; or SWAG's columns.
+
+    python scripts/finetune.py --task sentence-embedding --train_file pairs.tsv …
+        Embed texts: pairs with a score learn that cosine, pairs without one to find each other.
 
     python scripts/finetune.py --model_name_or_path google-bert/bert-base-uncased …
         Any BERT: a local directory or a name on the hub.
@@ -15,29 +28,33 @@
     python scripts/finetune.py --resume_from_checkpoint last …
         Go on after Ctrl-C, to the same bytes as if nothing had happened.
 
-The flags are those of transformers' run_glue.py; --config FILE.json reads them from a file.
+The flags are those of transformers' run_glue.py, run_ner.py and run_qa.py; --config FILE.json reads
+them from a file.
 """
 
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from minibert import BertConfig, BertForSequenceClassification, BertTokenizer, InputError
+from minibert import BertConfig, BertTokenizer, InputError
 from minibert.checkpoint.model_card import model_card
 from minibert.data.features import Features
-from minibert.data.readers import Examples, read_examples
 from minibert.data.splits import hold_out
 from minibert.hub import DEFAULT_MODEL, movie_reviews, resolve_model
 from minibert.io.command_line import Parser, run
 from minibert.io.files import atomic_write
-from minibert.tasks.classification import Classification
+from minibert.models import BertPreTrainedModel
+from minibert.tasks.base import Task
+from minibert.tasks.question_answering import QuestionAnswering
 from minibert.training.arguments import TrainingArguments, option, parse
 from minibert.training.evaluation import predict
+from minibert.training.kinds import KINDS, Examples, TaskArguments, load_model
 from minibert.training.trainer import Trainer
 
 REVIEWS = "10,568 movie-review snippets (Hutto & Gilbert 2014)"
@@ -49,6 +66,7 @@ REVIEWS_RECIPE = {"num_train_epochs": 1.0, "learning_rate": 2e-4}
 class DataArguments:
     """What to train, on what. Files may be compressed (.gz)."""
 
+    task: str = option("text-classification", "what to learn", tuple(KINDS))
     model_name_or_path: str = option(DEFAULT_MODEL, "a local directory or a name on the hub")
     model_revision: str | None = option(None, "of a model on the hub: a branch, tag or commit")
     train_file: str | None = option(None, "training data (default: the movie reviews)")
@@ -57,11 +75,9 @@ class DataArguments:
     validation_split_percentage: int = option(
         10, "of train_file, where no validation_file is given"
     )
-    problem_type: str | None = option(
-        None, "default: as the labels show",
-        ("single_label_classification", "multi_label_classification", "regression"),
-    )  # fmt: skip
-    max_seq_length: int = option(128, "longer texts are truncated to that many tokens")
+    max_seq_length: int = option(
+        128, "longer texts are truncated to that many tokens (questions: windows of 384)"
+    )
     max_train_samples: int | None = option(None, "use the first N training examples")
     max_eval_samples: int | None = option(None, "use the first N validation examples")
     max_predict_samples: int | None = option(None, "use the first N test examples")
@@ -85,13 +101,15 @@ class DataArguments:
 
 
 def main() -> None:
-    data, args = parse(Parser(__doc__), (DataArguments, TrainingArguments), recipe=defaults)
+    data, special, args = parse(
+        Parser(__doc__), (DataArguments, TaskArguments, TrainingArguments), recipe=defaults
+    )
     output = Path(args.output_dir)
     refuse_overwriting(output, data, args)
-    train, *others = read_data(data)
+    train, *others = read_data(data, special)
     directory = resolve_model(data.model_name_or_path, revision=data.model_revision)
     tokenizer = BertTokenizer.from_pretrained(directory)
-    task, model = make_model(directory, train, data, args)
+    task, model = make_model(directory, train, data, special, args)
     train, validation, test = choose_examples(train, *others, data, args.seed)
     limit = min(data.max_seq_length, model.config.max_position_embeddings)
     features = {
@@ -103,7 +121,7 @@ def main() -> None:
         model, args, task, features["train"],
         features.get("validation") if data.do_eval else None, tokenizer,
     )  # fmt: skip
-    describe(model, features, trainer, args)
+    describe(model, features, trainer, data, args)
     if args.dry_run:
         print(trainer.dry_run())
         return
@@ -112,14 +130,16 @@ def main() -> None:
     results = measure(trainer, features, data)
     if data.do_train:
         save(output, trainer, data, results)
-    if data.do_predict and test is not None and test.labels is None:
+    if data.do_predict and test is not None and not model.has_targets(features["test"]):
         write_predictions(output, trainer, features["test"], test)
-    report(results, features, output, data)
+    report(results, {"validation": validation, "test": test}, output, data)
 
 
 def defaults(named: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The recipe of the default run; other data has the defaults that --help shows."""
-    return {} if named.get("train_file") else REVIEWS_RECIPE
+    """The recipe of the default run, and the windows of SQuAD; else what --help shows."""
+    if named.get("task") == "question-answering":
+        return {"max_seq_length": 384}
+    return {} if named.get("train_file") or named.get("task") else REVIEWS_RECIPE
 
 
 def refuse_overwriting(output: Path, data: DataArguments, args: TrainingArguments) -> None:
@@ -134,18 +154,24 @@ def refuse_overwriting(output: Path, data: DataArguments, args: TrainingArgument
         )
 
 
-def read_data(data: DataArguments) -> tuple[Examples, Examples | None, Examples | None]:
+def read_data(
+    data: DataArguments, special: TaskArguments
+) -> tuple[Examples, Examples | None, Examples | None]:
     """Train, validation and test examples, whole files."""
     files = [data.train_file, data.validation_file, data.test_file]
     if data.train_file is None:
         if data.validation_file or data.test_file:
             raise InputError("validation_file or test_file was given without train_file")
-        infix = ".regression" if data.problem_type == "regression" else ""
+        if data.task != "text-classification":
+            raise InputError(f"task {data.task} wants a train_file; --help has the forms of files")
+        infix = ".regression" if special.problem_type == "regression" else ""
         files = [str(movie_reviews() / f"{n}{infix}.tsv") for n in ("train", "validation", "test")]
-    train, validation, test = (read_examples(Path(f)) if f else None for f in files)
+    read = KINDS[data.task].read
+    train, validation, test = (read(Path(f), special) if f else None for f in files)
     for other in (validation, test):
-        if other is not None and (other.sentence2 is None) != (train.sentence2 is None):
-            one, two = (train, other) if train.sentence2 is None else (other, train)
+        pairs = [getattr(file, "sentence2", None) is not None for file in (train, other)]
+        if other is not None and pairs[0] != pairs[1]:
+            one, two = (other, train) if pairs[0] else (train, other)
             raise InputError(f"{two.path} has pairs of texts, but {one.path} has single ones")
     return train, validation, test
 
@@ -171,19 +197,23 @@ def choose_examples(
 
 
 def make_model(
-    directory: Path, train: Examples, data: DataArguments, args: TrainingArguments
-) -> tuple[Classification, BertForSequenceClassification]:
+    directory: Path,
+    train: Examples,
+    data: DataArguments,
+    special: TaskArguments,
+    args: TrainingArguments,
+) -> tuple[Task, BertPreTrainedModel]:
     """The labels of the whole training file, in the order of a model that has them already."""
-    task = Classification.of(train, data.problem_type)
-    task = task.in_the_order_of(BertConfig.from_pretrained(directory))
-    model = BertForSequenceClassification.from_pretrained(
+    task = KINDS[data.task].make(train, special, BertConfig.from_pretrained(directory))
+    model = load_model(
+        task,
         directory,
+        special,
         backend=args.backend,
         dtype=args.dtype,
         seed=args.seed,
         threads=args.threads,
         ignore_mismatched_sizes=data.ignore_mismatched_sizes,
-        **task.config_changes(),
     )
     print(f"model {data.model_name_or_path}\n{model.load_report}")
     return task, model
@@ -192,35 +222,39 @@ def make_model(
 def encode(
     name: str,
     examples: Examples,
-    task: Classification,
+    task: Task,
     tokenizer: BertTokenizer,
     limit: int,
     config: BertConfig,
 ) -> Features:
     features, truncated = task.features(examples, tokenizer, limit)
     if truncated:
-        print(f"warning: {truncated} of {len(features)} {name} texts were cut to {limit} tokens")
-    for i, ids in enumerate(features.ids):  # now, not when the batch comes
-        if ids.max() >= config.vocab_size:
-            raise examples.error(
-                i, f"the tokenizer gives id {ids.max()}, but the model's vocab_size is "
-                f"{config.vocab_size}: do tokenizer and model belong together?",
-            )  # fmt: skip
+        questions = isinstance(task, QuestionAnswering)  # whose contexts are never cut
+        what, length = ("questions", task.max_query_length) if questions else ("texts", limit)
+        print(f"warning: {truncated} of {len(examples)} {name} {what} were cut to {length} tokens")
+    highest = max(int(ids.max()) for ids in features.ids)  # now, not when the batch comes
+    if highest >= config.vocab_size:
+        raise InputError(
+            f"{examples.path}: the tokenizer gives id {highest}, but the model's vocab_size is "
+            f"{config.vocab_size}: do tokenizer and model belong together?"
+        )
     return features
 
 
 def describe(
-    model: BertForSequenceClassification,
+    model: BertPreTrainedModel,
     features: dict[str, Features],
     trainer: Trainer,
+    data: DataArguments,
     args: TrainingArguments,
 ) -> None:
     counts = ", ".join(f"{len(part):,} {name}" for name, part in features.items())
     mean = features["train"].lengths.mean()
     where = model.xp.name if model.xp.name != "numpy" else f"numpy, {model.workers.threads} threads"
-    config = model.config
+    changes = trainer.task.config_changes()
+    labels = f", {model.config.num_labels} label(s)" if changes else ""
     print(f"data: {counts} examples, {mean:.1f} tokens on average")
-    print(f"task: {config.problem_type}, {config.num_labels} label(s)")
+    print(f"task: {changes.get('problem_type', data.task)}{labels}")
     print(f"{model.parameters.layout.size:,} parameters, {args.dtype}, on {where}")
     print(f"{trainer.total_steps} steps", flush=True)
 
@@ -234,7 +268,7 @@ def measure(
         ("eval", "validation", data.do_eval),
         ("test", "test", data.do_predict),
     ):
-        if wanted and name in features and features[name].labels is not None:
+        if wanted and name in features and trainer.model.has_targets(features[name]):
             metrics = trainer.evaluate(features[name], name)
             results |= {f"{prefix}_{key}": value for key, value in metrics.items()}
     return results
@@ -262,7 +296,7 @@ def save(output: Path, trainer: Trainer, data: DataArguments, results: dict[str,
 
 def write_predictions(output: Path, trainer: Trainer, features: Features, test: Examples) -> None:
     outputs, _ = predict(trainer.model, features, description="predicting")
-    rows = trainer.task.predictions(outputs)
+    rows = trainer.task.predictions(outputs, features)
     lines = [json.dumps(row, ensure_ascii=False) for row in rows]
     output.mkdir(parents=True, exist_ok=True)
     atomic_write(output / "predictions.jsonl", "\n".join(lines) + "\n")
@@ -270,16 +304,29 @@ def write_predictions(output: Path, trainer: Trainer, features: Features, test: 
 
 
 def report(
-    results: dict[str, float], features: dict[str, Features], output: Path, data: DataArguments
+    results: dict[str, float],
+    examples: dict[str, Examples | None],
+    output: Path,
+    data: DataArguments,
 ) -> None:
     for prefix, name in (("eval", "validation"), ("test", "test")):
         metrics = {k[5:]: v for k, v in results.items() if k.startswith(prefix + "_")}
         if metrics:
             shown = "  ".join(f"{key} {value:.4f}" for key, value in metrics.items())
-            print(f"{name} ({len(features[name]):,} held-out examples)  {shown}")
+            print(f"{name} ({len(examples[name]):,} held-out examples)  {shown}")
     if data.do_train:
-        python = Path(sys.executable).name
-        print(f'model saved; try\n  {python} scripts/predict.py --model {output} "your text"')
+        print(f"model saved; try\n  {Path(sys.executable).name} {suggestion(data.task, output)}")
+
+
+def suggestion(task: str, output: Path) -> str:
+    """A command that uses the model."""
+    model = shlex.quote(str(output))
+    text = {
+        "multiple-choice": "--file questions.jsonl",
+        "question-answering": '"your question" --context "your text"',
+        "sentence-embedding": '"your text" --jsonl',
+    }.get(task, '"your text"')
+    return f"scripts/predict.py --model {model} {text}"
 
 
 if __name__ == "__main__":

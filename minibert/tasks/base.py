@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from minibert.data.features import Features
 from minibert.models import BertPreTrainedModel
+from minibert.tokenization import BertTokenizer
 
 Outputs = Mapping[str, Sequence[NDArray[Any]]]
 """Fields of ModelOutput → host arrays in the order of the features, one for each example: an array
@@ -20,14 +21,23 @@ class Task(Protocol):
     """Features → head → metrics → answers; one file a task.
 
     Beside these a task has `of(train, …)`, what a training file says of it; `of_config(config)`,
-    what a fine-tuned model was trained for; `features(examples, tokenizer, max_length)` → Features
-    and how many texts were truncated; and `decode(outputs, …)` → what pipelines return.
+    what a fine-tuned model was trained for; and `decode(outputs, …)` → what pipelines return.
     """
 
     model_class: ClassVar[type[BertPreTrainedModel]]
 
     def config_changes(self) -> dict[str, Any]:
         """What a model's configuration has to say for this task."""
+        ...
+
+    def features(
+        self, examples: Any, tokenizer: BertTokenizer, max_length: int
+    ) -> tuple[Features, int]:
+        """Token ids and labels of a file, and how many texts were longer than `max_length`."""
+        ...
+
+    def predictions(self, outputs: Outputs, features: Features) -> Sequence[Any]:
+        """A row for each example of a file, as predictions.jsonl has it."""
         ...
 
     def metrics(self, outputs: Outputs, features: Features) -> dict[str, float]:

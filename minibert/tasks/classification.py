@@ -127,7 +127,7 @@ class Classification:
             for row, best in zip(scores, order, strict=True)
         ]
 
-    def predictions(self, outputs: Outputs) -> list[Any]:
+    def predictions(self, outputs: Outputs, features: Features) -> list[Any]:
         """A row for each text, as predictions.jsonl has it: {"label", "score"}.
 
         Multi-label: all labels, best first; regression: {"score"} alone.

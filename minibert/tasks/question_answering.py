@@ -85,8 +85,9 @@ class QuestionAnswering:
         ids = features.examples.ids
         return {name: found.answer(*settings) for name, found in zip(ids, best, strict=True)}
 
-    def predictions(self, outputs: Outputs, features: QuestionFeatures) -> list[dict[str, str]]:
+    def predictions(self, outputs: Outputs, features: Features) -> list[dict[str, str]]:
         """A row for each question, as predictions.jsonl has it: {"id", "answer"}."""
+        assert isinstance(features, QuestionFeatures)  # which `features` makes
         answers = self.answers(outputs, features)
         return [{"id": name, "answer": text} for name, text in answers.items()]
 

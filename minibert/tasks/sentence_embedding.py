@@ -100,6 +100,11 @@ class SentenceEmbedding:
         """The metric that chooses the best checkpoint."""
         return "accuracy" if self.highest is None else "spearman"
 
+    def predictions(self, outputs: Outputs, features: Features) -> list[list[float]]:
+        """The vector of each text."""
+        vectors: list[list[float]] = self.decode(outputs).tolist()
+        return vectors
+
     def decode(self, outputs: Outputs) -> NDArray[Any]:
         """(R, H), a vector for each text."""
         return np.asarray(outputs["sentence_embedding"])

@@ -113,8 +113,9 @@ class TokenClassification:
         values = (scores.f1, scores.precision, scores.recall, accuracy)
         return dict(zip(self.metric_names, values, strict=True))
 
-    def predictions(self, outputs: Outputs, features: WordFeatures) -> list[list[str]]:
+    def predictions(self, outputs: Outputs, features: Features) -> list[list[str]]:
         """The tag of each word of each sentence; "O" for one without a token."""
+        assert isinstance(features, WordFeatures)  # which `features` makes
         names, tags = self._names, []
         for rows, first in zip(outputs["logits"], features.first_tokens, strict=True):
             best = rows.argmax(axis=-1)

@@ -433,7 +433,7 @@ BAD: dict[str, tuple[Callable[[Files], Any], list[str], str]] = {
         "wanted tokenizer.json or vocab.txt, it holds neither",
     ),
     "larger tokenizer": (
-        larger_tokenizer, [], "dev.tsv, line 3: the tokenizer gives id 20, but the model's "
+        larger_tokenizer, [], "dev.tsv: the tokenizer gives id 20, but the model's "
     ),
     "unknown flag": (nothing, ["--lr=1"], "unrecognized arguments: --lr=1; --help lists the flags"),
     "bad number": (nothing, ["--seed=x"], "argument --seed: invalid int value: 'x'"),
