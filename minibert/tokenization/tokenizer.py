@@ -444,7 +444,7 @@ def _check_pair(texts: Any, pairs: Any, is_split_into_words: bool = False) -> No
 
 def _check_texts(name: str, texts: object, are_words: bool = False) -> None:
     if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
-        wanted = "list of str lists" if are_words else "list of str"
+        wanted = "list of lists of str" if are_words else "list of str"
         raise InputError(f"{name}: got a {type(texts).__name__}, wanted a {wanted}")
     for index, text in enumerate(texts):
         if are_words:
