@@ -72,6 +72,7 @@ HUB_FILES = [
     *("config.json", "model.safetensors", "model-*-of-*.safetensors"),
     *("model.safetensors.index.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt"),
     *("special_tokens_map.json", "added_tokens.json", "modules.json", "1_Pooling/config.json"),
+    "sentence_bert_config.json",
 ]
 HUB_TIMEOUT = 5.0  # seconds for the hub's first answer; without an answer its cache is used
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)

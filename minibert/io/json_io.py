@@ -10,19 +10,34 @@ from typing import Any
 from minibert.errors import CheckpointError
 
 
+def read_json(path: Path) -> Any:
+    """The JSON value in the file `path`; CheckpointError when it is missing or not JSON."""
+    return _parse(_read(path), str(path))
+
+
 def read_json_object(path: Path) -> dict[str, Any]:
     """The JSON object in the file `path`; CheckpointError when it is missing or is not one."""
-    try:
-        data = path.read_bytes()
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot read {path}: {error_text(error)}") from error
-    return parse_json_object(data, str(path))
+    return parse_json_object(_read(path), str(path))
 
 
 def parse_json_object(data: bytes, source: str) -> dict[str, Any]:
     """`data` (UTF-8) as a JSON object without duplicate keys; `source` names it in errors."""
+    value = _parse(data, source)
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{source}: got a JSON {type(value).__name__}, wanted an object")
+    return value
+
+
+def _read(path: Path) -> bytes:
     try:
-        value = json.loads(data.decode("utf-8"), object_pairs_hook=_unique)
+        return path.read_bytes()
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot read {path}: {error_text(error)}") from error
+
+
+def _parse(data: bytes, source: str) -> Any:
+    try:
+        return json.loads(data.decode("utf-8"), object_pairs_hook=_unique)
     except RecursionError as error:
         raise CheckpointError(
             f"{source}: JSON nested too deeply; correct it, or fetch it again"
@@ -31,9 +46,6 @@ def parse_json_object(data: bytes, source: str) -> dict[str, Any]:
         raise CheckpointError(
             f"{source}: not JSON ({error}); correct it, or fetch it again"
         ) from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{source}: got a JSON {type(value).__name__}, wanted an object")
-    return value
 
 
 def error_text(error: Exception) -> str:

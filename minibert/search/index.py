@@ -1,0 +1,213 @@
+"""The index of a text file or a folder: passages, their vectors, and what they were made from.
+
+A directory of two files:
+  index.safetensors  "embeddings" (P, H) float32, a row of length 1 for each passage
+  index.json         the source, the model with its sha256, how texts were cut, and for each file
+                     its size, time of change and passages, in the order of the rows
+A file that has not changed is not read again, and a passage whose text was there before keeps its
+vector, wherever it has moved to within its file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minibert.checkpoint.safetensors_io import open_safetensors, write_safetensors
+from minibert.errors import CheckpointError, InputError
+from minibert.io.files import staged
+from minibert.io.json_io import read_json_object
+from minibert.search.passages import Cut, Passage, find_files, read_text
+
+MATRIX, TABLE = "index.safetensors", "index.json"
+FORMAT = 1
+BLOCK = 1 << 16  # rows of a product with the queries: no large temporary array
+
+Embed = Callable[[Sequence[str]], NDArray[np.float32]]
+"""Texts → (R, H) unit rows."""
+
+
+class Hit(NamedTuple):
+    """A passage that was found."""
+
+    score: float  # the cosine with the query
+    path: Path
+    passage: Passage
+
+
+@dataclass
+class IndexedFile:
+    """A file, as it was when its passages were cut."""
+
+    path: str  # below the source; "" if the source is that file
+    size: int
+    mtime_ns: int
+    passages: list[Passage]
+
+
+@dataclass
+class Changes:
+    """What an update did."""
+
+    embedded: int = 0  # passages that were new
+    reused: int = 0
+    removed: int = 0  # files that are no longer there
+    any: bool = False  # whether the index has to be saved
+    skipped: Counter[str] = field(default_factory=Counter)  # reason → how many
+
+
+@dataclass
+class SearchIndex:
+    """Passages and their vectors; `update` makes them, `search` finds among them."""
+
+    source: Path
+    model: str
+    model_sha256: str
+    cut: Cut
+    files: list[IndexedFile] = field(default_factory=list)
+    embeddings: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+
+    def __len__(self) -> int:
+        return sum(len(file.passages) for file in self.files)
+
+    @staticmethod
+    def is_index(directory: Path) -> bool:
+        """Whether a directory holds an index."""
+        return (directory / TABLE).is_file() and (directory / MATRIX).is_file()
+
+    @classmethod
+    def load(cls, directory: Path) -> Self:
+        """The index in a directory; CheckpointError for a damaged one. The matrix stays mapped."""
+        table = read_json_object(directory / TABLE)
+        try:
+            if table["format"] != FORMAT:
+                raise ValueError(f"format {table['format']}, wanted {FORMAT}")
+            files = [
+                IndexedFile(**{**file, "passages": [Passage(*p) for p in file["passages"]]})
+                for file in table["files"]
+            ]
+            index = cls(
+                Path(table["source"]), table["model"], table["model_sha256"], Cut(**table["cut"]),
+                files, open_safetensors(directory / MATRIX)["embeddings"].read(),
+            )  # fmt: skip
+            if index.embeddings.shape[:1] != (len(index),):
+                raise ValueError(f"{len(index.embeddings)} vectors for {len(index)} passages")
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"{directory}: not an index this version can read ({error}); make it again"
+            ) from error
+        return index
+
+    def save(self, directory: Path) -> None:
+        """Write the index; the old one stays until the new one is whole."""
+        table = {
+            "format": FORMAT,
+            "source": str(self.source),
+            "model": self.model,
+            "model_sha256": self.model_sha256,
+            "cut": asdict(self.cut),
+            "files": [vars(file) for file in self.files],
+        }
+        with staged(directory) as stage:
+            write_safetensors(stage / MATRIX, {"embeddings": self.embeddings})
+            text = json.dumps(table, ensure_ascii=False, separators=(",", ":"))
+            (stage / TABLE).write_text(text + "\n", encoding="utf-8")
+
+    def update(self, embed: Embed) -> Changes:
+        """Bring the index up to the state of the source, embedding only what is new."""
+        changes = Changes()
+        old = {file.path: file for file in self.files}
+        starts = dict(zip(old, self._starts(), strict=True))
+        files, vectors, new = [], [], []
+        for path in find_files(self.source, changes.skipped):
+            file = self._read(path, old, changes)
+            if file is None:
+                continue
+            before = old.get(file.path)
+            known = {
+                passage.text: self.embeddings[starts[file.path] + i]
+                for i, passage in enumerate(before.passages if before else ())
+            }
+            rows = [known.get(passage.text) for passage in file.passages]
+            new += [p.text for p, row in zip(file.passages, rows, strict=True) if row is None]
+            vectors += rows
+            files.append(file)
+        changes.embedded, changes.reused = len(new), len(vectors) - len(new)
+        changes.removed = len(old.keys() - {file.path for file in files})
+        changes.any = files != self.files
+        fresh = iter(embed(new)) if new else iter(())
+        filled = [next(fresh) if row is None else row for row in vectors]
+        self.files = files
+        self.embeddings = np.array(filled, np.float32).reshape(len(filled), -1 if filled else 0)
+        return changes
+
+    def search(self, queries: NDArray[np.float32], top_k: int) -> list[list[Hit]]:
+        """The `top_k` passages nearest to each row of `queries` (Q, H), the best first."""
+        if top_k < 1:
+            raise InputError(f"top_k must be at least 1, got {top_k}")
+        scores, rows = top_rows(self.embeddings, queries, top_k)
+        where = [
+            (self.source / file.path, passage) for file in self.files for passage in file.passages
+        ]
+        return [
+            [Hit(float(score), *where[row]) for score, row in zip(*pair, strict=True)]
+            for pair in zip(scores, rows, strict=True)
+        ]
+
+    def _starts(self) -> list[int]:
+        """The row of each file's first passage."""
+        counts = [len(file.passages) for file in self.files]
+        return list(itertools.accumulate(counts, initial=0))[:-1]
+
+    def _read(
+        self, path: Path, old: Mapping[str, IndexedFile], changes: Changes
+    ) -> IndexedFile | None:
+        """A file with its passages: the old ones, if it is as it was."""
+        is_source = path == self.source
+        name = "" if is_source else path.relative_to(self.source).as_posix()
+        status = path.stat()
+        stamp = status.st_size, status.st_mtime_ns
+        before = old.get(name)
+        if before and (before.size, before.mtime_ns) == stamp:
+            return before
+        text = read_text(path, changes.skipped, must=is_source)
+        return None if text is None else IndexedFile(name, *stamp, self.cut.passages(text))
+
+
+def top_rows(
+    matrix: NDArray[np.float32], queries: NDArray[np.float32], top_k: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """(Q, K) scores and row numbers of the K = min(top_k, P) largest products, best first.
+
+    matrix (P, H), queries (Q, H). A block of rows at a time; of equal scores the first rows.
+    """
+    scores = np.zeros((len(queries), 0), np.float32)
+    rows = np.zeros((len(queries), 0), np.int64)
+    for start in range(0, len(matrix), BLOCK):
+        block = queries @ matrix[start : start + BLOCK].T
+        numbers = np.broadcast_to(np.arange(start, start + block.shape[1]), block.shape)
+        scores, rows = np.hstack([scores, block]), np.hstack([rows, numbers])
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :top_k]
+        scores = np.take_along_axis(scores, best, axis=1)
+        rows = np.take_along_axis(rows, best, axis=1)
+    return scores, rows
+
+
+def model_sha256(directory: Path) -> str:
+    """One hash of all that a vector depends on: weights, tokenizer, configuration, pooling."""
+    digest = hashlib.sha256()
+    kinds = (".safetensors", ".json", ".txt")
+    for path in sorted(path for path in directory.rglob("*") if path.suffix in kinds):
+        with open(path, "rb") as file:
+            digest.update(path.relative_to(directory).as_posix().encode())
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
