@@ -11,9 +11,10 @@
     python scripts/search.py --index notes.index notes.txt && python scripts/search.py notes.index …
         Make an index in a place of your choice; search it without its source.
 
-The first search of a file or folder makes its index, in MiniLM's case some 20 to 100 passages a
-second and core, and keeps it in $MINIBERT_CACHE/search (~/.cache/minibert/search). Later ones embed
-only what has changed. The answer is a list of scores (the cosine, 1 at most), places and lines.
+The first search of a file or folder makes its index (with MiniLM some 20 chunks or 200 short lines
+a second and core) and keeps it in $MINIBERT_CACHE/search (~/.cache/minibert/search); later ones
+embed only what has changed. Ctrl-C keeps what is done. The answers are cosines (1 at most), places,
+and the lines of a passage that hold most of the query's words. MiniLM reads 256 tokens of each.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from minibert import InputError
+from minibert.errors import InputError, Interrupted
 from minibert.hub import DEFAULT_MODEL, resolve_model
 from minibert.hub.package_index import cache_directory
 from minibert.io.command_line import Parser, run
@@ -58,7 +59,6 @@ def main() -> None:
         index, embed = prepare(source, args)
     if not args.queries:
         return
-    embed.quiet()
     found = index.search(embed(args.queries), args.top_k)
     for query, hits in zip(args.queries, found, strict=True):
         if args.jsonl:
@@ -76,11 +76,14 @@ def prepare(source: Path, args: argparse.Namespace) -> tuple[SearchIndex, Embedd
     index = SearchIndex(source.resolve(), embed.name, embed.sha256, cut)
     if old and (old.model_sha256, old.cut, old.source) == (embed.sha256, cut, index.source):
         index = old
-    changes = index.update(embed)
+    changes = index.update(embed, quiet=args.jsonl)
+    if changes.any:
+        index.save(place)
+    if changes.interrupted:
+        raise Interrupted(f"{len(index):,} passages are indexed; the same command goes on")
     if not len(index):
         raise InputError(f"{source} holds no text to search{skipped_text(changes)}")
     if changes.any:
-        index.save(place)
         report(index, changes, place)
     return index, embed
 
@@ -95,11 +98,6 @@ class Embedder:
         self.pipeline = SentenceSimilarityPipeline.from_pretrained(
             directory, backend=args.backend, threads=args.threads
         )
-        self.pipeline.quiet = args.jsonl
-
-    def quiet(self) -> None:
-        """No more progress bars and warnings."""
-        self.pipeline.quiet = True
 
     def __call__(self, texts: Sequence[str]) -> Any:
         """(R, H), rows of length 1."""

@@ -14,10 +14,11 @@ import hashlib
 import itertools
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,10 +27,12 @@ from minibert.checkpoint.safetensors_io import open_safetensors, write_safetenso
 from minibert.errors import CheckpointError, InputError
 from minibert.io.files import staged
 from minibert.io.json_io import read_json_object
+from minibert.io.progress import tracked
 from minibert.search.passages import Cut, Passage, find_files, read_text
 
 MATRIX, TABLE = "index.safetensors", "index.json"
 FORMAT = 1
+PORTION = 128  # passages that are embedded at a time: what Ctrl-C loses at most
 BLOCK = 1 << 16  # rows of a product with the queries: no large temporary array
 
 Embed = Callable[[Sequence[str]], NDArray[np.float32]]
@@ -62,6 +65,7 @@ class Changes:
     reused: int = 0
     removed: int = 0  # files that are no longer there
     any: bool = False  # whether the index has to be saved
+    interrupted: bool = False  # it lacks files, which the next update will add
     skipped: Counter[str] = field(default_factory=Counter)  # reason → how many
 
 
@@ -122,12 +126,17 @@ class SearchIndex:
             text = json.dumps(table, ensure_ascii=False, separators=(",", ":"))
             (stage / TABLE).write_text(text + "\n", encoding="utf-8")
 
-    def update(self, embed: Embed) -> Changes:
-        """Bring the index up to the state of the source, embedding only what is new."""
+    def update(self, embed: Embed, *, quiet: bool = True) -> Changes:
+        """Bring the index up to the state of the source, embedding only what is new.
+
+        Ctrl-C leaves an index of the files that were done by then: `changes.interrupted`.
+        """
         changes = Changes()
         old = {file.path: file for file in self.files}
         starts = dict(zip(old, self._starts(), strict=True))
-        files, vectors, new = [], [], []
+        files: list[IndexedFile] = []
+        vectors: list[Any] = []
+        new: list[str] = []
         for path in find_files(self.source, changes.skipped):
             file = self._read(path, old, changes)
             if file is None:
@@ -141,14 +150,27 @@ class SearchIndex:
             new += [p.text for p, row in zip(file.passages, rows, strict=True) if row is None]
             vectors += rows
             files.append(file)
-        changes.embedded, changes.reused = len(new), len(vectors) - len(new)
+        fresh = _embed_in_portions(embed, new, quiet)
+        changes.embedded, changes.reused = len(fresh), len(vectors) - len(new)
+        changes.interrupted = len(fresh) < len(new)
         changes.removed = len(old.keys() - {file.path for file in files})
         changes.any = files != self.files
-        fresh = iter(embed(new)) if new else iter(())
-        filled = [next(fresh) if row is None else row for row in vectors]
-        self.files = files
-        self.embeddings = np.array(filled, np.float32).reshape(len(filled), -1 if filled else 0)
+        self._fill(files, vectors, iter(fresh))
         return changes
+
+    def _fill(
+        self, files: list[IndexedFile], vectors: list[Any], fresh: Iterator[NDArray[np.float32]]
+    ) -> None:
+        """Take over files with their vectors, those that are None from `fresh` while it lasts."""
+        kept: list[Any] = []
+        self.files, rest = [], iter(vectors)
+        for file in files:
+            rows = [next(rest) for _ in file.passages]
+            rows = [next(fresh, None) if row is None else row for row in rows]
+            if all(row is not None for row in rows):
+                self.files.append(file)
+                kept += rows
+        self.embeddings = np.array(kept, np.float32).reshape(len(kept), -1 if kept else 0)
 
     def search(self, queries: NDArray[np.float32], top_k: int) -> list[list[Hit]]:
         """The `top_k` passages nearest to each row of `queries` (Q, H), the best first."""
@@ -181,6 +203,18 @@ class SearchIndex:
             return before
         text = read_text(path, changes.skipped, must=is_source)
         return None if text is None else IndexedFile(name, *stamp, self.cut.passages(text))
+
+
+def _embed_in_portions(embed: Embed, texts: list[str], quiet: bool) -> list[NDArray[np.float32]]:
+    """A vector for each text, or for the first of them if Ctrl-C was pressed."""
+    vectors: list[NDArray[np.float32]] = []
+    portions = [texts[i : i + PORTION] for i in range(0, len(texts), PORTION)]
+    with suppress(KeyboardInterrupt):
+        for portion in tracked(
+            portions, len(texts), "embedding", size=len, unit=" passages", disable=quiet
+        ):
+            vectors += list(embed(portion))
+    return vectors
 
 
 def top_rows(

@@ -122,6 +122,18 @@ def test_bad_input_gets_one_line(script, model, folder, arguments, message):
     assert message in ended.err
 
 
+def test_ctrl_c_is_no_loss(script, model, folder, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("minibert.pipelines.SentenceSimilarityPipeline.embed", stop)
+        ended = script(*on(folder, "dull", "--model", model))
+    said = "search.py: 0 passages are indexed; the same command goes on\n"
+    assert ended == (130, "", said)
+    assert script(*on(folder, "dull", "--model", model)).status == 0
+
+
 def test_help_teaches(script):
     ended = script("search", "--help")
     assert ended.status == 0

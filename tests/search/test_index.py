@@ -118,6 +118,25 @@ def test_a_file_of_the_same_time_and_size_is_not_read(folder: Path) -> None:
     assert index.update(Counting()).embedded == 2
 
 
+def test_ctrl_c_keeps_the_files_that_are_done(folder: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(module, "PORTION", 3)
+
+    class Stopping(Counting):
+        def __call__(self, texts: Sequence[str]) -> Any:
+            if self.asked:
+                raise KeyboardInterrupt
+            return super().__call__(texts)
+
+    index = new(folder)
+    changes = index.update(Stopping())
+    assert changes.interrupted
+    assert [file.path for file in index.files] == ["animals.txt"]
+    assert find(index, "dog", 1) == [("animals.txt", 3, "a dog and a cat", 0.707)]
+    changes = index.update(Counting())
+    assert (changes.interrupted, changes.embedded, changes.reused) == (False, 2, 2)
+    assert find(index, "tax", 1) == [("rules.txt", 1, "tax law", 0.707)]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

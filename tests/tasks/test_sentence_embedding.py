@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 
 import numpy as np
@@ -7,8 +8,11 @@ import pytest
 import toy
 
 from minibert.errors import InputError
+from minibert.models import BertForSentenceEmbedding
 from minibert.tasks import sentence_embedding
 from minibert.tasks.sentence_embedding import SentenceEmbedding, retrieval, unit_rows
+from minibert.training.arguments import TrainingArguments
+from minibert.training.trainer import Trainer
 
 SCORED = [("good film", "a great film", "5.0"), ("dull", "the plot was very fine", "1.25")]
 
@@ -94,3 +98,34 @@ def test_unit_rows():
     y = np.array([[3.0, 4], [0, 0]], np.float32)
     np.testing.assert_allclose(unit_rows(y), [[0.6, 0.8], [0, 0]])
     assert unit_rows(y).dtype == np.float32
+
+
+def train(directory, examples, **arguments):
+    """Metrics on the training examples, before and after training on them."""
+    task = SentenceEmbedding.of(examples)
+    model = BertForSentenceEmbedding(toy.config(), backend="numpy", seed=1, threads=2)
+    features, _ = task.features(examples, toy.tokenizer(), 24)
+    args = TrainingArguments(output_dir=str(directory), **toy.SETTINGS | arguments)
+    trainer = Trainer(model, args, task, features, None, toy.tokenizer())
+    before = trainer.evaluate(features)
+    trainer.train()
+    return before, trainer.evaluate(features)
+
+
+def test_texts_of_one_kind_learn_to_be_alike(tmp_path):
+    reviews, others = toy.reviews(64, seed=1), toy.reviews(65, seed=2)[1:]
+    random.Random(0).shuffle(others)
+    rows = [(a, b, f"{5.0 * (x == y)}") for (a, x), (b, y) in zip(reviews, others, strict=True)]
+    before, after = train(tmp_path, toy.examples(rows), num_train_epochs=16.0)
+    assert before["spearman"] < 0.5
+    assert after["spearman"] > 0.8
+    assert after["loss"] < 0.1
+
+
+def test_pairs_learn_to_find_each_other(tmp_path):
+    rows = [(*pair, "") for pair in zip(toy.OTHERS, toy.GOOD + toy.BAD, strict=False)]
+    pairs = replace(toy.examples(rows), labels=None)
+    before, after = train(tmp_path, pairs, per_device_train_batch_size=7, num_train_epochs=30.0)
+    assert before["accuracy"] < 0.6
+    assert after["accuracy"] == after["mrr"] == 1.0
+    assert after["loss"] < before["loss"] / 5
