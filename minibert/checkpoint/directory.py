@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -131,11 +131,13 @@ def save_checkpoint(
     *,
     tokenizer: BertTokenizer | None = None,
     card: str | None = None,
+    extras: Callable[[Path], None] | None = None,
 ) -> None:
     """Write a model directory that `from_pretrained` and transformers load.
 
-    tensors: {our name: float32 or float64 array}, the tied decoder left out. The directory's
-    previous files are replaced only when all the new ones are complete on the disk.
+    tensors: {our name: float32 or float64 array}, the tied decoder left out. `extras` writes
+    what else belongs into the directory that it is given. The directory's previous files are
+    replaced only when all the new ones are complete on the disk.
     """
     from minibert.io.files import staged
 
@@ -149,6 +151,8 @@ def save_checkpoint(
             tokenizer.save_pretrained(stage)
         if card is not None:
             (stage / "README.md").write_text(card, encoding="utf-8")
+        if extras is not None:
+            extras(stage)
 
 
 def _drop_buffers(

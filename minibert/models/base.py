@@ -105,6 +105,9 @@ class ShardResult(NamedTuple):
 class BertPreTrainedModel:
     """The base of all models: see the module's first lines."""
 
+    architecture: ClassVar[str] = ""
+    """Hugging Face's name of the class, where it is not ours."""
+
     Head: ClassVar[type]
     """A NamedTuple of the head's arrays."""
 
@@ -177,8 +180,14 @@ class BertPreTrainedModel:
     ) -> None:
         """Write a directory that minibert and transformers load; see `save_checkpoint`."""
         arrays = {name: self.xp.to_host(array) for name, array in self.parameters.items()}
-        config = self.config.replace(architectures=(type(self).__name__,))
-        save_checkpoint(Path(directory), config, arrays, tokenizer=tokenizer, card=card)
+        config = self.config.replace(architectures=(self.architecture or type(self).__name__,))
+        save_checkpoint(
+            Path(directory), config, arrays,
+            tokenizer=tokenizer, card=card, extras=self._write_extras,
+        )  # fmt: skip
+
+    def _write_extras(self, stage: Path) -> None:
+        """Further files of the directory, for models that have some."""
 
     @classmethod
     def shapes(cls, config: BertConfig) -> dict[str, tuple[int, ...]]:

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
 from minibert.backend import Array, Backend
+from minibert.checkpoint.sentence_transformers import (
+    SentenceSettings,
+    read_sentence_settings,
+    write_sentence_settings,
+)
 from minibert.errors import InputError
 from minibert.layers.normalize import NormalizeCache, normalize_backward, normalize_forward
 from minibert.layers.pair_losses import (
@@ -49,10 +55,33 @@ class BertForSentenceEmbedding(BertPreTrainedModel):
     two below each other.
     """
 
+    architecture = "BertModel"
     Head = NoWeights
     head = {}  # noqa: RUF012
-    pooling: str = "mean"  # "cls", "mean" or "max"
-    normalize: bool = True
+    settings = SentenceSettings()
+    """The recipe: pooling, and whether to normalise."""
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_directory: str | Path,
+        *,
+        settings: SentenceSettings | None = None,
+        **arguments: Any,
+    ) -> Self:
+        """As all models, with the recipe of a sentence-transformers directory.
+
+        `settings` replaces it; a directory without a recipe gets the mean at length 1.
+        """
+        from minibert.hub import resolve_model
+
+        directory = resolve_model(str(name_or_directory))
+        model = super().from_pretrained(directory, **arguments)
+        model.settings = settings or read_sentence_settings(directory) or cls.settings
+        return model
+
+    def _write_extras(self, stage: Path) -> None:
+        write_sentence_settings(stage, self.settings, self.config.hidden_size)
 
     def has_targets(self, batch: Any) -> bool:
         """Whether the texts come in pairs."""
@@ -75,9 +104,9 @@ class BertForSentenceEmbedding(BertPreTrainedModel):
     def _head_forward(
         self, xp: Backend, w: Weights, x: Array, shard: PackedBatch, count: Any, run: Run | None
     ) -> HeadResult:
-        y, pooling = POOLINGS[self.pooling].forward(xp, x, shard.offsets)
+        y, pooling = POOLINGS[self.settings.pooling].forward(xp, x, shard.offsets)
         normalize = None
-        if self.normalize:
+        if self.settings.normalize:
             y, normalize = normalize_forward(xp, y)
         return HeadResult({"sentence_embedding": y}, SentenceEmbeddingCache(pooling, normalize))
 
@@ -86,7 +115,7 @@ class BertForSentenceEmbedding(BertPreTrainedModel):
     ) -> Array:
         """`dloss` is the gradient of the shard's embeddings (B, H): see `_train_shards`."""
         dy = dloss if cache.normalize is None else normalize_backward(xp, dloss, cache.normalize)
-        return POOLINGS[self.pooling].backward(xp, dy, cache.pooling)
+        return POOLINGS[self.settings.pooling].backward(xp, dy, cache.pooling)
 
     def batch_loss(
         self, xp: Backend, heads: list[HeadResult], batch: PackedBatch, count: Any

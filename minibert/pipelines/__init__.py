@@ -7,9 +7,15 @@ from typing import Any
 
 from minibert.errors import InputError
 from minibert.pipelines.base import Pipeline
+from minibert.pipelines.feature_extraction import FeatureExtractionPipeline
+from minibert.pipelines.fill_mask import FillMaskPipeline
+from minibert.pipelines.sentence_similarity import SentenceSimilarityPipeline
 from minibert.pipelines.text_classification import TextClassificationPipeline
 
 PIPELINES: dict[str, type[Pipeline]] = {
+    "feature-extraction": FeatureExtractionPipeline,
+    "fill-mask": FillMaskPipeline,
+    "sentence-similarity": SentenceSimilarityPipeline,
     "text-classification": TextClassificationPipeline,
 }
 ALIASES = {"sentiment-analysis": "text-classification", "ner": "token-classification"}

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from minibert.checkpoint.sentence_transformers import SentenceSettings
 from minibert.config import BertConfig
 from minibert.layers.linear import linear_backward
 from minibert.models import BertForSentenceEmbedding, BertForSequenceClassification
@@ -64,7 +65,7 @@ def test_finite_differences_of_models(kind, method):
 @pytest.mark.parametrize("labels", [None, (0.9, -0.3, 0.4)], ids=["contrastive", "cosine"])
 def test_sentence_embeddings(pooling, labels):
     model, batch = random_model(BertForSentenceEmbedding, small_config(), LENGTHS)
-    model.pooling, model.normalize = pooling, pooling != "max"
+    model.settings = SentenceSettings(pooling, normalize=pooling != "max")
     batch = dataclasses.replace(batch, labels=labels and np.array(labels))
     assert_passed(check_model(model, batch, DROPOUT))
 
