@@ -49,6 +49,11 @@ def main() -> None:
     source = Path(args.source)
     if SearchIndex.is_index(source):
         index = SearchIndex.load(source)
+        if args.model or args.cut or args.index or args.rebuild:
+            raise InputError(
+                f"{source} is an index and is searched as it is: --model, --cut, --index and "
+                f"--rebuild go with its source, {index.source}"
+            )
         embed = Embedder(index.model, args)
         if embed.sha256 != index.model_sha256:
             raise InputError(
@@ -128,7 +133,7 @@ def skipped_text(changes: Changes) -> str:
 def print_jsonl(query: str, hits: list[Hit]) -> None:
     """One JSON object a passage, whole."""
     for hit in hits:
-        values = {"query": query, "score": hit.score, "file": str(hit.path)}
+        values = {"query": query, "score": hit.score, "file": printable(hit.path)}
         print(json.dumps(values | hit.passage._asdict(), ensure_ascii=False))
 
 
@@ -160,10 +165,15 @@ def snippet(text: str, query: str) -> tuple[int, list[str]]:
     return start, "\n".join(lines[start : start + SHOWN]).rstrip().split("\n")
 
 
-def shown(path: Path) -> Path:
+def shown(path: Path) -> str:
     """A path below the current folder without the way to it."""
     here = Path.cwd()
-    return path.relative_to(here) if path.is_relative_to(here) else path
+    return printable(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
+def printable(path: Path) -> str:
+    """A path whose bytes are not UTF-8 has "?" in their place."""
+    return str(path).encode("utf-8", "replace").decode()
 
 
 def parse_arguments() -> argparse.Namespace:

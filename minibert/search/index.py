@@ -123,7 +123,8 @@ class SearchIndex:
         }
         with staged(directory) as stage:
             write_safetensors(stage / MATRIX, {"embeddings": self.embeddings})
-            text = json.dumps(table, ensure_ascii=False, separators=(",", ":"))
+            # In ASCII: a file's name may be bytes that are not UTF-8 (half surrogates in Python).
+            text = json.dumps(table, separators=(",", ":"))
             (stage / TABLE).write_text(text + "\n", encoding="utf-8")
 
     def update(self, embed: Embed, *, quiet: bool = True) -> Changes:

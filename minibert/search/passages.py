@@ -103,7 +103,11 @@ def find_files(source: Path, skipped: Counter[str]) -> list[Path]:
     if source.is_file():
         return [source]
     found: list[Path] = []
-    for name, folders, files in os.walk(source):
+
+    def unreadable(_: OSError) -> None:
+        skipped["unreadable folders"] += 1
+
+    for name, folders, files in os.walk(source, onerror=unreadable):
         folder = Path(name)
         kept = sorted(f for f in folders if not f.startswith(".") and f not in IGNORED)
         _count(skipped, "hidden or generated folders", len(folders) - len(kept))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,10 @@ def test_an_index_elsewhere_is_searched_without_its_source(script, model, folder
     ended = script(*on(tmp_path / "my.index", "very dull"))
     assert ended.status == 0
     assert f"{folder / 'a.txt'}:" in ended.out
+    for more in ("--rebuild", "--cut=lines"):
+        ended = script(*on(tmp_path / "my.index", "dull", more))
+        assert ended.status == 2
+        assert "is an index and is searched as it is: --model" in ended.err
     weights = BertModel(toy.config(), backend="numpy", seed=2)
     weights.save_pretrained(model, tokenizer=toy.tokenizer())
     ended = script(*on(tmp_path / "my.index", "very dull"))
@@ -120,6 +125,18 @@ def test_bad_input_gets_one_line(script, model, folder, arguments, message):
     assert (ended.status, ended.out) == (2, "")
     assert ended.err.count("\n") == 1
     assert message in ended.err
+
+
+def test_a_name_that_is_not_utf_8(script, model, tmp_path):
+    (tmp_path / "odd").mkdir()
+    try:
+        (tmp_path / "odd" / os.fsdecode(b"\xff.txt")).write_text("very dull")
+    except OSError:
+        return  # a file system that has no such names
+    for more in ([], ["--jsonl"]):
+        ended = script(*on(tmp_path / "odd", "dull", "--model", model, *more))
+        assert ended.status == 0
+        assert "odd/?.txt" in ended.out
 
 
 def test_ctrl_c_is_no_loss(script, model, folder, monkeypatch):
