@@ -46,7 +46,7 @@ class AlignedEncoding(NamedTuple):
     example: int  # the number of the text
 
 
-def aligned(
+def framed(
     segments: Sequence[Pieces], cls_id: int, sep_id: int, truncated: bool, example: int
 ) -> AlignedEncoding:
     """[CLS] a [SEP], or [CLS] a [SEP] b [SEP]."""

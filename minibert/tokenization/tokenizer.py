@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
-from numpy.typing import NDArray
 
 from minibert.errors import InputError
 from minibert.io.json_io import read_json_object
-from minibert.tokenization.encoding import NONE, AlignedEncoding, Encoding, Pieces, aligned
+from minibert.tokenization.checks import check_pairs, check_texts, is_one
+from minibert.tokenization.encoding import AlignedEncoding, Encoding, Pieces, framed
 from minibert.tokenization.files import read_tokenizer_json, read_vocab, wordpiece, write_vocab
+from minibert.tokenization.padding import Padding, as_array, check_padding, padded_rows
 from minibert.tokenization.truncation import (
     Truncation,
     checked_length,
@@ -39,9 +40,6 @@ SPECIAL_TOKENS = {
     "cls_token": CLS,
     "mask_token": MASK,
 }
-
-Padding = bool | Literal["longest", "max_length"]
-
 
 Words = Sequence[str]  # a text that is split into words already
 
@@ -157,7 +155,7 @@ class BertTokenizer:
         special tokens; None never truncates.
         """
         strategy = _strategy(truncation, pairs)
-        _check_pair(texts, pairs)
+        check_pairs(texts, pairs)
         firsts = self._pieces(texts)
         seconds = [None] * len(firsts) if pairs is None else self._pieces(pairs)
         limit = max_length if strategy else None
@@ -173,7 +171,7 @@ class BertTokenizer:
         """Each text, or with `is_split_into_words` each list of words, as pieces that know their
         place in it. Nothing is cut and no special token added.
         """
-        _check_texts("text", texts, is_split_into_words)
+        check_texts("text", texts, is_split_into_words)
         batch = self._tokenizer.encode_batch(
             list(texts), is_pretokenized=is_split_into_words, add_special_tokens=False
         )
@@ -202,7 +200,7 @@ class BertTokenizer:
         after the other, which overlap by so many pieces.
         """
         strategy = _strategy(truncation, pairs)
-        _check_pair(texts, pairs, is_split_into_words)
+        check_pairs(texts, pairs, is_split_into_words)
         sides = [self.pieces(texts, is_split_into_words)]
         if pairs is not None:
             sides.append(self.pieces(pairs, is_split_into_words))
@@ -242,13 +240,13 @@ class BertTokenizer:
         return_overflowing_tokens: what truncation cuts off follows in windows of its own, which
         overlap by `stride` pieces; "overflow_to_sample_mapping" has the text's number for each.
         """
-        single = _is_one(text, is_split_into_words)
-        if text_pair is not None and _is_one(text_pair, is_split_into_words) != single:
+        single = is_one(text, is_split_into_words)
+        if text_pair is not None and is_one(text_pair, is_split_into_words) != single:
             raise InputError("text_pair: wanted one text for one text, or several for several")
         texts: Any = [text] if single else text
         pairs: Any = [text_pair] if single and text_pair is not None else text_pair
         strategy = strategy_of(truncation)
-        _check_padding(padding, return_tensors)
+        check_padding(padding, return_tensors)
         if stride and not return_overflowing_tokens:
             raise InputError(
                 f"stride: got {stride}, which has no effect without return_overflowing_tokens=True"
@@ -261,8 +259,8 @@ class BertTokenizer:
                 'padding="max_length"; pass one of them'
             )
         encodings: Sequence[Encoding | AlignedEncoding]
-        extras = return_special_tokens_mask, return_offsets_mapping, return_overflowing_tokens
-        if is_split_into_words or any(extras):
+        aligned = return_special_tokens_mask or return_offsets_mapping or return_overflowing_tokens
+        if aligned or is_split_into_words:
             encodings = self.encode_aligned(
                 texts, pairs, max_length, truncation,
                 stride=stride if return_overflowing_tokens else None,
@@ -270,9 +268,14 @@ class BertTokenizer:
             )  # fmt: skip
         else:
             encodings, _ = self.encode(texts, pairs, max_length, truncation)
-        rows = self._rows(encodings, padding, max_length, *extras)
+        rows = padded_rows(
+            encodings, self.pad_token_id, padding, max_length,
+            special_tokens_mask=return_special_tokens_mask,
+            offset_mapping=return_offsets_mapping,
+            sample_mapping=return_overflowing_tokens,
+        )  # fmt: skip
         if return_tensors == "np":
-            return {name: _array(values) for name, values in rows.items()}
+            return {name: as_array(values) for name, values in rows.items()}
         if single and not return_overflowing_tokens:
             return {name: values[0] for name, values in rows.items()}
         return rows
@@ -366,7 +369,7 @@ class BertTokenizer:
         truncated = kept1 + kept2 < n1 + n2
         for spans in parts:
             chosen = [pieces.part(*span) for pieces, span in zip(segments, spans, strict=False)]
-            yield aligned(chosen, self.cls_token_id, self.sep_token_id, truncated, example)
+            yield framed(chosen, self.cls_token_id, self.sep_token_id, truncated, example)
 
     def _limit(self, max_length: int | None) -> int:
         limit = self.model_max_length if max_length is None else checked_length(max_length)
@@ -377,103 +380,12 @@ class BertTokenizer:
             )
         return limit
 
-    def _rows(
-        self,
-        encodings: Sequence[Encoding | AlignedEncoding],
-        padding: Padding,
-        max_length: int | None,
-        special_tokens_mask: bool,
-        offset_mapping: bool,
-        sample_mapping: bool,
-    ) -> dict[str, list[Any]]:
-        lengths = [encoding.ids.size for encoding in encodings]
-        width = max(lengths, default=0) if padding in (True, "longest") else 0
-        width = (max_length or 0) if padding == "max_length" else width
-        pads = [max(0, width - length) for length in lengths]
-
-        def padded(values: Iterable[list[Any]], pad: Any) -> list[list[Any]]:
-            return [row + [pad] * count for row, count in zip(values, pads, strict=True)]
-
-        rows: dict[str, list[Any]] = {
-            "input_ids": padded((e.ids.tolist() for e in encodings), self.pad_token_id),
-            "token_type_ids": padded((e.type_ids.tolist() for e in encodings), 0),
-            "attention_mask": padded(([1] * length for length in lengths), 0),
-        }
-        full = [e for e in encodings if isinstance(e, AlignedEncoding)]
-        if special_tokens_mask:
-            masks = ((e.sequence_ids == NONE).astype(int).tolist() for e in full)
-            rows["special_tokens_mask"] = padded(masks, 1)
-        if offset_mapping:
-            places = ([(start, end) for start, end in e.offsets.tolist()] for e in full)
-            rows["offset_mapping"] = padded(places, (0, 0))
-        if sample_mapping:
-            rows["overflow_to_sample_mapping"] = [e.example for e in full]
-        return rows
-
 
 def _strategy(truncation: object, pairs: object) -> str:
     strategy = strategy_of(truncation)
     if pairs is None and strategy == "only_first":
         return "longest_first"  # the same on one text, but it may leave nothing of it
     return strategy
-
-
-def _is_one(text: object, is_split_into_words: bool) -> bool:
-    """Whether `text` is one text, and not several."""
-    if not is_split_into_words or not isinstance(text, list | tuple) or not text:
-        return isinstance(text, str)
-    return isinstance(text[0], str)
-
-
-def _check_padding(padding: object, return_tensors: object) -> None:
-    if not isinstance(padding, bool) and padding not in ("longest", "max_length"):
-        raise InputError(f"padding: got {padding!r}, wanted True, False, longest or max_length")
-    if return_tensors not in (None, "np"):
-        raise InputError(f'return_tensors: got {return_tensors!r}, wanted "np" or None')
-
-
-def _check_pair(texts: Any, pairs: Any, is_split_into_words: bool = False) -> None:
-    _check_texts("text", texts, is_split_into_words)
-    if pairs is not None:
-        _check_texts("text_pair", pairs, is_split_into_words)
-        if len(pairs) != len(texts):
-            raise InputError(
-                f"text_pair: got {len(pairs)} texts, wanted {len(texts)}, one for each text"
-            )
-
-
-def _check_texts(name: str, texts: object, are_words: bool = False) -> None:
-    if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
-        wanted = "list of lists of str" if are_words else "list of str"
-        raise InputError(f"{name}: got a {type(texts).__name__}, wanted a {wanted}")
-    for index, text in enumerate(texts):
-        if are_words:
-            _check_texts(f"{name} {index}, word", text)
-        elif not isinstance(text, str):
-            raise InputError(
-                f"{name} {index}: got a {type(text).__name__} ({text!r}), wanted a str"
-            )
-        else:
-            _check_unicode(f"{name} {index}", text)
-
-
-def _check_unicode(name: str, text: str) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise InputError(
-            f"{name}: got half of a surrogate pair at character {error.start}, wanted "
-            'Unicode text; read the file as UTF-8, with errors="replace" if need be'
-        ) from error
-
-
-def _array(rows: list[Any]) -> NDArray[np.int64]:
-    """(B, S), or (B, S, 2) of pairs, or (B,) of numbers."""
-    if any(isinstance(row, list) for row in rows) and len({len(row) for row in rows}) > 1:
-        raise InputError(
-            'return_tensors: texts of different lengths make no array; pass padding="longest"'
-        )
-    return np.array(rows, np.int64) if rows else np.zeros((0, 0), np.int64)
 
 
 def _write_json(path: Path, values: Mapping[str, Any]) -> None:
