@@ -16,7 +16,9 @@ from minibert.layers.losses import IGNORE_INDEX
 from minibert.models import BertForMaskedLM, BertPreTrainedModel
 from minibert.pipelines.base import Pipeline
 from minibert.tokenization import BertTokenizer
+from minibert.tokenization.checks import check_texts
 
+TOKENS_PER_BATCH = 4096
 Fill = dict[str, Any]  # {"score", "token", "token_str", "sequence"}
 
 
@@ -85,7 +87,7 @@ class FillMaskPipeline(Pipeline):
         """
         labels = [np.where(row == self.mask, 0, IGNORE_INDEX).astype(np.int64) for row in ids]
         features = Features(ids, type_ids, token_labels=labels)
-        batches = by_length(features.lengths, 4096, self.batch_size)
+        batches = by_length(features.lengths, TOKENS_PER_BATCH, self.batch_size)
         for batch in tracked(
             batches, len(ids), "predicting", size=len, unit=" texts", disable=self.quiet
         ):
@@ -131,8 +133,10 @@ class FillMaskPipeline(Pipeline):
 
     def _target_ids(self, targets: str | Sequence[str]) -> NDArray[np.int64]:
         """The ids of pieces, each once."""
+        targets = [targets] if isinstance(targets, str) else targets
+        check_texts("targets", targets)
         found = []
-        for target in [targets] if isinstance(targets, str) else targets:
+        for target in targets:
             index = self.tokenizer.convert_tokens_to_ids(target)
             if index == self.tokenizer.unk_token_id and target != "[UNK]":
                 pieces = self.tokenizer.pieces([target])[0].ids.tolist()

@@ -17,6 +17,7 @@ from minibert import (
     BertForSentenceEmbedding,
     BertForTokenClassification,
 )
+from minibert.checkpoint.sentence_transformers import SentenceSettings
 from minibert.errors import InputError
 from minibert.packing import pack, split
 from minibert.verify.model_cases import DROPOUT, KINDS, LENGTHS, random_model, small_config
@@ -133,9 +134,9 @@ def test_embeddings_are_pooled_tokens_of_length_1() -> None:
         "cls": [rows[0] for rows in real],
     }
     for pooling, want in wants.items():
-        model.pooling, model.normalize = pooling, False
+        model.settings = SentenceSettings(pooling, normalize=False)
         np.testing.assert_allclose(model(IDS, MASK).sentence_embedding, want, atol=1e-14)
-        model.normalize = True
+        model.settings = SentenceSettings(pooling, normalize=True)
         lengths = np.linalg.norm(model(IDS, MASK).sentence_embedding, axis=1)
         np.testing.assert_allclose(lengths, 1, rtol=1e-14)
 

@@ -91,6 +91,8 @@ def test_bad_input_is_named(fill, directory):
         fill("a [MASK]", top_k=0)
     with pytest.raises(InputError, match="text 0: got a int"):
         fill([3])
+    with pytest.raises(InputError, match="targets 0: got a int"):
+        fill("a [MASK]", targets=[3])
     without = BertTokenizer.from_vocab([word for word in toy.VOCABULARY if word != "[MASK]"])
     with pytest.raises(InputError, match=r"the vocabulary has no \[MASK\]"):
         FillMaskPipeline(fill.model, without)
