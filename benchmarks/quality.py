@@ -148,7 +148,7 @@ def data_folder(task: str) -> Path:
 
 def train_minibert(job: Job) -> dict[str, float]:
     model = load_model(
-        job.task, job.directory, TaskArguments(), seed=job.args.seed, threads=job.args.threads,
+        job.task, job.directory, TaskArguments(), 0, seed=job.args.seed, threads=job.args.threads,
         backend=job.args.backend,
     )  # fmt: skip
     trainer = Trainer(model, job.args, job.task, job.train)
@@ -180,7 +180,7 @@ def train_transformers(job: Job) -> dict[str, float]:
     model = getattr(transformers, job.task.model_class.__name__).from_pretrained(
         job.directory, num_labels=labels, problem_type=changes.get("problem_type")
     ).to(device)  # fmt: skip
-    probe = load_model(job.task, job.directory, TaskArguments(), backend="numpy")
+    probe = load_model(job.task, job.directory, TaskArguments(), 0, backend="numpy")
     trainer = Trainer(probe, job.args, job.task, job.train)  # for its batches and rates alone
     plain = [p for n, p in model.named_parameters() if "bias" in n or "LayerNorm" in n]
     decayed = [p for n, p in model.named_parameters() if not ("bias" in n or "LayerNorm" in n)]

@@ -209,6 +209,7 @@ def make_model(
         task,
         directory,
         special,
+        data.max_seq_length,
         backend=args.backend,
         dtype=args.dtype,
         seed=args.seed,

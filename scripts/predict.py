@@ -56,10 +56,10 @@ def main() -> None:
     task = ALIASES.get(args.task, args.task) or task_of(directory)
     lines = args.texts or read_lines(args.file)
     inputs = [as_input(task, line, number, args) for number, line in enumerate(lines, 1)]
-    options = options_of(task, args)
+    check_texts(task, lines, inputs)
     answer = pipeline(task, directory, backend=args.backend, threads=args.threads)
     answer.quiet = False
-    results = answers(answer, task, directory, inputs, options)
+    results = answers(answer, task, directory, inputs, options_of(task, args, answer))
     show = SHOW[task]
     for line, result in zip(lines, results, strict=True):
         if args.jsonl:
@@ -115,16 +115,14 @@ def as_input(task: str, line: Any, number: int, args: argparse.Namespace) -> Any
     """A line as the task's pipeline takes it."""
     if not isinstance(line, str):
         return line
-    if not line.strip():
-        print(f"warning: text {number} is empty", file=sys.stderr)
     if task == "question-answering" and args.context is not None:
         return {"question": line, "context": args.context}
     if task not in PAIRS:
         return line
     first, tab, second = line.partition("\t")
     if tab:
-        names = PAIRS[task]
-        return dict(zip(names, (first, [second] if names[1] == "sentences" else second)))
+        one, two = PAIRS[task]
+        return {one: first, two: [second] if two == "sentences" else second}
     if task == "question-answering":
         raise InputError(f"text {number} has no context after a tab; pass --context for all")
     if task == "sentence-similarity":
@@ -132,10 +130,22 @@ def as_input(task: str, line: Any, number: int, args: argparse.Namespace) -> Any
     return line
 
 
-def options_of(task: str, args: argparse.Namespace) -> dict[str, Any]:
+def check_texts(task: str, lines: list[Any], inputs: list[Any]) -> None:
+    """Warn of empty texts; refuse pairs among single texts."""
+    texts = [line.partition("\t")[0] for line in lines if isinstance(line, str)]
+    if empty := sum(not text.strip() for text in texts):
+        print(f"warning: {empty} of {len(lines)} texts are empty", file=sys.stderr)
+    single = [isinstance(value, str) for value in inputs]
+    if task == "text-classification" and any(single) and not all(single):
+        number = single.index(True) + 1
+        raise InputError(f"text {number} has no second text after a tab, but others have")
+
+
+def options_of(task: str, args: argparse.Namespace, answer: Any) -> dict[str, Any]:
     """The pipeline's options, of those that were given."""
+    several = task == "text-classification" and "multi" in answer.task.problem_type
     everything = {
-        "text-classification": {"top_k": None if args.all else args.top_k or 1},
+        "text-classification": {"top_k": None if args.all or several else args.top_k or 1},
         "token-classification": {
             "aggregation_strategy": args.aggregation_strategy, "stride": args.stride
         },

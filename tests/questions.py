@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import string
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
 from minibert import BertTokenizer
 from minibert.data.squad import Answer, QuestionExamples
@@ -59,11 +57,3 @@ def certain(features: QuestionFeatures) -> dict[str, Any]:
         for side, position in zip(sides, label, strict=True):
             side[row][position] = 9.0
     return {"start_logits": sides[0], "end_logits": sides[1]}
-
-
-def shared(name: str) -> Path:
-    """A file of the data folder that MINIBERT_TEST_DATA names; the test is skipped without it."""
-    folder = os.environ.get("MINIBERT_TEST_DATA")
-    if folder is None:
-        pytest.skip("needs MINIBERT_TEST_DATA, a folder that holds data/")
-    return Path(folder) / "data" / name

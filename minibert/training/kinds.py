@@ -114,12 +114,16 @@ KINDS = {
 
 
 def load_model(
-    task: Task, directory: Path, a: TaskArguments, **arguments: Any
+    task: Task, directory: Path, a: TaskArguments, max_seq_length: int, **arguments: Any
 ) -> BertPreTrainedModel:
-    """The task's model from a directory; `arguments` as for `from_pretrained`."""
+    """The task's model from a directory; `arguments` as for `from_pretrained`.
+
+    A sentence encoder keeps pooling and `max_seq_length` among its settings.
+    """
     model = task.model_class.from_pretrained(directory, **arguments, **task.config_changes())
-    if a.pooling is not None:
-        if not isinstance(model, BertForSentenceEmbedding):
-            raise InputError("pooling is a choice of sentence-embedding only")
-        model.settings = replace(model.settings, pooling=a.pooling)
+    if isinstance(model, BertForSentenceEmbedding):
+        pooling = a.pooling or model.settings.pooling
+        model.settings = replace(model.settings, pooling=pooling, max_seq_length=max_seq_length)
+    elif a.pooling is not None:
+        raise InputError("pooling is a choice of sentence-embedding only")
     return model

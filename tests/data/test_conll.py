@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+from folders import data_file
 
 from minibert.data.conll import InvalidTag, TaggedSentences, read_tagged
 from minibert.errors import InputError
@@ -242,10 +242,7 @@ def test_some_of_the_sentences(tmp_path: Path) -> None:
     ],
 )
 def test_wnut17(name: str, sentences: int, words: int, entities: int) -> None:
-    folder = os.environ.get("MINIBERT_TEST_DATA")
-    if folder is None:
-        pytest.skip("needs MINIBERT_TEST_DATA, a folder that holds data/wnut17")
-    found = read_tagged(Path(folder) / "data" / "wnut17" / name)
+    found = read_tagged(data_file(f"wnut17/{name}"))
     assert (len(found), sum(map(len, found.words))) == (sentences, words)
     assert (found.scheme, found.invalid) == ("IOB2", ())
     assert sum(tag.startswith("B-") for row in found.labels or [] for tag in row) == entities

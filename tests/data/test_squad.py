@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from questions import shared
+from folders import data_file
 
 from minibert.data.splits import hold_out
 from minibert.data.squad import Answer, QuestionExamples, read_squad
@@ -129,7 +129,7 @@ def test_the_published_files():
         ("squad/train-new-wiki.json", 7938, 22794),
         ("xquad/xquad.zh.json", 1190, 1190),
     ]:
-        examples = read_squad(shared(name))
+        examples = read_squad(data_file(name))
         assert len(examples) == questions
         assert sum(map(len, examples.answers)) == answers
 

@@ -1,12 +1,11 @@
 from __future__ import annotations
 
 import json
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
 import toy
+from folders import data_file
 
 from minibert.checkpoint.sentence_transformers import SentenceSettings, write_sentence_settings
 from minibert.data.readers import read_examples
@@ -136,10 +135,7 @@ def test_what_is_saved_loads_in_sentence_transformers(tmp_path, minilm):
 
 @pytest.mark.slow
 def test_minilm_on_stsb_without_training(minilm):
-    data = os.environ.get("MINIBERT_TEST_DATA")
-    if data is None:
-        pytest.skip("needs MINIBERT_TEST_DATA, a folder that holds data/stsb")
-    examples = read_examples(Path(data, "data", "stsb", "stsb-en-test.csv"))
+    examples = read_examples(data_file("stsb/stsb-en-test.csv"))
     task = SentenceEmbedding.of(examples)
     features, _ = task.features(examples, minilm.tokenizer, minilm.max_length)
     outputs, _ = predict(minilm.model, features)

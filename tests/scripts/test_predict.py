@@ -142,7 +142,7 @@ def test_models_that_cannot_be_used_are_named(script, model, tmp_path):
         (model, "input_ids holds 20, but vocab_size = 20 allows 0 … 19"),
         (torn, "it is truncated: fetch it again"),
     ):
-        ended = script(*on(directory), "surplus")
+        ended = script(*on(directory), "--task=sentiment-analysis", "surplus")
         assert (ended.status, ended.out) == (2, "")
         (line,) = ended.err.splitlines()
         assert line.startswith("predict.py: error: ")

@@ -7,7 +7,8 @@ import random
 import numpy as np
 import pytest
 import toy
-from questions import SPECIALS, certain, examples, shared, tokenizer
+from folders import data_file
+from questions import SPECIALS, certain, examples, tokenizer
 
 from minibert import BertTokenizer
 from minibert.config import BertConfig
@@ -109,7 +110,7 @@ def test_decoding_gives_what_pipelines_return():
 
 def test_the_dev_set_in_seconds():
     """10,570 questions, a piece a letter: every first answer comes back, to the character."""
-    questions = read_squad(shared("squad/dev-v1.1.json"))
+    questions = read_squad(data_file("squad/dev-v1.1.json"))
     letters = tokenizer("".join(set(questions.contexts)).lower())
     task = QuestionAnswering(max_answer_length=300)
     features, _ = task.features(questions, letters, 512)

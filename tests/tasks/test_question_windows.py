@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from folders import data_file
 from hypothesis import example, given
 from hypothesis import strategies as st
-from questions import answer_of, examples, labelled_text, shared, tokenizer
+from questions import answer_of, examples, labelled_text, tokenizer
 
 from minibert.data.squad import read_squad
 from minibert.errors import InputError
@@ -163,7 +164,7 @@ def test_an_accent_is_not_taken_from_the_next_token():
 def test_every_answer_of_the_published_files_round_trips_by_letters():
     """With a piece a character no answer ends inside a token."""
     for name in ("squad/train-new-wiki.json", "xquad/xquad.zh.json", "xquad/xquad.en.json"):
-        questions = read_squad(shared(name))
+        questions = read_squad(data_file(name))
         letters = tokenizer("".join(set(questions.contexts)).lower())
         made, _ = QuestionAnswering(doc_stride=400).features(questions, letters, 1000)
         found: dict[int, str] = {}

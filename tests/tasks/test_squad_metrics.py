@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from questions import examples, shared
+from folders import data_file
+from questions import examples
 
 from minibert.data.squad import read_squad
 from minibert.errors import InputError
@@ -19,8 +20,8 @@ CONTEXT = "the tall oak of an old man"
     [("bert-ensemble", 86.206, 92.196), ("logistic-regression", 40.142, 50.982)],
 )
 def test_published_systems_get_their_published_scores(system, exact, overlap):
-    predictions = json.loads(shared(f"squad/predictions/{system}.json").read_text())
-    scores = score_squad(read_squad(shared("squad/dev-v1.1.json")), predictions)
+    predictions = json.loads(data_file(f"squad/predictions/{system}.json").read_text())
+    scores = score_squad(read_squad(data_file("squad/dev-v1.1.json")), predictions)
     assert {name: round(value, 3) for name, value in scores.items()} == {
         "exact_match": exact,
         "f1": overlap,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import toy
+from folders import data_file
 
 from minibert import BertTokenizer
 from minibert.data.conll import TaggedSentences, read_tagged
@@ -135,12 +135,9 @@ def test_without_tags():
 @pytest.mark.parametrize("name", ["wnut17train.conll", "emerging.test.annotated"])
 def test_labels_are_those_of_run_ner(name):
     """As tokenize_and_align_labels of transformers' run_ner.py gives them, MiniLM's vocabulary."""
-    folder = os.environ.get("MINIBERT_TEST_DATA")
-    if folder is None:
-        pytest.skip("needs MINIBERT_TEST_DATA, a folder that holds data/wnut17")
     transformers = pytest.importorskip("transformers", reason="the oracle is transformers")
     files, directory = (
-        read_tagged(Path(folder) / "data/wnut17" / name),
+        read_tagged(data_file(f"wnut17/{name}")),
         resolve_model(DEFAULT_MODEL),
     )
     task = TokenClassification.of(files)

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from questions import labelled_text, shared
+from folders import data_file
+from questions import labelled_text
 
 from minibert import BertTokenizer
 from minibert.data.squad import read_squad
@@ -47,7 +48,7 @@ def label_of(encoding: Any, row: int, start: int, end: int) -> list[int]:
 )
 def test_windows_and_labels_are_theirs(minilm, theirs, name, length, stride):
     """Their `stride` is what two windows share; ours, as google's, the way from one to the next."""
-    questions = read_squad(shared(name))
+    questions = read_squad(data_file(name))
     questions = questions.take(range(0, len(questions), len(questions) // 300))
     task = QuestionAnswering(doc_stride=stride)
     features, cut = task.features(questions, BertTokenizer.from_pretrained(minilm), length)
@@ -76,7 +77,7 @@ def test_windows_and_labels_are_theirs(minilm, theirs, name, length, stride):
 )
 def test_answers_round_trip_unless_they_end_inside_a_token(minilm, name, share):
     """As "Japan" does in "Japanese", which is one token."""
-    questions = read_squad(shared(name))
+    questions = read_squad(data_file(name))
     features, _ = QuestionAnswering().features(questions, BertTokenizer.from_pretrained(minilm))
     found = {window.question: text for row, window in enumerate(features.windows)
              if (text := labelled_text(features, row)) is not None}  # fmt: skip

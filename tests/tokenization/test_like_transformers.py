@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import shutil
 import tarfile
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from folders import data_file
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -66,10 +66,7 @@ def texts_of(path: Path) -> Iterator[str]:
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_every_line_of_every_file(both: Any, folder: str) -> None:
-    data = os.environ.get("MINIBERT_TEST_DATA")
-    if data is None:
-        pytest.skip("needs MINIBERT_TEST_DATA, a folder that holds data/")
-    root = Path(data, "data", folder)
+    root = data_file(folder)
     files = [root] if root.is_file() else sorted(path for path in root.rglob("*") if path.is_file())
     ours, theirs = both
     for file in files:

@@ -1,0 +1,210 @@
+"""From a file to an answer, for every task: scripts/finetune.py, then scripts/predict.py."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import toy
+
+from minibert import BertForMaskedLM, BertModel
+
+GOOD, BAD = toy.GOOD, toy.BAD
+FAST = ["--num_train_epochs=12", "--learning_rate=0.01", "--per_device_train_batch_size=16"]
+FAST += ["--warmup_ratio=0", "--backend=numpy", "--threads=1", "--eval_strategy=no"]
+FAST += ["--save_strategy=no", "--max_seq_length=20"]
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A tiny encoder with the toy's words."""
+    encoder = BertModel(toy.config(), backend="numpy", seed=1)
+    encoder.save_pretrained(tmp_path / "model", tokenizer=toy.tokenizer())
+    return tmp_path / "model"
+
+
+def tagged(count: int, seed: int) -> str:
+    """The one word that says something is an entity."""
+    sentences = []
+    for text, label in toy.reviews(count, seed):
+        kinds = dict.fromkeys((*GOOD, *BAD), f"B-{label}")
+        sentences.append("".join(f"{word}\t{kinds.get(word, 'O')}\n" for word in text.split()))
+    return "\n".join(sentences)
+
+
+def questions(count: int, seed: int) -> str:
+    rows = []
+    for i, (text, _) in enumerate(toy.reviews(count, seed)):
+        word = next(w for w in text.split() if w in GOOD + BAD)
+        answers = {"text": [word], "answer_start": [text.index(word)]}
+        row = {"id": str(i), "question": "was the film", "context": text, "answers": answers}
+        rows.append(json.dumps(row) + "\n")
+    return "".join(rows)
+
+
+def choices(count: int, seed: int) -> str:
+    rows = []
+    for i, (text, label) in enumerate(toy.reviews(count, seed)):
+        words = [GOOD[i % 4], BAD[i % 4]]
+        row = {"context": text, "choices": words, "label": int(label == "neg")}
+        rows.append(json.dumps(row) + "\n")
+    return "".join(rows)
+
+
+def pairs(count: int, seed: int) -> str:
+    """Texts of one label are alike."""
+    rows = toy.reviews(count, seed)
+    lines = ["sentence1\tsentence2\tscore"]
+    for (a, label), (b, other) in zip(rows, rows[1:] + rows[:1], strict=True):
+        lines.append(f"{a}\t{b}\t{5.0 if label == other else 0.0}")
+    for (a, label), (b, other) in zip(rows, rows[2:] + rows[:2], strict=True):
+        lines.append(f"{a}\t{b}\t{5.0 if label == other else 0.0}")
+    return "\n".join(lines) + "\n"
+
+
+TASKS: dict[str, tuple[str, Any, str, float]] = {  # file, maker, metric, what it must reach
+    "token-classification": ("words.conll", tagged, "f1", 0.9),
+    "question-answering": ("questions.jsonl", questions, "exact_match", 90),
+    "multiple-choice": ("choices.jsonl", choices, "accuracy", 0.9),
+    "sentence-embedding": ("pairs.tsv", pairs, "spearman", 0.7),
+}
+
+
+def train(task: str, script: Any, model: Path, folder: Path, *more: Any) -> tuple[Any, Path]:
+    name, make, *_ = TASKS[task]
+    files = [folder / f"{part}.{name}" for part in ("train", "test")]
+    for file, count, seed in zip(files, (96, 24), (0, 9), strict=True):
+        file.write_text(make(count, seed), encoding="utf-8")
+    out = folder / "out"
+    flags = ["--task", task, "--model_name_or_path", model, "--train_file", files[0]]
+    flags += ["--validation_file", files[1], "--test_file", files[1], "--output_dir", out]
+    return script("finetune", *flags, *FAST, *more), out
+
+
+def ask(script: Any, out: Path, *given: Any, **more: Any) -> list[dict[str, Any]]:
+    ended = script("predict", "--model", out, "--backend=numpy", "--jsonl", *given, **more)
+    assert (ended.status, ended.err) == (0, "")
+    return [json.loads(line)["answers"] for line in ended.out.splitlines()]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_task_is_learnt_from_a_file(task: str, script: Any, model: Path, tmp_path: Path) -> None:
+    ended, out = train(task, script, model, tmp_path)
+    assert (ended.status, ended.err) == (0, "")
+    assert f"task: {task}" in ended.out
+    results = json.loads((out / "all_results.json").read_text())
+    _, _, metric, bound = TASKS[task]
+    assert results[f"test_{metric}"] >= bound
+    assert (out / "README.md").is_file()
+    assert f"predict.py --model {out}" in ended.out
+
+
+def test_words_are_named(script: Any, model: Path, tmp_path: Path) -> None:
+    _, out = train("token-classification", script, model, tmp_path)
+    (row,) = ask(script, out, "the plot was awful")
+    assert [(e["entity_group"], e["start"], e["end"]) for e in row] == [("neg", 13, 18)]
+    ended = script("predict", "--model", out, "--backend=numpy", "the plot was awful")
+    assert ended.out.startswith("neg 13:18 'awful' 0.")
+    ended = script("predict", "--model", out, "--aggregation_strategy=none", "a great film")
+    assert ended.out.startswith("B-pos 2:7 'great' 0.")
+
+
+def test_questions_are_answered(script: Any, model: Path, tmp_path: Path) -> None:
+    _, out = train("question-answering", script, model, tmp_path)
+    context = "the story was great"
+    (row,) = ask(script, out, "was the film", "--context", context)
+    assert row[0]["answer"] == "great"
+    assert row[0]["start"] == 14
+    assert ask(script, out, f"was the film\t{context}") == [row]
+    file = tmp_path / "context.txt"
+    file.write_text(context)
+    assert ask(script, out, "was the film", "--context", file) == [row]
+    asked = tmp_path / "asked.jsonl"
+    asked.write_text(json.dumps({"question": "was the film", "context": context}) + "\n")
+    assert ask(script, out, "--file", asked) == [row]
+    ended = script("predict", "--model", out, "was the film")
+    assert ended.err == (
+        "predict.py: error: text 1 has no context after a tab; pass --context for all\n"
+    )
+
+
+def test_choices_are_made(script: Any, model: Path, tmp_path: Path) -> None:
+    _, out = train("multiple-choice", script, model, tmp_path)
+    file = tmp_path / "asked.jsonl"
+    rows = [("the plot was dull", ["lovely", "poor"]), ("a fine film", ["bad", "good", "awful"])]
+    file.write_text("".join(json.dumps({"context": c, "choices": e}) + "\n" for c, e in rows))
+    assert [row[0]["choice"] for row in ask(script, out, "--file", file)] == ["poor", "good"]
+    ended = script("predict", "--model", out, "a text")
+    assert ended.err.startswith('predict.py: error: multiple-choice: wanted {"question"')
+
+
+def test_texts_are_compared(script: Any, model: Path, tmp_path: Path) -> None:
+    _, out = train("sentence-embedding", script, model, tmp_path)
+    on = ["--task=sentence-similarity"]
+    alike, unlike = ask(script, out, *on, "a good film\ta great plot", "a good film\tdull story")
+    assert alike[0] > unlike[0] + 0.5
+    (vector,) = ask(script, out, "a good film")
+    assert sum(x * x for x in vector) == pytest.approx(1, rel=1e-5)
+
+
+def test_pooling_is_chosen_and_kept(script: Any, model: Path, tmp_path: Path) -> None:
+    ended, out = train("sentence-embedding", script, model, tmp_path, "--pooling=cls")
+    assert ended.status == 0
+    assert json.loads((out / "1_Pooling" / "config.json").read_text())["pooling_mode_cls_token"]
+
+
+def test_masks_are_filled(script: Any, tmp_path: Path) -> None:
+    model = BertForMaskedLM(toy.config(), backend="numpy")
+    model.save_pretrained(tmp_path / "m", tokenizer=toy.tokenizer())
+    (row,) = ask(script, tmp_path / "m", "a [MASK] film", "--targets", "good", "bad")
+    assert {fill["token_str"] for fill in row} == {"good", "bad"}
+    ended = script("predict", "--model", tmp_path / "m", "a film")
+    assert "write [MASK] where a word is wanted" in ended.err
+
+
+def test_answers_without_labels_are_written(script: Any, model: Path, tmp_path: Path) -> None:
+    """Of a test file that has words and no tags, and of questions without answers."""
+    untagged = tmp_path / "words.txt.conll"
+    untagged.write_text("the\nfilm\n\nplot\n")
+    ended, out = train("token-classification", script, model, tmp_path, "--test_file", untagged)
+    assert ended.status == 0
+    rows = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
+    assert [len(row) for row in rows] == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("task", "content", "message"),
+    [
+        ("token-classification", "a\tO\nfilm\n", "line 2: "),
+        ("token-classification", "a\tO\nfilm\tO\n", "at least 2 different tags are wanted"),
+        ("question-answering", '{"question": "q"', "the file ends in the middle of it"),
+        (
+            "question-answering",
+            '{"id": "7", "question": "q", "context": "abc", '
+            '"answers": {"text": ["b"], "answer_start": [0]}}\n',
+            "7",
+        ),
+        ("multiple-choice", '{"context": "a", "choices": ["b"], "label": 0}\n', "line 1: "),
+        ("sentence-embedding", "sentence1\ta\nb\tc\n", "got single texts, wanted pairs"),
+    ],
+)
+def test_bad_files_are_one_line(
+    task: str, content: str, message: str, script: Any, model: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / f"bad.{TASKS[task][0]}"
+    file.write_text(content)
+    flags = ["--task", task, "--model_name_or_path", model, "--train_file", file]
+    ended = script("finetune", *flags, "--output_dir", tmp_path / "out")
+    assert ended.status == 2
+    (line,) = ended.err.splitlines()
+    assert line.startswith("finetune.py: error: ")
+    assert message in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_task_wants_its_own_data(script: Any, tmp_path: Path) -> None:
+    ended = script("finetune", "--task=multiple-choice", "--output_dir", tmp_path / "out")
+    assert ended.status == 2
+    assert "task multiple-choice wants a train_file" in ended.err
