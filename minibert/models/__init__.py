@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minibert.models.base import BertPreTrainedModel, ModelOutput, Run
+from minibert.models.base import BertPreTrainedModel
 from minibert.models.bert import BertModel
 from minibert.models.masked_lm import BertForMaskedLM
 from minibert.models.multiple_choice import BertForMultipleChoice
@@ -11,6 +11,7 @@ from minibert.models.pre_training import BertForPreTraining
 from minibert.models.question_answering import BertForQuestionAnswering
 from minibert.models.sentence_embedding import BertForSentenceEmbedding
 from minibert.models.sequence_classification import BertForSequenceClassification
+from minibert.models.shards import ModelOutput, Run
 from minibert.models.token_classification import BertForTokenClassification
 
 __all__ = [

@@ -6,9 +6,9 @@ forward and backward for one shard of a batch. Everything else is here, once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -16,10 +16,8 @@ from minibert.backend import Array, Backend, get_backend
 from minibert.checkpoint import LoadReport, load_checkpoint, save_checkpoint
 from minibert.config import BertConfig
 from minibert.errors import InputError
-from minibert.layers.dropout import DropoutKey
 from minibert.models.encoder import (
     EncoderCache,
-    EncoderWeights,
     encoder_backward,
     encoder_forward,
     encoder_shapes,
@@ -27,79 +25,12 @@ from minibert.models.encoder import (
     tokens,
 )
 from minibert.models.initialization import initialize
+from minibert.models.shards import GradientSum, HeadResult, ModelOutput, Run, ShardResult, Weights
 from minibert.packing import PackedBatch, pack, split, unpack
-from minibert.parallel import Turn, Turns, Workers
-from minibert.parameters import Layout, Parameters, accumulate
+from minibert.parallel import Turns, Workers
+from minibert.parameters import Layout, Parameters
 
 DTYPES = ("float32", "float64")
-
-
-@dataclass
-class ModelOutput:
-    """What a model returns; a field that does not apply, or was not asked for, is None.
-
-    Arrays belong to the model's backend, in Hugging Face's padded shapes, zero at padding.
-    """
-
-    loss: Array | None = None  # ()
-    logits: Array | None = None  # (B, K), or a row a token: (B, S, K)
-    start_logits: Array | None = None  # (B, S)
-    end_logits: Array | None = None  # (B, S)
-    prediction_logits: Array | None = None  # (B, S, V)
-    seq_relationship_logits: Array | None = None  # (B, 2)
-    sentence_embedding: Array | None = None  # (B, H)
-    last_hidden_state: Array | None = None  # (B, S, H)
-    pooler_output: Array | None = None  # (B, H)
-    hidden_states: tuple[Array, ...] | None = None  # L + 1 of (B, S, H)
-    attentions: tuple[Array, ...] | None = None  # L of (B, N, S, S)
-
-
-class Run(NamedTuple):
-    """One training step of one run: what dropout masks depend on, besides the place."""
-
-    seed: int
-    step: int
-
-    def key(self, first_row: int) -> DropoutKey:
-        """The key at the first site, for a shard whose rows begin at `first_row`."""
-        return DropoutKey(self.seed, self.step, 0, first_row)
-
-
-class Weights(NamedTuple):
-    """A model's parameters, or their gradients, as the layers take them."""
-
-    encoder: EncoderWeights
-    head: Any  # the model's own NamedTuple
-
-
-class GradientSum:
-    """The common gradients, to which each shard adds its own when it is its turn."""
-
-    def __init__(self, weights: Weights, turn: Turn) -> None:
-        self.weights = weights
-        self._turn = turn
-
-    def add(self, targets: Any, gradients: Any) -> None:
-        """targets += gradients, two tuples alike; every shard adds the same pieces in one order."""
-        with self._turn.next_piece():
-            accumulate(targets, gradients)
-
-
-class HeadResult(NamedTuple):
-    """What a head's forward gives for one shard, packed."""
-
-    rows: dict[str, Array]  # fields of ModelOutput with a row for each sequence or example
-    cache: Any  # for the head's backward
-    loss: Array | None = None  # this shard's part of the batch's loss
-    token_rows: dict[str, Array] = {}  # noqa: RUF012  fields with a row for each token
-
-
-class ShardResult(NamedTuple):
-    """What one shard's forward gives, packed."""
-
-    head: HeadResult
-    last_hidden: Array  # (T, H)
-    encoder: EncoderCache | None
 
 
 class BertPreTrainedModel:

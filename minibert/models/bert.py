@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 from minibert.backend import Array, Backend
 from minibert.layers.pooler import pooler_forward
-from minibert.models.base import BertPreTrainedModel, HeadResult, Run, Weights
+from minibert.models.base import BertPreTrainedModel
 from minibert.models.pooled import POOLER
+from minibert.models.shards import HeadResult, Run, Weights
 from minibert.packing import PackedBatch
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,9 +20,9 @@ from minibert.layers.masked_lm_head import (
     masked_lm_head_forward,
 )
 from minibert.layers.select import SelectCache, select_backward, select_forward
-from minibert.models.base import BertPreTrainedModel, GradientSum, HeadResult, Run, Weights
-from minibert.models.labels import class_labels
-from minibert.packing import PackedBatch, pack
+from minibert.models.shards import GradientSum, HeadResult, Run, Weights
+from minibert.models.token_labels import TokenLabelledModel
+from minibert.packing import PackedBatch
 
 
 class MaskedLMWeights(NamedTuple):
@@ -89,7 +88,7 @@ def masked_lm_backward(
     return dx, MaskedLMWeights(*dw), dword
 
 
-class BertForMaskedLM(BertPreTrainedModel):
+class BertForMaskedLM(TokenLabelledModel):
     """logits (B, S, V); labels (B, S), −100 where nothing is to be predicted.
 
     In training only the labelled positions are predicted, and `logits` (M, V) has their rows.
@@ -99,25 +98,10 @@ class BertForMaskedLM(BertPreTrainedModel):
     head = MASKED_LM
     token_outputs = ("logits",)
 
-    def pack(
-        self,
-        input_ids: Any,
-        attention_mask: Any = None,
-        token_type_ids: Any = None,
-        labels: Any = None,
-        **other_labels: Any,
-    ) -> PackedBatch:
-        """Padded arrays → a packed batch; labels (B, S)."""
-        self._refuse(other_labels)
-        return pack(input_ids, attention_mask, token_type_ids, token_labels=labels)
-
-    def has_targets(self, batch: Any) -> bool:
-        """Whether the tokens have labels."""
-        return batch.token_labels is not None
-
-    def _checked_labels(self, batch: PackedBatch) -> tuple[PackedBatch, int]:
-        labels, count = class_labels(batch.token_labels, batch.num_tokens, self.config.vocab_size)
-        return replace(batch, token_labels=labels), count
+    @property
+    def num_classes(self) -> int:
+        """The vocabulary's size."""
+        return self.config.vocab_size
 
     def _head_forward(
         self, xp: Backend, w: Weights, x: Array, shard: PackedBatch, count: Any, run: Run | None

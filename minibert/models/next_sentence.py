@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from minibert.backend import Array, Backend
 from minibert.layers.losses import CrossEntropyCache, cross_entropy_backward, cross_entropy_forward
-from minibert.models.base import BertPreTrainedModel, GradientSum, HeadResult, Run, Weights
+from minibert.models.base import BertPreTrainedModel
 from minibert.models.labels import class_labels
 from minibert.models.pooled import (
     POOLER,
@@ -16,6 +16,7 @@ from minibert.models.pooled import (
     pooled_backward,
     pooled_forward,
 )
+from minibert.models.shards import GradientSum, HeadResult, Run, Weights
 from minibert.packing import PackedBatch
 
 NEXT_SENTENCE = POOLER | {"cls.seq_relationship.weight": "2H", "cls.seq_relationship.bias": "2"}

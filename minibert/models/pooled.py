@@ -7,7 +7,7 @@ from typing import NamedTuple
 from minibert.backend import Array, Backend
 from minibert.layers.classifier import ClassifierCache, classifier_backward, classifier_forward
 from minibert.layers.pooler import PoolerCache, pooler_backward, pooler_forward
-from minibert.models.base import Run
+from minibert.models.shards import Run
 from minibert.packing import PackedBatch
 
 POOLER = {"bert.pooler.dense.weight": "HH", "bert.pooler.dense.bias": "H"}

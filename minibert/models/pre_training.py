@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from minibert.backend import Array, Backend
-from minibert.models.base import BertPreTrainedModel, GradientSum, HeadResult, Run, Weights
+from minibert.models.base import BertPreTrainedModel
 from minibert.models.labels import class_labels
 from minibert.models.masked_lm import (
     MASKED_LM,
@@ -22,6 +22,7 @@ from minibert.models.next_sentence import (
     next_sentence_forward,
 )
 from minibert.models.pooled import PooledWeights
+from minibert.models.shards import GradientSum, HeadResult, Run, Weights
 from minibert.packing import PackedBatch, pack
 
 SPLIT = len(NEXT_SENTENCE)

@@ -12,7 +12,8 @@ from minibert.errors import InputError
 from minibert.layers.linear import LinearCache, linear_backward, linear_forward
 from minibert.layers.losses import IGNORE_INDEX
 from minibert.layers.span_loss import SpanLossCache, span_loss_backward, span_loss_forward
-from minibert.models.base import BertPreTrainedModel, GradientSum, HeadResult, Run, Weights
+from minibert.models.base import BertPreTrainedModel
+from minibert.models.shards import GradientSum, HeadResult, Run, Weights
 from minibert.packing import PackedBatch, pack
 
 

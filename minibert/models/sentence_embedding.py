@@ -23,14 +23,8 @@ from minibert.layers.pair_losses import (
     cosine_regression_forward,
 )
 from minibert.layers.pooling import POOLINGS
-from minibert.models.base import (
-    BertPreTrainedModel,
-    GradientSum,
-    HeadResult,
-    Run,
-    ShardResult,
-    Weights,
-)
+from minibert.models.base import BertPreTrainedModel
+from minibert.models.shards import GradientSum, HeadResult, Run, ShardResult, Weights
 from minibert.packing import PackedBatch
 from minibert.parallel import Turns
 

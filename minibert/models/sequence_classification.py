@@ -10,7 +10,7 @@ import numpy as np
 from minibert.backend import Array, Backend
 from minibert.errors import InputError
 from minibert.layers.losses import LOSSES
-from minibert.models.base import BertPreTrainedModel, GradientSum, HeadResult, Run, Weights
+from minibert.models.base import BertPreTrainedModel
 from minibert.models.encoder import head_site
 from minibert.models.labels import class_labels
 from minibert.models.pooled import (
@@ -20,6 +20,7 @@ from minibert.models.pooled import (
     pooled_backward,
     pooled_forward,
 )
+from minibert.models.shards import GradientSum, HeadResult, Run, Weights
 from minibert.packing import PackedBatch
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 from minibert.backend import Array, Backend
 from minibert.layers.classifier import ClassifierCache, classifier_backward, classifier_forward
 from minibert.layers.losses import CrossEntropyCache, cross_entropy_backward, cross_entropy_forward
-from minibert.models.base import BertPreTrainedModel, GradientSum, HeadResult, Run, Weights
 from minibert.models.encoder import head_site
-from minibert.models.labels import class_labels
-from minibert.packing import PackedBatch, pack
+from minibert.models.shards import GradientSum, HeadResult, Run, Weights
+from minibert.models.token_labels import TokenLabelledModel
+from minibert.packing import PackedBatch
 
 
 class TokenClassificationWeights(NamedTuple):
@@ -24,7 +23,7 @@ class TokenClassificationCache(NamedTuple):
     loss: CrossEntropyCache | None
 
 
-class BertForTokenClassification(BertPreTrainedModel):
+class BertForTokenClassification(TokenLabelledModel):
     """logits (B, S, K) = classifier(dropout(encoder)), with no pooler; labels (B, S), −100 ignored.
 
     The loss is the mean cross-entropy over the labelled tokens of the batch.
@@ -33,26 +32,6 @@ class BertForTokenClassification(BertPreTrainedModel):
     Head = TokenClassificationWeights
     head = {"classifier.weight": "KH", "classifier.bias": "K"}  # noqa: RUF012
     token_outputs = ("logits",)
-
-    def pack(
-        self,
-        input_ids: Any,
-        attention_mask: Any = None,
-        token_type_ids: Any = None,
-        labels: Any = None,
-        **other_labels: Any,
-    ) -> PackedBatch:
-        """Padded arrays → a packed batch; labels (B, S)."""
-        self._refuse(other_labels)
-        return pack(input_ids, attention_mask, token_type_ids, token_labels=labels)
-
-    def has_targets(self, batch: Any) -> bool:
-        """Whether the tokens have labels."""
-        return batch.token_labels is not None
-
-    def _checked_labels(self, batch: PackedBatch) -> tuple[PackedBatch, int]:
-        labels, count = class_labels(batch.token_labels, batch.num_tokens, self.config.num_labels)
-        return replace(batch, token_labels=labels), count
 
     def _head_forward(
         self, xp: Backend, w: Weights, x: Array, shard: PackedBatch, count: Any, run: Run | None

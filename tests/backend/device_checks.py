@@ -17,7 +17,7 @@ from minibert.backend import Backend
 from minibert.backend.numpy_backend import NumpyBackend
 from minibert.layers.dropout import DropoutKey
 from minibert.layers.embeddings import RowGradient
-from minibert.models.base import Run
+from minibert.models.shards import Run
 from minibert.optim import Optimizer, clip_scale, global_norm
 from minibert.packing import pack
 from minibert.verify.layer_cases import LayerCase, layer_cases

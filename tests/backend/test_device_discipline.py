@@ -18,7 +18,7 @@ import pytest
 
 from minibert import BertConfig, BertModel
 from minibert.backend.cupy_backend import CupyBackend
-from minibert.models.base import Run
+from minibert.models.shards import Run
 from minibert.optim import RULES
 from minibert.packing import pack
 
