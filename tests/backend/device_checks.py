@@ -21,6 +21,7 @@ from minibert.models.shards import Run
 from minibert.optim import Optimizer, clip_scale, global_norm
 from minibert.packing import pack
 from minibert.verify.layer_cases import LayerCase, layer_cases
+from minibert.verify.model_cases import KINDS, LENGTHS, random_model, small_config
 
 LAYERS = {case.layer: case for case in layer_cases()}
 BOUND = {"float64": 1e-12, "float32": 2e-5}
@@ -107,6 +108,24 @@ def check_model(
         # In exact arithmetic the key bias has the gradient 0: see layers/multi_head_attention.py.
         like = gradients[name.replace("key.bias", "query.bias")]
         assert_close(xp.to_host(device_gradients[name]), gradient, BOUND[dtype], name, like)
+
+
+def check_head(xp: Backend, kind: str, dtype: str) -> None:
+    """Loss and every gradient of any head, with dropout, in two shards."""
+    model_class, changes = KINDS[kind]
+    plain, batch = random_model(model_class, small_config(**changes), LENGTHS)
+    arrays = {name: np.array(array) for name, array in plain.parameters.items()}
+    results = []
+    for backend, d in ((NumpyBackend(reference=True), "float64"), (xp, dtype)):
+        model = model_class(plain.config, backend=backend, dtype=d, arrays=arrays, threads=1)
+        gradients = model.parameters.zeros_like()
+        output = model.accumulate_gradients(batch, gradients, Run(3, 5), shards=2)
+        results.append({"loss": output.loss} | dict(gradients))
+    want, got = results
+    largest = max(np.abs(gradient).max() for gradient in want.values())
+    for name, array in got.items():  # some gradients are zero: all are held to the largest
+        error = np.abs(xp.to_host(array) - want[name]).max()
+        assert error <= BOUND[dtype] * largest, f"{kind}: {name}"
 
 
 def check_outputs(

@@ -35,17 +35,6 @@ def device(monkeypatch: pytest.MonkeyPatch) -> CupyBackend:
     return CupyBackend()
 
 
-@pytest.fixture
-def problem_config(tiny: BertConfig, problem: tuple[str, Any]) -> BertConfig:
-    labels = 1 if problem[0] == "regression" else 3
-    return tiny.replace(problem_type=problem[0], num_labels=labels)
-
-
-@pytest.fixture
-def given(inputs: dict[str, Any], problem: tuple[str, Any]) -> dict[str, Any]:
-    return inputs | {"labels": problem[1]}
-
-
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("layer", checks.LAYERS)
 def test_every_layer(device: CupyBackend, layer: str, dtype: str) -> None:
@@ -57,6 +46,15 @@ def test_the_whole_model(
     device: CupyBackend, make_model: Any, problem_config: BertConfig, given: Any, dtype: str
 ) -> None:
     checks.check_model(device, make_model, problem_config, given, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", checks.KINDS)
+def test_every_head(device: CupyBackend, kind: str, dtype: str) -> None:
+    device.module.to_host.clear()
+    checks.check_head(device, kind, dtype)
+    read = len(device.module.to_host)
+    assert read == len(checks.KINDS[kind][0].shapes(checks.small_config())) + 1  # the test's own
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -26,17 +26,6 @@ def gpu() -> CupyBackend:
     return CupyBackend()
 
 
-@pytest.fixture
-def problem_config(tiny: BertConfig, problem: tuple[str, Any]) -> BertConfig:
-    labels = 1 if problem[0] == "regression" else 3
-    return tiny.replace(problem_type=problem[0], num_labels=labels)
-
-
-@pytest.fixture
-def given(inputs: dict[str, Any], problem: tuple[str, Any]) -> dict[str, Any]:
-    return inputs | {"labels": problem[1]}
-
-
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("layer", checks.LAYERS)
 def test_every_layer(gpu: CupyBackend, layer: str, dtype: str) -> None:
@@ -48,6 +37,12 @@ def test_the_whole_model(
     gpu: CupyBackend, make_model: Any, problem_config: BertConfig, given: Any, dtype: str
 ) -> None:
     checks.check_model(gpu, make_model, problem_config, given, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", checks.KINDS)
+def test_every_head(gpu: CupyBackend, kind: str, dtype: str) -> None:
+    checks.check_head(gpu, kind, dtype)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
