@@ -45,6 +45,9 @@ class BertPreTrainedModel:
     head: ClassVar[dict[str, str]]
     """For each field of `Head`: parameter name → its shape in the letters of `sizes`."""
 
+    gradient_checkpointing: bool = False
+    """Keep only each layer's input in training, and compute the rest again in the backward."""
+
     def __init__(
         self,
         config: BertConfig,
@@ -253,7 +256,10 @@ class BertPreTrainedModel:
 
         def train(number: int) -> ShardResult:
             with turns.of(number) as mine:
-                result = self.forward_shard(self.xp, weights, parts[number], count, run, None)
+                result = self.forward_shard(
+                    self.xp, weights, parts[number], count, run,
+                    checkpointing=self.gradient_checkpointing,
+                )  # fmt: skip
                 dloss = self.xp.ones((), self.parameters.dtype)
                 self.backward_shard(self.xp, dloss, result, GradientSum(into, mine))
                 return ShardResult(result.head._replace(cache=None), result.last_hidden, None)
@@ -307,13 +313,15 @@ class BertPreTrainedModel:
         shard: PackedBatch,
         count: Any,
         run: Run | None,
-        hidden_states: list[Array] | None,
+        hidden_states: list[Array] | None = None,
+        checkpointing: bool = False,
     ) -> ShardResult:
         """One shard's forward. `count` terms make up the loss of the whole batch."""
         key = None if run is None else run.key(shard.first_token)
         x, encoder = encoder_forward(
-            xp, w.encoder, tokens(xp, shard), self.config, key, hidden_states
-        )
+            xp, w.encoder, tokens(xp, shard), self.config, key, hidden_states,
+            checkpointing,
+        )  # fmt: skip
         return ShardResult(self._head_forward(xp, w, x, shard, count, run), x, encoder)
 
     def backward_shard(

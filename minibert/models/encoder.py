@@ -43,9 +43,19 @@ class Tokens(NamedTuple):
     offsets: Sequence[int]  # (B + 1,) on the host
 
 
+class LayerInputs(NamedTuple):
+    """All that a layer's forward needs, kept in place of its cache."""
+
+    x: Array  # (T, H)
+    w: EncoderLayerWeights
+    offsets: Sequence[int]
+    settings: EncoderLayerSettings
+    key: DropoutKey | None
+
+
 class EncoderCache(NamedTuple):
     embeddings: EmbeddingsCache
-    layers: list[EncoderLayerCache]
+    layers: list[EncoderLayerCache | LayerInputs]
 
 
 def encoder_shapes(config: BertConfig) -> dict[str, tuple[int, ...]]:
@@ -136,24 +146,29 @@ def encoder_forward(
     config: BertConfig,
     key: DropoutKey | None,
     hidden_states: list[Array] | None = None,
+    checkpointing: bool = False,
 ) -> tuple[Array, EncoderCache]:
     """T tokens → the last hidden state (T, H).
 
     `key` starts at site 0, the embeddings' dropout; layer i has the sites 1 + 3i … 3 + 3i.
     `hidden_states`, where given, receives the embeddings and every layer's result, as in HF.
+    `checkpointing` keeps of each layer its input alone: the backward computes the rest again, to
+    the same bits, for a third more time and a fraction of the memory (Chen et al., arXiv
+    1604.06174).
     """
     x, embeddings = embeddings_forward(
         xp, w.embeddings, t.input_ids, t.position_ids, t.token_type_ids,
         config.pad_token_id, config.layer_norm_eps, config.hidden_dropout_prob, key,
     )  # fmt: skip
-    caches = []
+    caches: list[EncoderLayerCache | LayerInputs] = []
     for i, layer in enumerate(w.layers):
         if hidden_states is not None:
             hidden_states.append(x)
         site = None if key is None else key.at(1 + SITES * i)
-        x, cache = encoder_layer_forward(xp, x, layer, t.offsets, settings(config), site)
+        inputs = LayerInputs(x, layer, t.offsets, settings(config), site)
+        x, cache = encoder_layer_forward(xp, *inputs)
         if xp.keeps_caches:
-            caches.append(cache)
+            caches.append(inputs if checkpointing else cache)
     if hidden_states is not None:
         hidden_states.append(x)
     return x, EncoderCache(embeddings, caches)
@@ -172,6 +187,9 @@ def encoder_backward(
     embeddings; what it adds, and each layer's cache, is let go at once.
     """
     for target in reversed(targets.layers):
-        dx, dw = encoder_layer_backward(xp, dx, cache.layers.pop())
+        layer = cache.layers.pop()
+        if isinstance(layer, LayerInputs):
+            _, layer = encoder_layer_forward(xp, *layer)
+        dx, dw = encoder_layer_backward(xp, dx, layer)
         add(target, dw)
     add(targets.embeddings, embeddings_backward(xp, dx, cache.embeddings))

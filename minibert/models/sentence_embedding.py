@@ -137,7 +137,10 @@ class BertForSentenceEmbedding(BertPreTrainedModel):
         """
         xp, turns = self.xp, Turns()
         results = self.workers.map(
-            lambda part: self.forward_shard(xp, weights, part, count, run, None), parts
+            lambda part: self.forward_shard(
+                xp, weights, part, count, run, checkpointing=self.gradient_checkpointing
+            ),
+            parts,
         )
         loss, cache = self.batch_loss(xp, [r.head for r in results], batch, count)
         backward = contrastive_backward if batch.labels is None else cosine_regression_backward

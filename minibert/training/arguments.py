@@ -45,6 +45,9 @@ class TrainingArguments:
     per_device_train_batch_size: int = option(32, "examples in a batch")
     max_tokens_per_batch: int | None = option(None, "cut batches by tokens instead of examples")
     gradient_accumulation_steps: int = option(1, "parts of one step of that many times the batch")
+    gradient_checkpointing: bool = option(
+        False, "keep less of the forward and compute it again: slower, in less memory"
+    )
     group_by_length: bool = option(False, "sort by length within windows of length_window batches")
     length_window: int = option(50, "batches in a window of group_by_length")
     eval_tokens_per_batch: int = option(4096, "tokens in a batch of evaluation")

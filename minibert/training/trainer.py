@@ -33,6 +33,7 @@ from minibert.training.throughput import Meter, measured_gemm_rate
 FREE_TO_CHANGE = frozenset(
     {
         *("output_dir", "overwrite_output_dir", "resume_from_checkpoint", "dry_run"),
+        "gradient_checkpointing",
         *("logging_steps", "disable_tqdm", "save_total_limit", "save_strategy", "save_steps"),
         *("eval_strategy", "eval_steps", "load_best_model_at_end"),
         *("eval_tokens_per_batch", "per_device_eval_batch_size", "early_stopping_patience"),
@@ -92,6 +93,7 @@ class Trainer:
             workers=workers,
         )
         self.gradients = parameters.zeros_like()
+        model.gradient_checkpointing = args.gradient_checkpointing
         self.state = TrainingState()
         self.metric = self._known_metric()
         greater = args.greater_is_better

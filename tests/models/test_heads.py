@@ -50,6 +50,22 @@ def test_the_cut_changes_nothing_but_rounding(kind: str, shards: int) -> None:
 
 
 @EACH
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_gradient_checkpointing_gives_the_same_bytes(kind: str, dtype: str) -> None:
+    model, batch = make(kind)
+    arrays = dict(model.parameters)
+    model = type(model)(model.config, backend="numpy", dtype=dtype, arrays=arrays, threads=1)
+    results = []
+    for model.gradient_checkpointing in (False, True):
+        gradients = model.parameters.zeros_like()
+        model.accumulate_gradients(batch, gradients, DROPOUT, 2)
+        results.append(gradients.flat.tobytes())
+    assert results[0] == results[1]
+    output = model(IDS, MASK, output_attentions=True)  # evaluation is as ever
+    assert len(output.attentions) == 2
+
+
+@EACH
 def test_training_and_evaluation_have_the_same_loss(kind: str) -> None:
     model, batch = make(kind)
     trained = model.accumulate_gradients(batch, model.parameters.zeros_like(), None)
