@@ -60,6 +60,7 @@ SAMPLES = {
     "metric_for_best_model": ("f1", "f1"),
     "greater_is_better": ("0", False),
     "seed": ("1", 1),
+    "gradient_checkpointing": ("1", True),
     "logging_steps": ("1", 1),
     "disable_tqdm": ("1", True),
 }
