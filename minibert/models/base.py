@@ -260,8 +260,8 @@ class BertPreTrainedModel:
                     self.xp, weights, parts[number], count, run,
                     checkpointing=self.gradient_checkpointing,
                 )  # fmt: skip
-                dloss = self.xp.ones((), self.parameters.dtype)
-                self.backward_shard(self.xp, dloss, result, GradientSum(into, mine))
+                dy = self.xp.ones((), self.parameters.dtype)
+                self.backward_shard(self.xp, dy, result, GradientSum(into, mine))
                 return ShardResult(result.head._replace(cache=None), result.last_hidden, None)
 
         results = self.workers.map(train, range(len(parts)))
@@ -276,8 +276,13 @@ class BertPreTrainedModel:
         return self._bound[1]
 
     def _bind(self, parameters: Parameters) -> Weights:
-        head = self.Head(*(parameters[name] for name in self.head))
-        return Weights(encoder_weights(parameters, self.config.num_hidden_layers), head)
+        encoder = encoder_weights(parameters, self.config.num_hidden_layers)
+        return Weights(encoder, self.bind_head(parameters))
+
+    @classmethod
+    def bind_head(cls, parameters: Parameters) -> Any:
+        """The head's parameters, or their gradients, as `Head`."""
+        return cls.Head(*(parameters[name] for name in cls.head))
 
     def _output(
         self, results: list[ShardResult], batch: PackedBatch, length: int | None
@@ -325,10 +330,10 @@ class BertPreTrainedModel:
         return ShardResult(self._head_forward(xp, w, x, shard, count, run), x, encoder)
 
     def backward_shard(
-        self, xp: Backend, dloss: Array, result: ShardResult, gradients: GradientSum
+        self, xp: Backend, dy: Array, result: ShardResult, gradients: GradientSum
     ) -> None:
         """Adds the gradients of the shard's part of the loss, piece by piece, last layer first."""
-        dx = self._head_backward(xp, dloss, result.head.cache, gradients)
+        dx = self._head_backward(xp, dy, result.head.cache, gradients)
         assert result.encoder is not None
         encoder_backward(xp, dx, result.encoder, gradients.weights.encoder, gradients.add)
 
@@ -386,10 +391,12 @@ class BertPreTrainedModel:
         """x (T, H), the encoder's result → logits and, where there are labels, the loss."""
         raise NotImplementedError  # abstract: each model defines it
 
-    def _head_backward(
-        self, xp: Backend, dloss: Array, cache: Any, gradients: GradientSum
-    ) -> Array:
-        """Adds the head's gradients; → dx (T, H)."""
+    def _head_backward(self, xp: Backend, dy: Array, cache: Any, gradients: GradientSum) -> Array:
+        """Adds the head's gradients; → dx (T, H).
+
+        dy is the gradient of the head's loss, (), or, where the loss is one of the whole batch
+        (`batch_loss`), of the head's rows.
+        """
         raise NotImplementedError  # abstract: each model with a loss defines it
 
 

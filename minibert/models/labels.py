@@ -12,12 +12,12 @@ from minibert.layers.losses import IGNORE_INDEX
 
 
 def class_labels(
-    labels: Any, size: int, num_labels: int, name: str = "labels"
+    labels: Any, size: int, num_labels: int, name: str = "labels", may_be_empty: bool = False
 ) -> tuple[NDArray[np.int64], int]:
     """Class numbers (size,) from 0 to num_labels − 1, or −100 for none; and how many are not −100.
 
-    Raises InputError for another shape or dtype, a number out of range, and where all are −100: the
-    mean over nothing is NaN.
+    Raises InputError for another shape or dtype, a number out of range, and, unless it
+    `may_be_empty`, where all are −100: the mean over nothing is NaN.
     """
     labels = np.asarray(labels)
     if labels.size != size or labels.dtype.kind not in "iub":
@@ -32,6 +32,6 @@ def class_labels(
             f"(0 … {num_labels - 1})"
         )
     count = int((labels != IGNORE_INDEX).sum())
-    if not count:
+    if not count and not may_be_empty:
         raise InputError(f"{name}: every label is -100 (ignored): there is nothing to learn from")
     return labels, count

@@ -77,11 +77,11 @@ def masked_lm_forward(
 
 
 def masked_lm_backward(
-    xp: Backend, dloss: Array, cache: MaskedLMCache
+    xp: Backend, dy: Array, cache: MaskedLMCache
 ) -> tuple[Array, MaskedLMWeights, Array]:
-    """dloss () → dx (T, H), dw, and the decoder's part of the word table's gradient (V, H)."""
+    """dy () → dx (T, H), dw, and the decoder's part of the word table's gradient (V, H)."""
     assert cache.loss is not None
-    dlogits = cross_entropy_backward(xp, dloss, cache.loss)
+    dlogits = cross_entropy_backward(xp, dy, cache.loss)
     dx, *dw, dword = masked_lm_head_backward(xp, dlogits, cache.head)
     if cache.select is not None:
         dx = select_backward(xp, dx, cache.select)
@@ -113,10 +113,8 @@ class BertForMaskedLM(TokenLabelledModel):
             return HeadResult({}, cache, loss, token_rows=rows)
         return HeadResult(rows, cache, loss)
 
-    def _head_backward(
-        self, xp: Backend, dloss: Array, cache: Any, gradients: GradientSum
-    ) -> Array:
-        dx, head, dword = masked_lm_backward(xp, dloss, cache)
+    def _head_backward(self, xp: Backend, dy: Array, cache: Any, gradients: GradientSum) -> Array:
+        dx, head, dword = masked_lm_backward(xp, dy, cache)
         gradients.add(gradients.weights.head, head)
         gradients.add((gradients.weights.encoder.embeddings.word,), (dword,))
         return dx

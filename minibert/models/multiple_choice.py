@@ -52,10 +52,8 @@ class BertForMultipleChoice(BertPreTrainedModel):
             loss, loss_cache = cross_entropy_forward(xp, logits, labels, count)
         return HeadResult({"logits": logits}, MultipleChoiceCache(pooled, loss_cache), loss)
 
-    def _head_backward(
-        self, xp: Backend, dloss: Array, cache: Any, gradients: GradientSum
-    ) -> Array:
-        dlogits = cross_entropy_backward(xp, dloss, cache.loss)
+    def _head_backward(self, xp: Backend, dy: Array, cache: Any, gradients: GradientSum) -> Array:
+        dlogits = cross_entropy_backward(xp, dy, cache.loss)
         dx, head = pooled_backward(xp, dlogits.reshape(-1, 1), cache.pooled)
         gradients.add(gradients.weights.head, head)
         return dx

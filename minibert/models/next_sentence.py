@@ -39,11 +39,11 @@ def next_sentence_forward(
 
 
 def next_sentence_backward(
-    xp: Backend, dloss: Array, cache: NextSentenceCache
+    xp: Backend, dy: Array, cache: NextSentenceCache
 ) -> tuple[Array, PooledWeights]:
-    """dloss () → dx (T, H), dw."""
+    """dy () → dx (T, H), dw."""
     assert cache.loss is not None
-    return pooled_backward(xp, cross_entropy_backward(xp, dloss, cache.loss), cache.pooled)
+    return pooled_backward(xp, cross_entropy_backward(xp, dy, cache.loss), cache.pooled)
 
 
 class BertForNextSentencePrediction(BertPreTrainedModel):
@@ -62,9 +62,7 @@ class BertForNextSentencePrediction(BertPreTrainedModel):
         logits, loss, cache = next_sentence_forward(xp, w.head, x, shard, count)
         return HeadResult({"logits": logits}, cache, loss)
 
-    def _head_backward(
-        self, xp: Backend, dloss: Array, cache: Any, gradients: GradientSum
-    ) -> Array:
-        dx, head = next_sentence_backward(xp, dloss, cache)
+    def _head_backward(self, xp: Backend, dy: Array, cache: Any, gradients: GradientSum) -> Array:
+        dx, head = next_sentence_backward(xp, dy, cache)
         gradients.add(gradients.weights.head, head)
         return dx

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from minibert.backend import Array, Backend
+from minibert.errors import InputError
 from minibert.models.base import BertPreTrainedModel
 from minibert.models.labels import class_labels
 from minibert.models.masked_lm import (
@@ -24,20 +25,12 @@ from minibert.models.next_sentence import (
 from minibert.models.pooled import PooledWeights
 from minibert.models.shards import GradientSum, HeadResult, Run, Weights
 from minibert.packing import PackedBatch, pack
-
-SPLIT = len(NEXT_SENTENCE)
+from minibert.parameters import Parameters
 
 
 class PreTrainingWeights(NamedTuple):
-    W_pooler: Array  # (H, H)
-    b_pooler: Array  # (H,)
-    W_relation: Array  # (2, H)
-    b_relation: Array  # (2,)
-    W: Array  # (H, H)
-    b: Array  # (H,)
-    gamma: Array  # (H,)
-    beta: Array  # (H,)
-    bias: Array  # (V,)
+    relation: PooledWeights
+    masked: MaskedLMWeights
 
 
 class PreTrainingCache(NamedTuple):
@@ -55,6 +48,12 @@ class BertForPreTraining(BertPreTrainedModel):
     Head = PreTrainingWeights
     head = NEXT_SENTENCE | MASKED_LM
     token_outputs = ("prediction_logits",)
+
+    @classmethod
+    def bind_head(cls, parameters: Parameters) -> PreTrainingWeights:
+        """The two heads' parameters, or their gradients."""
+        relation = PooledWeights(*(parameters[name] for name in NEXT_SENTENCE))
+        return PreTrainingWeights(relation, MaskedLMWeights(*(parameters[n] for n in MASKED_LM)))
 
     def pack(
         self,
@@ -75,17 +74,22 @@ class BertForPreTraining(BertPreTrainedModel):
         return batch.labels is not None or batch.token_labels is not None
 
     def _checked_labels(self, batch: PackedBatch) -> tuple[PackedBatch, tuple[int, int]]:
+        """A kind without any label in this batch adds nothing to the loss; not both, though."""
         counts = [0, 0]
-        if batch.token_labels is not None:
-            V = self.config.vocab_size
-            tokens, counts[0] = class_labels(batch.token_labels, batch.num_tokens, V)
-            batch = replace(batch, token_labels=tokens)
         if batch.labels is not None:
             labels, counts[1] = class_labels(
-                batch.labels, batch.num_sequences, 2, "next_sentence_label"
+                batch.labels, batch.num_sequences, 2, "next_sentence_label", may_be_empty=True
             )
             batch = replace(batch, labels=labels)
-        return batch, (counts[0], counts[1])
+        if batch.token_labels is not None:
+            V = self.config.vocab_size
+            tokens, counts[0] = class_labels(
+                batch.token_labels, batch.num_tokens, V, may_be_empty=counts[1] > 0
+            )
+            batch = replace(batch, token_labels=tokens)
+        elif not counts[1]:
+            raise InputError("next_sentence_label: every label is -100: nothing to learn from")
+        return batch, (max(counts[0], 1), max(counts[1], 1))
 
     def _head_forward(
         self, xp: Backend, w: Weights, x: Array, shard: PackedBatch, count: Any, run: Run | None
@@ -93,10 +97,10 @@ class BertForPreTraining(BertPreTrainedModel):
         word, head = w.encoder.embeddings.word, w.head
         masked_count, relation_count = count or (0, 0)
         logits, masked_loss, masked = masked_lm_forward(
-            xp, MaskedLMWeights(*head[SPLIT:]), word, x, shard, masked_count, self.config
+            xp, head.masked, word, x, shard, masked_count, self.config
         )
         relation, relation_loss, next_sentence = next_sentence_forward(
-            xp, PooledWeights(*head[:SPLIT]), x, shard, relation_count
+            xp, head.relation, x, shard, relation_count
         )
         losses = [loss for loss in (masked_loss, relation_loss) if loss is not None]
         loss = sum(losses[1:], losses[0]) if losses else None
@@ -106,16 +110,14 @@ class BertForPreTraining(BertPreTrainedModel):
             return HeadResult(rows, cache, loss, token_rows=tokens)
         return HeadResult(rows | tokens, cache, loss)
 
-    def _head_backward(
-        self, xp: Backend, dloss: Array, cache: Any, gradients: GradientSum
-    ) -> Array:
+    def _head_backward(self, xp: Backend, dy: Array, cache: Any, gradients: GradientSum) -> Array:
         target, dx = gradients.weights.head, None
         if cache.next_sentence.loss is not None:
-            dx, relation = next_sentence_backward(xp, dloss, cache.next_sentence)
-            gradients.add(target[:SPLIT], relation)
+            dx, relation = next_sentence_backward(xp, dy, cache.next_sentence)
+            gradients.add(target.relation, relation)
         if cache.masked.loss is not None:
-            dx_masked, masked, dword = masked_lm_backward(xp, dloss, cache.masked)
-            gradients.add(target[SPLIT:], masked)
+            dx_masked, masked, dword = masked_lm_backward(xp, dy, cache.masked)
+            gradients.add(target.masked, masked)
             gradients.add((gradients.weights.encoder.embeddings.word,), (dword,))
             dx = dx_masked if dx is None else dx + dx_masked
         return dx

@@ -90,10 +90,8 @@ class BertForQuestionAnswering(BertPreTrainedModel):
         rows = {"start_logits": logits[:, 0], "end_logits": logits[:, 1]}
         return HeadResult({}, QuestionAnsweringCache(linear, loss_cache), loss, token_rows=rows)
 
-    def _head_backward(
-        self, xp: Backend, dloss: Array, cache: Any, gradients: GradientSum
-    ) -> Array:
-        dlogits = span_loss_backward(xp, dloss, cache.loss)
+    def _head_backward(self, xp: Backend, dy: Array, cache: Any, gradients: GradientSum) -> Array:
+        dlogits = span_loss_backward(xp, dy, cache.loss)
         dx, dW, db = linear_backward(xp, dlogits, cache.linear)
         gradients.add(gradients.weights.head, QuestionAnsweringWeights(dW, db))
         return dx

@@ -104,11 +104,10 @@ class BertForSentenceEmbedding(BertPreTrainedModel):
             y, normalize = normalize_forward(xp, y)
         return HeadResult({"sentence_embedding": y}, SentenceEmbeddingCache(pooling, normalize))
 
-    def _head_backward(
-        self, xp: Backend, dloss: Array, cache: Any, gradients: GradientSum
-    ) -> Array:
-        """`dloss` is the gradient of the shard's embeddings (B, H): see `_train_shards`."""
-        dy = dloss if cache.normalize is None else normalize_backward(xp, dloss, cache.normalize)
+    def _head_backward(self, xp: Backend, dy: Array, cache: Any, gradients: GradientSum) -> Array:
+        """dy (B, H) → dx (T, H): the loss is that of all pairs together, see `_train_shards`."""
+        if cache.normalize is not None:
+            dy = normalize_backward(xp, dy, cache.normalize)
         return POOLINGS[self.settings.pooling].backward(xp, dy, cache.pooling)
 
     def batch_loss(

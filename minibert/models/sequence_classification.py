@@ -77,10 +77,8 @@ class BertForSequenceClassification(BertPreTrainedModel):
         cache = SequenceClassificationCache(pooled, problem, loss_cache)
         return HeadResult({"logits": logits}, cache, loss)
 
-    def _head_backward(
-        self, xp: Backend, dloss: Array, cache: Any, gradients: GradientSum
-    ) -> Array:
-        dlogits = LOSSES[cache.problem].backward(xp, dloss, cache.loss)
+    def _head_backward(self, xp: Backend, dy: Array, cache: Any, gradients: GradientSum) -> Array:
+        dlogits = LOSSES[cache.problem].backward(xp, dy, cache.loss)
         dx, head = pooled_backward(xp, dlogits, cache.pooled)
         gradients.add(gradients.weights.head, head)
         return dx

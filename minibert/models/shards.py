@@ -20,10 +20,10 @@ class ModelOutput:
     """
 
     loss: Array | None = None  # ()
-    logits: Array | None = None  # (B, K), or a row a token: (B, S, K)
+    logits: Array | None = None  # (B, K), or a row a token: (B, S, K); masked LM: see there
     start_logits: Array | None = None  # (B, S)
     end_logits: Array | None = None  # (B, S)
-    prediction_logits: Array | None = None  # (B, S, V)
+    prediction_logits: Array | None = None  # (B, S, V); in training (M, V), as in masked LM
     seq_relationship_logits: Array | None = None  # (B, 2)
     sentence_embedding: Array | None = None  # (B, H)
     last_hidden_state: Array | None = None  # (B, S, H)

@@ -46,10 +46,8 @@ class BertForTokenClassification(TokenLabelledModel):
         cache = TokenClassificationCache(classifier, loss_cache)
         return HeadResult({}, cache, loss, token_rows={"logits": logits})
 
-    def _head_backward(
-        self, xp: Backend, dloss: Array, cache: Any, gradients: GradientSum
-    ) -> Array:
-        dlogits = cross_entropy_backward(xp, dloss, cache.loss)
+    def _head_backward(self, xp: Backend, dy: Array, cache: Any, gradients: GradientSum) -> Array:
+        dlogits = cross_entropy_backward(xp, dy, cache.loss)
         dx, dW, db = classifier_backward(xp, dlogits, cache.classifier)
         gradients.add(gradients.weights.head, TokenClassificationWeights(dW, db))
         return dx

@@ -118,6 +118,20 @@ def test_pre_training_adds_its_two_losses_and_does_with_one() -> None:
     assert not gradients["bert.pooler.dense.weight"].any()
 
 
+def test_a_batch_in_which_nothing_was_masked_still_learns_the_relation() -> None:
+    model = small(BertForPreTraining)
+    nothing, relation = np.full((2, 4), -100), np.array([0, 1])
+    output, gradients = model.loss_and_gradients(
+        IDS, MASK, labels=nothing, next_sentence_label=relation
+    )
+    want = model(IDS, MASK, next_sentence_label=relation).loss
+    np.testing.assert_allclose(output.loss, want, rtol=1e-14)
+    assert all(np.isfinite(gradient).all() for gradient in gradients.values())
+    for labels in ({"labels": nothing}, {"labels": nothing, "next_sentence_label": [-100, -100]}):
+        with pytest.raises(InputError, match="every label is -100"):
+            model(IDS, MASK, **labels)
+
+
 def test_an_answer_outside_its_sequence_is_ignored() -> None:
     model = small(BertForQuestionAnswering)
     inside = model(IDS[:1], MASK[:1], start_positions=[1], end_positions=[2])
