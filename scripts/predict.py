@@ -156,7 +156,7 @@ def check_options(task: str, args: argparse.Namespace) -> None:
     """Refuse options that say nothing about the task."""
     for name, tasks in OF_TASKS.items():
         if is_given(args, name) and task not in tasks:
-            raise InputError(f"--{name} is for {' and '.join(tasks)}; this model's task is {task}")
+            raise InputError(f"--{name} is for {' and '.join(tasks)}; the task is {task}")
 
 
 def is_given(args: argparse.Namespace, name: str) -> bool:
@@ -183,10 +183,9 @@ def line_of(item: Item, result: Any, jsonl: bool, show: Show, answer: Pipeline) 
     if jsonl:
         return json_of({"input": item.given, "output": result})
     given = item.given
-    text = " ".join(given) if isinstance(given, list) else given
-    if not isinstance(text, str):
-        text = json_of(text)
-    return f"{show(result, answer)}\t{text.replace(chr(10), ' ')}"
+    text = json_of(given) if isinstance(given, dict) else given
+    words = given if isinstance(given, list) else text.split("\n")  # CSV texts may have lines
+    return f"{show(result, answer)}\t{' '.join(words)}"
 
 
 def json_of(value: Any) -> str:

@@ -160,9 +160,9 @@ def test_unusual_line_separators_are_no_lines(script, model):
         (
             ["--context", "c", "good"],
             b"",
-            "--context is for question-answering; this model's task is text-classification",
+            "--context is for question-answering; the task is text-classification",
         ),
-        (["--stride=0", "good"], b"", "--stride is for token-classification; this model's"),
+        (["--stride=0", "good"], b"", "--stride is for token-classification; the task is"),
     ],
 )
 def test_bad_input_is_one_line(arguments, stdin, message, script, model):
