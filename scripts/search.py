@@ -6,10 +6,12 @@
         folders, binary files and files over 1 MB are left out, and counted.
 
     python scripts/search.py notes.txt "what did we decide about the budget?" --top_k 3
-        A text file: each line is a passage (--cut paragraphs: what blank lines separate).
+        A text file, or one in .gz: each line is a passage (--cut paragraphs: what blank lines
+        separate).
 
     python scripts/search.py --index notes.index notes.txt && python scripts/search.py notes.index …
-        Make an index in a place of your choice; search it without its source.
+        Make an index in a place of your choice, a new or empty folder or an older index; search
+        it without its source.
 
 The first search of a file or folder makes its index (with MiniLM some 20 chunks or 200 short lines
 a second and core) and keeps it in $MINIBERT_CACHE/search (~/.cache/minibert/search); later ones
@@ -37,7 +39,7 @@ from minibert.hub.package_index import cache_directory
 from minibert.io.command_line import Parser, run
 from minibert.pipelines import SentenceSimilarityPipeline
 from minibert.search import Cut, Hit, SearchIndex
-from minibert.search.index import Changes, model_sha256
+from minibert.search.index import FORMAT, Changes, model_sha256
 from minibert.search.passages import WAYS
 from minibert.tasks.sentence_embedding import unit_rows
 
@@ -75,6 +77,7 @@ def main() -> None:
 def prepare(source: Path, args: argparse.Namespace) -> tuple[SearchIndex, Embedder]:
     """The index of a file or folder, made or brought up to date, and its model."""
     place = Path(args.index) if args.index else default_place(source)
+    SearchIndex.check_place(place)
     cut = Cut(args.cut or ("chunks" if source.is_dir() else "lines"))
     old = SearchIndex.load(place) if SearchIndex.is_index(place) and not args.rebuild else None
     embed = Embedder(args.model or (old.model if old else DEFAULT_MODEL), args)
@@ -110,10 +113,10 @@ class Embedder:
 
 
 def default_place(source: Path) -> Path:
-    """A folder in the cache, told by the path of what it is an index of."""
+    """A folder in the cache, told by the path of what it is an index of, and by the format."""
     path = source.resolve()
     key = hashlib.sha256(os.fsencode(path)).hexdigest()[:12]
-    return cache_directory() / "search" / f"{path.name}-{key}"
+    return cache_directory() / "search" / f"{path.name}-{key}-v{FORMAT}"
 
 
 def report(index: SearchIndex, changes: Changes, place: Path) -> None:

@@ -2,8 +2,9 @@
 
 A directory of two files:
   index.safetensors  "embeddings" (P, H) float32, a row of length 1 for each passage
-  index.json         the source, the model with its sha256, how texts were cut, and for each file
-                     its size, time of change and passages, in the order of the rows
+  index.json         begins with MARK, by which an index is known; the source, the model with its
+                     sha256, how texts were cut, and for each file its size, time of change and
+                     passages, in the order of the rows
 A file that has not changed is not read again, and a passage whose text was there before keeps its
 vector, wherever it has moved to within its file.
 """
@@ -31,7 +32,8 @@ from minibert.io.progress import tracked
 from minibert.search.passages import Cut, Passage, find_files, read_text
 
 MATRIX, TABLE = "index.safetensors", "index.json"
-FORMAT = 1
+MARK = b'{"minibert_search_index":'
+FORMAT = 2
 PORTION = 128  # passages that are embedded at a time: what Ctrl-C loses at most
 BLOCK = 1 << 16  # rows of a product with the queries: no large temporary array
 
@@ -85,16 +87,37 @@ class SearchIndex:
 
     @staticmethod
     def is_index(directory: Path) -> bool:
-        """Whether a directory holds an index."""
-        return (directory / TABLE).is_file() and (directory / MATRIX).is_file()
+        """Whether a directory holds an index, and not a stranger's file of the same name."""
+        try:
+            with open(directory / TABLE, "rb") as file:
+                return file.read(len(MARK)) == MARK
+        except OSError:
+            return False
+
+    @classmethod
+    def check_place(cls, directory: Path) -> None:
+        """InputError unless an index may be written there: nothing, an empty folder, an index.
+
+        What a killed `save` left behind is nothing; the next one removes it.
+        """
+        if directory.is_dir():
+            names = [path.name for path in directory.iterdir()]
+            if cls.is_index(directory) or all(name.startswith(".minibert-") for name in names):
+                return
+            problem = "the folder is not empty, and no search index"
+        elif directory.exists() or directory.is_symlink():
+            problem = "there is a file of this name"
+        else:
+            return
+        raise InputError(f"{directory}: {problem}; choose a new place for the index")
 
     @classmethod
     def load(cls, directory: Path) -> Self:
         """The index in a directory; CheckpointError for a damaged one. The matrix stays mapped."""
         table = read_json_object(directory / TABLE)
         try:
-            if table["format"] != FORMAT:
-                raise ValueError(f"format {table['format']}, wanted {FORMAT}")
+            if table["minibert_search_index"] != FORMAT:
+                raise ValueError(f"format {table['minibert_search_index']}, wanted {FORMAT}")
             files = [
                 IndexedFile(**{**file, "passages": [Passage(*p) for p in file["passages"]]})
                 for file in table["files"]
@@ -112,9 +135,13 @@ class SearchIndex:
         return index
 
     def save(self, directory: Path) -> None:
-        """Write the index; the old one stays until the new one is whole."""
+        """Write the index; the old one stays until the new one is whole.
+
+        InputError for a folder that holds anything but an index.
+        """
+        self.check_place(directory)
         table = {
-            "format": FORMAT,
+            "minibert_search_index": FORMAT,  # first: MARK
             "source": str(self.source),
             "model": self.model,
             "model_sha256": self.model_sha256,

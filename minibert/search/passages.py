@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import os
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -138,16 +140,19 @@ def _reason_to_skip(path: Path) -> str | None:
 def read_text(path: Path, skipped: Counter[str], *, must: bool = False) -> str | None:
     """A text file's content; None, and counted in `skipped`, for a binary or unreadable one.
 
-    Binary is what holds a zero byte or is not UTF-8. With `must` that is an InputError.
+    Binary is what holds a zero byte or is not UTF-8. With `must` that is an InputError, and a .gz
+    file is decompressed; in a folder it is binary.
     """
     try:
         data = path.read_bytes()
+        if must and path.suffix.lower() == ".gz":
+            data = gzip.decompress(data)
         problem = "it holds a zero byte" if b"\0" in data else ""
         if not problem:
             return data.decode("utf-8")
     except UnicodeDecodeError as error:
         problem = f"not UTF-8 ({error.reason} at byte {error.start})"
-    except OSError as error:
+    except (OSError, EOFError, zlib.error) as error:  # the last two: a damaged .gz
         if must:
             raise InputError(f"cannot read {path}: {error_text(error)}") from error
         skipped["unreadable files"] += 1

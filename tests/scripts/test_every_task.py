@@ -86,7 +86,7 @@ def train(task: str, script: Any, model: Path, folder: Path, *more: Any) -> tupl
 def ask(script: Any, out: Path, *given: Any, **more: Any) -> list[dict[str, Any]]:
     ended = script("predict", "--model", out, "--backend=numpy", "--jsonl", *given, **more)
     assert (ended.status, ended.err) == (0, "")
-    return [json.loads(line)["answers"] for line in ended.out.splitlines()]
+    return [json.loads(line)["output"] for line in ended.out.splitlines()]
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -104,6 +104,13 @@ def test_a_task_is_learnt_from_a_file(task: str, script: Any, model: Path, tmp_p
 def test_words_are_named(script: Any, model: Path, tmp_path: Path) -> None:
     _, out = train("token-classification", script, model, tmp_path)
     (row,) = ask(script, out, "the plot was awful")
+    assert ask(script, out, "--file", tmp_path / "test.words.conll")[0]
+    words = tmp_path / "words.jsonl"
+    words.write_text(json.dumps({"tokens": ["the", "plot", "was", "awful"], "ner_tags": [0]}))
+    assert ask(script, out, "--file", words) == [row]
+    words.write_text('{"tokens": ["plot"]}\n"a text"\n')
+    ended = script("predict", "--model", out, "--file", words)
+    assert "line 2 has a text, not words, but" in ended.err
     assert [(e["entity_group"], e["start"], e["end"]) for e in row] == [("neg", 13, 18)]
     ended = script("predict", "--model", out, "--backend=numpy", "the plot was awful")
     assert ended.out.startswith("neg 13:18 'awful' 0.")
@@ -115,18 +122,28 @@ def test_questions_are_answered(script: Any, model: Path, tmp_path: Path) -> Non
     _, out = train("question-answering", script, model, tmp_path)
     context = "the story was great"
     (row,) = ask(script, out, "was the film", "--context", context)
-    assert row[0]["answer"] == "great"
-    assert row[0]["start"] == 14
+    assert row["answer"] == "great"
+    assert row["start"] == 14
+    assert len(ask(script, out, "was the film", "--context", context, "--top_k=2")[0]) == 2
     assert ask(script, out, f"was the film\t{context}") == [row]
     file = tmp_path / "context.txt"
     file.write_text(context)
-    assert ask(script, out, "was the film", "--context", file) == [row]
+    assert ask(script, out, "was the film", "--context_file", file) == [row]
+    assert ask(script, out, "was the film", "--context", "no.txt")[0]["answer"] in "no.txt"
+    trained = script("predict", "--model", out, "--file", tmp_path / "test.questions.jsonl")
+    assert len(trained.out.splitlines()) == 24
+    squad = tmp_path / "squad.json"
+    asked_there = [{"id": "x", "question": "was the film", "answers": []}]
+    paragraph = {"context": context, "qas": asked_there}
+    squad.write_text(json.dumps({"data": [{"paragraphs": [paragraph]}]}))
+    assert ask(script, out, "--file", squad) == [row]
     asked = tmp_path / "asked.jsonl"
     asked.write_text(json.dumps({"question": "was the film", "context": context}) + "\n")
     assert ask(script, out, "--file", asked) == [row]
     ended = script("predict", "--model", out, "was the film")
     assert ended.err == (
-        "predict.py: error: text 1 has no context after a tab; pass --context for all\n"
+        "predict.py: error: text 1: question-answering: there is no context after a tab; pass "
+        "--context or --context_file for all\n"
     )
 
 
@@ -135,9 +152,14 @@ def test_choices_are_made(script: Any, model: Path, tmp_path: Path) -> None:
     file = tmp_path / "asked.jsonl"
     rows = [("the plot was dull", ["lovely", "poor"]), ("a fine film", ["bad", "good", "awful"])]
     file.write_text("".join(json.dumps({"context": c, "choices": e}) + "\n" for c, e in rows))
-    assert [row[0]["choice"] for row in ask(script, out, "--file", file)] == ["poor", "good"]
+    assert [row["choice"] for row in ask(script, out, "--file", file)] == ["poor", "good"]
+    (row,) = ask(script, out, "the plot was dull", "--choices", "lovely", "poor")
+    assert row["choice"] == "poor"
+    swag = tmp_path / "swag.csv"
+    swag.write_text("sent1,sent2,ending0,ending1,label\nthe plot,was dull,lovely,poor,1\n")
+    assert ask(script, out, "--file", swag)[0]["choice"] in ("was dull poor", "was dull lovely")
     ended = script("predict", "--model", out, "a text")
-    assert ended.err.startswith('predict.py: error: multiple-choice: wanted {"question"')
+    assert ended.err.startswith("predict.py: error: text 1: multiple-choice: there are no choices")
 
 
 def test_texts_are_compared(script: Any, model: Path, tmp_path: Path) -> None:
@@ -161,7 +183,10 @@ def test_masks_are_filled(script: Any, tmp_path: Path) -> None:
     (row,) = ask(script, tmp_path / "m", "a [MASK] film", "--targets", "good", "bad")
     assert {fill["token_str"] for fill in row} == {"good", "bad"}
     ended = script("predict", "--model", tmp_path / "m", "a film")
-    assert "write [MASK] where a word is wanted" in ended.err
+    assert ended.err == (
+        "predict.py: error: text 1: fill-mask: the text ('a film') has no [MASK]; write [MASK] "
+        "where a word is wanted\n"
+    )
 
 
 def test_answers_without_labels_are_written(script: Any, model: Path, tmp_path: Path) -> None:

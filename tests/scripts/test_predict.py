@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +14,8 @@ import pytest
 import toy
 
 from minibert import BertModel
-from minibert.pipelines import TextClassificationPipeline
+from minibert.models import BertForSentenceEmbedding, BertPreTrainedModel
+from minibert.pipelines import SentenceSimilarityPipeline, TextClassificationPipeline
 
 TEXTS = ["a good film", "the plot was dull"]
 
@@ -47,7 +52,7 @@ def test_texts_as_arguments_from_a_file_and_from_standard_input(script, model, t
 def test_a_tab_separates_the_texts_of_a_pair(script, model):
     ended = script(*on(model), "--jsonl", stdin=b"a good film\tdull\nplot\tstory\n")
     rows = [json.loads(line) for line in ended.out.splitlines()]
-    assert [row["text"] for row in rows] == ["a good film\tdull", "plot\tstory"]
+    assert [row["input"] for row in rows] == ["a good film\tdull", "plot\tstory"]
     want = answers(
         model,
         [
@@ -56,21 +61,52 @@ def test_a_tab_separates_the_texts_of_a_pair(script, model):
         ],
     )
     for row, answer in zip(rows, want, strict=True):
-        (got,) = row["answers"]
-        assert got == pytest.approx(answer)
-    ended = script(*on(model), "a\tb", "c")
-    assert (ended.status, ended.out) == (2, "")
-    assert (
-        ended.err == "predict.py: error: text 2 has no second text after a tab, but others have\n"
-    )
+        assert row["output"] == pytest.approx(answer)
+    for texts, said in (
+        (["a\tb", "c"], "text 2 has no second text after a tab, but text 1 has a second text"),
+        (["a", "b\tc"], "text 2 has a second text, but text 1 has no second text after a tab"),
+    ):
+        assert script(*on(model), *texts) == (2, "", f"predict.py: error: {said}\n")
+
+
+def test_what_training_reads_is_answered_without_its_labels(script, model, tmp_path):
+    """Columns, objects and compressed files; names that are of no use are left alone."""
+
+    def ask(name: str, content: str, *more: Any) -> list[Any]:
+        file = tmp_path / name
+        data = content.encode()
+        file.write_bytes(gzip.compress(data) if file.suffix == ".gz" else data)
+        ended = script(*on(model), "--jsonl", "--file", file, *more)
+        assert (ended.status, ended.err) == (0, "")
+        return [json.loads(line) for line in ended.out.splitlines()]
+
+    rows = ask("a.tsv", "label\tsentence\npos\ta good film\nneg\tthe plot was dull\n")
+    assert [row["input"] for row in rows] == TEXTS
+    want = [pytest.approx(answer) for answer in answers(model, TEXTS)]
+    assert [row["output"] for row in rows] == want
+    assert ask("a.csv.gz", "".join(f'"{text}",pos\n' for text in TEXTS)) == rows
+    assert ask("a.txt.gz", "\n".join(TEXTS)) == rows
+    given = [{"text": TEXTS[0], "label": None, "id": 7}, TEXTS[1]]
+    mixed = ask("a.jsonl", "".join(json.dumps(value) + "\n\n" for value in given))
+    assert [row["input"] for row in mixed] == given
+    assert [row["output"] for row in mixed] == want
+    (own,) = ask("b.jsonl", json.dumps({"review": TEXTS[0], "stars": 5}) + "\n")
+    assert (own["input"], own["output"]) == (TEXTS[0], want[0])
+    pair = {"text": "good", "text_pair": "dull"}
+    (row,) = ask("p.csv", "premise,hypothesis,label\ngood,dull,x\n")
+    assert row["input"] == pair
+    (same,) = ask("p.jsonl", json.dumps({"sentence1": "good", "sentence2": "dull", "idx": 0}))
+    assert same["output"] == row["output"] == pytest.approx(answers(model, [pair])[0])
+    plain = script(*on(model), "--file", tmp_path / "p.csv").out
+    assert plain.endswith('\t{"text": "good", "text_pair": "dull"}\n')
 
 
 def test_all_labels_best_first(script, model):
     ended = script(*on(model), "--all", "--jsonl", "grün, naïve 电影")
     (row,) = [json.loads(line) for line in ended.out.splitlines()]
     assert "电影" in ended.out  # not as escapes
-    assert {answer["label"] for answer in row["answers"]} == {"neg", "meh", "pos"}
-    scores = [answer["score"] for answer in row["answers"]]
+    assert {answer["label"] for answer in row["output"]} == {"neg", "meh", "pos"}
+    scores = [answer["score"] for answer in row["output"]]
     assert scores == sorted(scores, reverse=True)
     assert sum(scores) == pytest.approx(1)
     (line,) = script(*on(model), "--all", "good").out.splitlines()
@@ -89,7 +125,9 @@ def test_a_number_and_several_labels(script, tmp_path):
         problem_type="multi_label_classification",
     )
     (row,) = script(*on(several), "--jsonl", "good").out.splitlines()
-    assert {answer["label"] for answer in json.loads(row)["answers"]} == {"a", "b"}
+    assert {answer["label"] for answer in json.loads(row)["output"]} == {"a", "b"}
+    (row,) = script(*on(several), "--jsonl", "--top_k=1", "good").out.splitlines()
+    assert len(json.loads(row)["output"]) == 1
 
 
 def test_empty_and_long_texts_get_an_answer_and_a_warning(script, model):
@@ -112,12 +150,19 @@ def test_unusual_line_separators_are_no_lines(script, model):
     ("arguments", "stdin", "message"),
     [
         ([], b"", "standard input is empty"),
-        ([], b"good\nb\xe4d", "standard input, line 2: not UTF-8"),
-        (["--file", "none.txt"], b"", "cannot read none.txt: No such file or directory"),
+        ([], b"good\nb\xe4d\n", "standard input, line 2: not UTF-8"),
+        (["--file", "none.txt"], b"", "none.txt: there is no such file"),
         (["--file", "none.txt", "good"], b"", "texts were given as arguments and by --file"),
         (["--threads", "0", "good"], b"", "threads must be at least 1, got 0"),
         (["--top", "good"], b"", "unrecognized arguments: --top; --help lists the flags"),
-        (["a\udce4b"], b"", "text 0: got half of a surrogate pair at character 1"),
+        (["a\udce4b"], b"", "text 1: got half of a surrogate pair at character 1"),
+        (["--top_k=1", "--all", "good"], b"", "--all and --top_k were given: choose one"),
+        (
+            ["--context", "c", "good"],
+            b"",
+            "--context is for question-answering; the task is text-classification",
+        ),
+        (["--stride=0", "good"], b"", "--stride is for token-classification; the task is"),
     ],
 )
 def test_bad_input_is_one_line(arguments, stdin, message, script, model):
@@ -126,6 +171,70 @@ def test_bad_input_is_one_line(arguments, stdin, message, script, model):
     (line,) = ended.err.splitlines()
     assert line.startswith("predict.py: error: ")
     assert message in line
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('"a"\n{"text": 1}\n', "line 2: text-classification: 'text' must be a text, got 1"),
+        ('"a"\n\n[1]\n', "line 3: a text in quotes or an object {...} is wanted, got [1]"),
+        ('"a"\n{"te', "line 2: not JSON on one line"),
+        ('"a"\n"\\ud800"\n', "line 2: got half of a surrogate pair at character 0"),
+        ('"a"\n{"text": "b", "text_pair": "c"}\n', "line 2 has a second text, but"),
+    ],
+)
+def test_bad_files_are_named_with_the_line(content, message, script, model, tmp_path):
+    file = tmp_path / "asked.jsonl"
+    file.write_text(content)
+    ended = script(*on(model), "--file", file)
+    assert (ended.status, ended.out) == (2, "")
+    (line,) = ended.err.splitlines()
+    assert line.startswith(f"predict.py: error: {file}, {message}")
+
+
+def test_a_slow_producer_is_answered_line_by_line(model):
+    root = Path(__file__).resolve().parents[2]
+    _, *arguments = map(str, on(model))
+    pipe = subprocess.PIPE
+    running = subprocess.Popen(
+        [sys.executable, str(root / "scripts" / "predict.py"), *arguments],
+        env=os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
+        stdin=pipe, stdout=pipe, stderr=pipe, text=True,
+    )  # fmt: skip
+    assert running.stdin
+    assert running.stdout
+    assert running.stderr
+    for text in TEXTS:  # the second is written after the first answer
+        running.stdin.write(f"{text}\n")
+        running.stdin.flush()
+        assert running.stdout.readline().endswith(f"\t{text}\n")
+    running.stdin.close()
+    assert running.wait(timeout=60) == 0
+    assert running.stderr.read() == ""
+    running.stdout.close()
+    running.stderr.close()
+
+
+def test_features_of_an_encoder_by_the_chosen_backend(script, tmp_path, monkeypatch):
+    """The model is loaded once, with the options that were given."""
+    encoder = tmp_path / "encoder"
+    model = BertForSentenceEmbedding(toy.config(), backend="numpy")
+    model.save_pretrained(encoder, tokenizer=toy.tokenizer())
+    loaded: list[Any] = []
+    load = BertPreTrainedModel.from_pretrained.__func__
+
+    def counting(kind: Any, *arguments: Any, **options: Any) -> Any:
+        loaded.append((kind.__name__, options))
+        return load(kind, *arguments, **options)
+
+    monkeypatch.setattr(BertPreTrainedModel, "from_pretrained", classmethod(counting))
+    ended = script(*on(encoder), "--jsonl", "good", "dull")
+    assert loaded == [("BertForSentenceEmbedding", {"backend": "numpy", "threads": 1})]
+    alike = SentenceSimilarityPipeline.from_pretrained(encoder, backend="numpy")
+    for line, text in zip(ended.out.splitlines(), ("good", "dull"), strict=True):
+        row = json.loads(line)
+        assert row["input"] == text
+        assert row["output"] == pytest.approx(alike.embed([text])[0].tolist(), abs=1e-6)
 
 
 def test_models_that_cannot_be_used_are_named(script, model, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 from pathlib import Path
@@ -88,6 +89,13 @@ def test_the_lines_that_speak_of_the_query_are_shown(script, model, tmp_path):
     assert [line.strip() for line in shown] == ["line 3", "line 4", "line 5", rows[6].strip()]
 
 
+def test_a_compressed_text_is_searched(script, model, tmp_path):
+    file = tmp_path / "notes.txt.gz"
+    file.write_bytes(gzip.compress(b"a story\nvery dull\n"))
+    ended = script(*on(file, "very dull", "--model", model, "--top_k=1"))
+    assert ended.out.startswith(f"1.000  {file}:2\n")
+
+
 def test_an_index_elsewhere_is_searched_without_its_source(script, model, folder, tmp_path):
     made = script(*on("--index", tmp_path / "my.index", folder, "--model", model))
     assert (made.status, made.out) == (0, "")
@@ -96,6 +104,13 @@ def test_an_index_elsewhere_is_searched_without_its_source(script, model, folder
     ended = script(*on(tmp_path / "my.index", "very dull"))
     assert ended.status == 0
     assert f"{folder / 'a.txt'}:" in ended.out
+    web = tmp_path / "web"
+    web.mkdir()
+    (web / "index.json").write_text("{}")
+    ended = script(*on("--index", web, folder, "--model", model))
+    assert ended.status == 2
+    assert "the folder is not empty, and no search index" in ended.err
+    assert [path.name for path in web.iterdir()] == ["index.json"]
     for more in ("--rebuild", "--cut=lines"):
         ended = script(*on(tmp_path / "my.index", "dull", more))
         assert ended.status == 2

@@ -142,7 +142,7 @@ def test_ctrl_c_keeps_the_files_that_are_done(folder: Path, monkeypatch: Any) ->
     [
         (TABLE, "[]", "wanted an object"),
         (TABLE, "{}", "not an index this version can read"),
-        (TABLE, '{"format": 9}', "format 9, wanted 1"),
+        (TABLE, '{"minibert_search_index": 9}', "format 9, wanted 2"),
         (MATRIX, "x", "index.safetensors"),
     ],
 )
@@ -151,19 +151,38 @@ def test_a_damaged_index_is_refused(
 ) -> None:
     index = new(folder)
     index.update(Counting())
-    index.save(tmp_path)
-    (tmp_path / name).write_text(content)
+    index.save(tmp_path / "index")
+    (tmp_path / "index" / name).write_text(content)
     with pytest.raises(CheckpointError, match=message):
-        SearchIndex.load(tmp_path)
+        SearchIndex.load(tmp_path / "index")
+
+
+def test_an_index_is_never_written_among_other_files(folder: Path, tmp_path: Path) -> None:
+    index = new(folder)
+    index.update(Counting())
+    web = tmp_path / "web"
+    web.mkdir()
+    (web / ".minibert-0123456789ab").mkdir()  # a save that was killed
+    index.save(web)  # an empty folder
+    index.save(web)  # an index
+    (web / TABLE).write_text('{"format": 1, "pages": []}')  # a file of the same name
+    for place in (web, folder):
+        before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
+        assert not SearchIndex.is_index(place)
+        with pytest.raises(InputError, match="the folder is not empty, and no search index"):
+            index.save(place)
+        assert before == {p: p.read_bytes() for p in place.rglob("*") if p.is_file()}
+    with pytest.raises(InputError, match="there is a file of this name"):
+        index.save(folder / "animals.txt")
 
 
 def test_an_index_of_another_number_of_rows_is_refused(folder: Path, tmp_path: Path) -> None:
     index = new(folder)
     index.update(Counting())
     index.embeddings = index.embeddings[:3]
-    index.save(tmp_path)
+    index.save(tmp_path / "index")
     with pytest.raises(CheckpointError, match="3 vectors for 4 passages"):
-        SearchIndex.load(tmp_path)
+        SearchIndex.load(tmp_path / "index")
 
 
 @given(

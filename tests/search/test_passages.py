@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 from collections import Counter
 from pathlib import Path
 
@@ -86,3 +87,16 @@ def test_one_file_must_be_readable(tmp_path: Path) -> None:
     (tmp_path / "latin").write_bytes(b"ab\xe9")
     with pytest.raises(InputError, match=r"not UTF-8 \(unexpected end of data at byte 2\)"):
         read_text(tmp_path / "latin", Counter(), must=True)
+
+
+def test_one_compressed_file_is_read(tmp_path: Path) -> None:
+    whole = gzip.compress("naïve text\n".encode())
+    (tmp_path / "a.txt.gz").write_bytes(whole)
+    assert read_text(tmp_path / "a.txt.gz", Counter(), must=True) == "naïve text\n"
+    for data in (whole[:-3], b"plain text", whole[:10] + b"\xff" + whole[11:]):
+        (tmp_path / "b.gz").write_bytes(data)
+        with pytest.raises(InputError, match=r"cannot read .*b\.gz: "):
+            read_text(tmp_path / "b.gz", Counter(), must=True)
+    skipped: Counter[str] = Counter()
+    assert read_text(tmp_path / "a.txt.gz", skipped) is None
+    assert skipped == {"binary files": 1}
