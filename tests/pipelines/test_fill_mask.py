@@ -83,13 +83,13 @@ def test_batches_and_streams(fill):
 
 
 def test_bad_input_is_named(fill, directory):
-    with pytest.raises(InputError, match=r"text 1 \('no mask'\) has no \[MASK\]; write \[MASK\]"):
+    with pytest.raises(InputError, match=r"input 1 \('no mask'\) has no \[MASK\]; write \[MASK\]"):
         fill(["a [MASK]", "no mask"])
     with pytest.raises(InputError, match=r"has no \[MASK\] in its first 24 tokens.*shorten it"):
         fill("film " * 40 + "[MASK]")
     with pytest.raises(InputError, match="top_k must be at least 1"):
         fill("a [MASK]", top_k=0)
-    with pytest.raises(InputError, match="text 0: got a int"):
+    with pytest.raises(InputError, match="input 0: got a int"):
         fill([3])
     with pytest.raises(InputError, match="targets 0: got a int"):
         fill("a [MASK]", targets=[3])

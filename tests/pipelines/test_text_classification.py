@@ -57,12 +57,12 @@ def test_long_texts_are_cut_and_counted(directory, capsys):
 
 def test_bad_texts_are_named(directory):
     classify = load(directory)
-    with pytest.raises(InputError, match="text 1: got a NoneType"):
+    with pytest.raises(InputError, match="input 1: got a NoneType"):
         classify(["a", None])
     with pytest.raises(InputError, match="text_pair 1: got a NoneType"):
         classify([{"text": "a", "text_pair": "b"}, "c"])
     for wrong in ({"text": "a", "pair": "b"}, {"text_pair": "b"}):
-        with pytest.raises(InputError, match=r'wanted \{"text": …, "text_pair": …\}'):
+        with pytest.raises(InputError, match=r'wanted a text, or \{"text": …, "text_pair": …\}'):
             classify(wrong)
     with pytest.raises(InputError, match="wanted a text, several, or a stream of them, got 3"):
         classify(3)
