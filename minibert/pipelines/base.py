@@ -15,7 +15,14 @@ from minibert.data.features import Features
 from minibert.errors import InputError
 from minibert.hub import resolve_model
 from minibert.models import BertPreTrainedModel
-from minibert.pipelines.options import AS_USUAL, Reading, backend_of, check_known, keywords
+from minibert.pipelines.options import (
+    AS_USUAL,
+    Reading,
+    as_mapping,
+    backend_of,
+    check_known,
+    keywords,
+)
 from minibert.tasks.base import Outputs
 from minibert.tokenization import BertTokenizer
 from minibert.tokenization.checks import check_texts
@@ -86,9 +93,9 @@ class Pipeline:
                 raise InputError("the model is loaded already: pass threads, dtype, … to its class")
             return cls(cls._loaded(model, backend, tokenizer), tokenizer, **options)  # type: ignore[arg-type]
         with named(model) as directory:
-            found = cls.model_class.from_pretrained(
-                directory, backend=backend, threads=threads, dtype=dtype, **model_kwargs or {}
-            )
+            arguments: dict[str, Any] = {"backend": backend, "threads": threads, "dtype": dtype}
+            arguments |= as_mapping("model_kwargs", model_kwargs)
+            found = cls.model_class.from_pretrained(directory, **arguments)
             cls._check_head(found, model)
             return cls(found, tokenizer or BertTokenizer.from_pretrained(directory), **options)
 
@@ -140,10 +147,11 @@ class Pipeline:
         ahead, start = iter(inputs), 0
         while chunk := list(islice(ahead, reading.batch_size or STREAM)):
             try:
-                yield from self.answers(chunk, reading, **options)
+                results = self.answers(chunk, reading, **options)
             except InputError as error:
                 where = f" (counted from input {start} of the stream)" if start else ""
                 raise type(error)(f"{error}{where}") from error
+            yield from results
             start += len(chunk)
 
     def answers(self, *args: Any, **options: Any) -> list[Any]:
@@ -161,9 +169,7 @@ class Pipeline:
         check_known(f"pipeline {cls.task!r}", options, [*known, *others])
         flat = dict(options)
         for name in nested:
-            inner = flat.pop(name, None) or {}
-            if not isinstance(inner, Mapping):
-                raise InputError(f"{name}: got {inner!r:.80}, wanted a dict of options")
+            inner = as_mapping(name, flat.pop(name, None))
             check_known(name, inner, READING)
             flat |= inner
         Reading(**{name: flat[name] for name in READING if name in flat})

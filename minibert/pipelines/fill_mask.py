@@ -46,8 +46,9 @@ class FillMaskPipeline(Pipeline):
         """Fill a text, a list of them, or a stream.
 
         `top_k` pieces a mask (5), or those of `targets`, a piece or a list of them (one that is
-        not in the vocabulary counts as its first piece, with a warning). A list of one text gives
-        that text's result, and not a list of one (a habit of transformers' pipeline).
+        not in the vocabulary counts as its first piece, with a warning); `tokenizer_kwargs`, a dict
+        of truncation and max_length, which may stand beside the rest as well. A list of one text
+        gives that text's result, and not a list of one (a habit of transformers' pipeline).
         """
         results = super().__call__(inputs, **options)
         return results[0] if isinstance(inputs, list) and len(inputs) == 1 else results

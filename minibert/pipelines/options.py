@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +53,15 @@ def check_known(owner: str, given: Iterable[str], known: Iterable[str]) -> None:
     for name in given:
         if name not in known:
             raise InputError(f"{owner} has no option {name!r}; it has {', '.join(known)}")
+
+
+def as_mapping(name: str, value: object) -> Mapping[str, Any]:
+    """Options in a dict; None: there are none."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise InputError(f"{name}: got {value!r:.80}, wanted a dict of options")
+    return value
 
 
 def check_whole(name: str, value: object, least: int = 1) -> None:

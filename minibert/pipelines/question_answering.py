@@ -71,10 +71,11 @@ class QuestionAnsweringPipeline(Pipeline):
     ) -> list[Any]:
         """The best answers to each {"question", "context"}; "start" and "end" count characters.
 
-        max_seq_len: tokens of a window, at most 384 where it is not given; doc_stride: tokens that
-        a window shares with the next (here this is the overlap, as in transformers; default 128, at
-        most half a window). Longer questions are cut to `max_question_len` tokens. The other
-        options are those of `minibert.tasks.best_spans`.
+        max_seq_len: tokens of a window; where it is not given max_length, or 384 at most.
+        doc_stride: tokens that a window shares with the next (here this is the overlap, as in
+        transformers; default 128, at most half a window). Nothing of a context is cut off; longer
+        questions are cut to `max_question_len` tokens. The other options are those of
+        `minibert.tasks.best_spans`.
         """
         length = min(self.limit(reading), 384) if max_seq_len is None else max_seq_len
         check_whole("max_seq_len", length)

@@ -41,7 +41,8 @@ class TextClassificationPipeline(Pipeline):
         One result an input: {"label", "score"}, and a list with that one for a single text (an odd
         habit of transformers' pipeline). `top_k`: the list of the k best instead; None: of all.
         `function_to_apply`: "softmax", "sigmoid" or "none" (default: as the problem type wants).
-        Texts longer than the model's position table are truncated.
+        Texts longer than the model's position table are truncated, or with truncation=False an
+        error.
         """
         result = super().__call__(inputs, **options)
         return [result] if isinstance(inputs, str) and "top_k" not in options else result

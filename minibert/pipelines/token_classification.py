@@ -38,6 +38,8 @@ class TokenClassificationPipeline(Pipeline):
     def __call__(self, inputs: Any, **options: Any) -> Any:
         """The entities of a text, of each of several, or of a stream of them, as a list each.
 
+        A text may be {"text": …} as well.
+
         aggregation_strategy: "none" gives each token {"entity", "score", "index", "word", "start",
         "end"}; "simple", "first", "average" and "max" (`minibert.tasks.aggregation` has the rules)
         give {"entity_group", "score", "word", "start", "end"}. text[start:end] is what stands in

@@ -166,6 +166,8 @@ def test_further_arguments_of_the_model(tmp_path):
         "sentiment-analysis", tmp_path / "m", device=-1, model_kwargs={"id2label": names}
     )
     assert classify(["dull"])[0]["label"] in names.values()
+    with pytest.raises(InputError, match="model_kwargs: got 3, wanted a dict of options"):
+        pipeline("sentiment-analysis", tmp_path / "m", device=-1, model_kwargs=3)
 
 
 def test_devices_by_transformers_names():
