@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from minibert.config import BertConfig
 from minibert.errors import InputError
-from minibert.hub import DEFAULT_MODEL, resolve_model
-from minibert.pipelines.base import Pipeline
+from minibert.models import BertPreTrainedModel
+from minibert.pipelines.base import Pipeline, named
 from minibert.pipelines.feature_extraction import FeatureExtractionPipeline
 from minibert.pipelines.fill_mask import FillMaskPipeline
 from minibert.pipelines.multiple_choice import MultipleChoicePipeline
@@ -18,13 +19,16 @@ from minibert.pipelines.text_classification import TextClassificationPipeline
 from minibert.pipelines.token_classification import TokenClassificationPipeline
 
 PIPELINES: dict[str, type[Pipeline]] = {
-    "feature-extraction": FeatureExtractionPipeline,
-    "fill-mask": FillMaskPipeline,
-    "multiple-choice": MultipleChoicePipeline,
-    "question-answering": QuestionAnsweringPipeline,
-    "sentence-similarity": SentenceSimilarityPipeline,
-    "text-classification": TextClassificationPipeline,
-    "token-classification": TokenClassificationPipeline,
+    kind.task: kind
+    for kind in (
+        FeatureExtractionPipeline,
+        FillMaskPipeline,
+        MultipleChoicePipeline,
+        QuestionAnsweringPipeline,
+        SentenceSimilarityPipeline,
+        TextClassificationPipeline,
+        TokenClassificationPipeline,
+    )
 }
 ALIASES = {"sentiment-analysis": "text-classification", "ner": "token-classification"}
 OF_ARCHITECTURE = {
@@ -32,6 +36,7 @@ OF_ARCHITECTURE = {
     "BertForMultipleChoice": "multiple-choice",
     "BertForPreTraining": "fill-mask",
     "BertForQuestionAnswering": "question-answering",
+    "BertForSentenceEmbedding": "sentence-similarity",
     "BertForSequenceClassification": "text-classification",
     "BertForTokenClassification": "token-classification",
     "BertModel": "feature-extraction",
@@ -39,32 +44,57 @@ OF_ARCHITECTURE = {
 
 
 def pipeline(
-    task: str | None = None, model: str | Path = DEFAULT_MODEL, **arguments: Any
+    task: str | None = None,
+    model: str | Path | BertPreTrainedModel | None = None,
+    **arguments: Any,
 ) -> Pipeline:
-    """The pipeline of a task's name ("sentiment-analysis", "ner", …) over a directory or hub name.
+    """The pipeline of a task's name ("sentiment-analysis", "ner", …) over a model.
 
-    Without a name, the one that the model was trained for. Further arguments: batch_size, and
-    those of `from_pretrained` (backend, threads, dtype, …).
+    model: a directory, a hub name or a model that is loaded; feature-extraction and
+    sentence-similarity have a default. Without a task, the one that the model was trained for.
+    Further arguments: those of `Pipeline.from_pretrained` (tokenizer, device, backend, threads,
+    dtype, …), and the options of a call, which then hold for every call.
     """
-    directory = resolve_model(str(model))
-    task = task_of(directory) if task is None else task
-    kind = PIPELINES.get(ALIASES.get(task, task))
-    if kind is None:
-        known = ", ".join(sorted([*PIPELINES, *ALIASES]))
-        raise InputError(f"task {task!r} is unknown: choose one of {known}")
-    return kind.from_pretrained(directory, **arguments)
+    if task is not None:
+        kind = _kind(task)
+        model = kind.default_model if model is None else model
+        if model is None:
+            raise InputError(
+                f"{task}: name a model: pipeline({task!r}, model=a directory or a hub name); "
+                "there is no default one for this task"
+            )
+        return kind.from_pretrained(model, **arguments)
+    if model is None:
+        raise InputError('name a task or a model, such as pipeline("sentence-similarity")')
+    if not isinstance(model, str | Path):
+        return _kind(_task(type(model).__name__, [type(model).__name__])).from_pretrained(
+            model, **arguments
+        )
+    with named(model) as directory:
+        return _kind(task_of(directory)).from_pretrained(directory, **arguments)
 
 
 def task_of(directory: Path) -> str:
     """The task that config.json's `architectures` names."""
-    names = BertConfig.from_pretrained(directory).architectures or ()
-    for name in names:
+    return _task(f"{directory}: config.json", BertConfig.from_pretrained(directory).architectures)
+
+
+def _task(source: str, architectures: Sequence[str] | None) -> str:
+    for name in architectures or ():
         if name in OF_ARCHITECTURE:
             return OF_ARCHITECTURE[name]
     raise InputError(
-        f"{directory}: config.json does not say what the model was trained for (architectures: "
-        f"{', '.join(names) or 'none'}); name the task"
+        f"{source} does not say what the model was trained for (architectures: "
+        f"{', '.join(architectures or ()) or 'none'}); name the task"
     )
+
+
+def _kind(task: str) -> type[Pipeline]:
+    kind = PIPELINES.get(ALIASES.get(task, task)) if isinstance(task, str) else None
+    if kind is None:
+        known = ", ".join(sorted([*PIPELINES, *ALIASES]))
+        raise InputError(f"task {task!r} is unknown: choose one of {known}")
+    return kind
 
 
 __all__ = [

@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+from minibert.backend import Backend
 from minibert.data.features import Features
 from minibert.errors import InputError
 from minibert.hub import resolve_model
 from minibert.models import BertPreTrainedModel
+from minibert.pipelines.options import (
+    AS_USUAL,
+    Reading,
+    as_mapping,
+    backend_of,
+    check_known,
+    keywords,
+)
 from minibert.tasks.base import Outputs
 from minibert.tokenization import BertTokenizer
+from minibert.tokenization.checks import check_texts
+from minibert.tokenization.encoding import Encoding
 from minibert.training.evaluation import predict
 
 STREAM = 64  # inputs that a stream is read ahead
+READING = [field.name for field in fields(Reading)]
 
 
 class Pipeline:
@@ -24,64 +38,174 @@ class Pipeline:
 
     A list of inputs gives a list of results; any other iterable is a stream and gives an iterator,
     which reads `batch_size` inputs (64) ahead. Inputs are batched by length, so their order costs
-    nothing.
+    nothing. The options of a call are the keywords of `answers` and the fields of `Reading`; those
+    given at construction hold for all calls that do not say otherwise.
     """
 
+    task: ClassVar[str]
+    """The task's name."""
+
     model_class: ClassVar[type[BertPreTrainedModel]]
+    default_model: ClassVar[str | None] = None
+
     head: ClassVar[str | None] = None
     """How the names of the head's parameters begin; a model without them is not trained."""
 
-    def __init__(self, model: Any, tokenizer: BertTokenizer, batch_size: int | None = None) -> None:
-        if batch_size is not None and batch_size < 1:
-            raise InputError(f"batch_size must be at least 1, got {batch_size}")
-        self.model, self.tokenizer, self.batch_size = model, tokenizer, batch_size
+    nested: ClassVar[str | None] = None
+    """An option that holds fields of `Reading`; transformers has one where the rest lies open."""
+
+    def __init__(self, model: Any, tokenizer: BertTokenizer, **options: Any) -> None:
+        """`options`: those of a call, for all calls that do not say otherwise."""
+        self.model, self.tokenizer = model, tokenizer
+        self.options = self._checked(options)
         self.quiet = True
         """False: progress bars, and a warning for texts that were cut."""
+
+    # ---- In and out of directories ----
 
     @classmethod
     def from_pretrained(
         cls,
-        name_or_directory: str | Path,
+        model: str | Path | BertPreTrainedModel,
         *,
-        batch_size: int | None = None,
-        **model_arguments: Any,
+        tokenizer: str | Path | BertTokenizer | None = None,
+        device: object = None,
+        backend: str | Backend = "auto",
+        threads: int | None = None,
+        dtype: str = "float32",
+        model_kwargs: Mapping[str, Any] | None = None,
+        **options: Any,
     ) -> Self:
-        """From a directory that `scripts/finetune.py` or transformers wrote, or a hub name."""
-        directory = resolve_model(str(name_or_directory))
-        model = cls.model_class.from_pretrained(directory, **model_arguments)
-        report = model.load_report
-        if cls.head and report and any(name.startswith(cls.head) for name in report.missing):
+        """From a directory that `scripts/finetune.py` or transformers wrote, or a hub name.
+
+        Or from a model that is loaded already, with its `tokenizer`, which is one or the name of
+        one. device: "cpu" (-1), "cuda" (0), by transformers' names; or backend, ours. model_kwargs:
+        further arguments of the model's from_pretrained. options: those of a call.
+        """
+        cls._checked(options, keywords(cls.from_pretrained))
+        backend = backend_of(device, backend)
+        if isinstance(tokenizer, str | Path):
+            tokenizer = BertTokenizer.from_pretrained(tokenizer)
+        if tokenizer is not None and not isinstance(tokenizer, BertTokenizer):
+            raise _not_ours("tokenizer", tokenizer, "minibert.BertTokenizer")
+        if not isinstance(model, str | Path):
+            if (threads, dtype, model_kwargs) != (None, "float32", None):
+                raise InputError("the model is loaded already: pass threads, dtype, … to its class")
+            return cls(cls._loaded(model, backend, tokenizer), tokenizer, **options)  # type: ignore[arg-type]
+        with named(model) as directory:
+            arguments: dict[str, Any] = {"backend": backend, "threads": threads, "dtype": dtype}
+            arguments |= as_mapping("model_kwargs", model_kwargs)
+            found = cls.model_class.from_pretrained(directory, **arguments)
+            cls._check_head(found, model)
+            return cls(found, tokenizer or BertTokenizer.from_pretrained(directory), **options)
+
+    @classmethod
+    def _check_head(cls, model: BertPreTrainedModel, name: object) -> None:
+        missing = model.load_report.missing if model.load_report else ()
+        if cls.head and any(parameter.startswith(cls.head) for parameter in missing):
             raise InputError(
-                f"{name_or_directory} has no trained {cls.head}: fine-tune it first, "
-                f"python scripts/finetune.py --model_name_or_path {name_or_directory}"
+                f"{name} has no trained {cls.head}: fine-tune it first, "
+                f"python scripts/finetune.py --model_name_or_path {name}"
             )
-        return cls(model, BertTokenizer.from_pretrained(directory), batch_size)
+
+    @classmethod
+    def _loaded(cls, model: Any, backend: str | Backend, tokenizer: object) -> BertPreTrainedModel:
+        """A model that came as an object, if it will do."""
+        if not isinstance(model, cls.model_class):
+            raise _not_ours("model", model, f"minibert.{cls.model_class.__name__}")
+        if tokenizer is None:
+            raise InputError("a loaded model comes without its tokenizer: pass tokenizer=… as well")
+        name = backend if isinstance(backend, str) else backend.name
+        if name not in ("auto", model.xp.name):
+            raise InputError(
+                f"the model is loaded on {model.xp.name}, and {name} is asked for: load it there, "
+                f'{type(model).__name__}.from_pretrained(…, backend="{name}")'
+            )
+        return model
+
+    def save_pretrained(self, directory: str | Path) -> None:
+        """Write model and tokenizer as a directory that minibert and transformers load."""
+        self.model.save_pretrained(directory, tokenizer=self.tokenizer)
+
+    # ---- Calls ----
 
     def __call__(self, inputs: Any, **options: Any) -> Any:
         """The result of one input, a list of results of a list, an iterator over a stream."""
+        options = self.options | self._checked(options)
+        reading = Reading(**{name: options.pop(name) for name in READING if name in options})
         if isinstance(inputs, str | Mapping):
-            return self.answers([inputs], **options)[0]
+            return self.answers([inputs], reading, **options)[0]
         if isinstance(inputs, list | tuple):
-            return self.answers(list(inputs), **options)
+            return self.answers(list(inputs), reading, **options)
         if isinstance(inputs, Iterable):
-            return self._stream(inputs, **options)
+            return self._stream(inputs, reading, options)
         raise InputError(f"wanted a text, several, or a stream of them, got {inputs!r:.80}")
 
-    def _stream(self, inputs: Iterable[Any], **options: Any) -> Iterator[Any]:
-        ahead = iter(inputs)
-        while chunk := list(islice(ahead, self.batch_size or STREAM)):
-            yield from self.answers(chunk, **options)
+    def _stream(
+        self, inputs: Iterable[Any], reading: Reading, options: dict[str, Any]
+    ) -> Iterator[Any]:
+        ahead, start = iter(inputs), 0
+        while chunk := list(islice(ahead, reading.batch_size or STREAM)):
+            try:
+                results = self.answers(chunk, reading, **options)
+            except InputError as error:
+                where = f" (counted from input {start} of the stream)" if start else ""
+                raise type(error)(f"{error}{where}") from error
+            yield from results
+            start += len(chunk)
 
     def answers(self, *args: Any, **options: Any) -> list[Any]:
-        """answers(inputs, …) → one result an input, in their order."""
+        """answers(inputs, reading, …) → one result an input, in their order."""
         raise NotImplementedError  # abstract: each pipeline defines it
 
-    def predict(self, features: Features) -> Outputs:
+    @classmethod
+    def _checked(cls, options: Mapping[str, Any], others: Sequence[str] = ()) -> dict[str, Any]:
+        """Options of a call, the nested ones beside the rest.
+
+        InputError for one that is unknown (`others` are known too), or that no reading can have.
+        """
+        nested = [cls.nested] if cls.nested else []
+        known = [*keywords(cls.answers), *nested, *READING]
+        check_known(f"pipeline {cls.task!r}", options, [*known, *others])
+        flat = dict(options)
+        for name in nested:
+            inner = as_mapping(name, flat.pop(name, None))
+            check_known(name, inner, READING)
+            flat |= inner
+        Reading(**{name: flat[name] for name in READING if name in flat})
+        return flat
+
+    # ---- Texts → outputs ----
+
+    def read(
+        self,
+        texts: Sequence[str],
+        pairs: Sequence[str] | None = None,
+        reading: Reading = AS_USUAL,
+        *,
+        group: int = 1,
+    ) -> Outputs:
+        """The model's outputs for texts, or for pairs, `group` of which make up an example."""
+        encodings = self.encode(texts, pairs, reading)
+        ids, type_ids = [e.ids for e in encodings], [e.type_ids for e in encodings]
+        return self.predict(Features(ids, type_ids, group=group), reading)
+
+    def encode(
+        self, texts: Sequence[str], pairs: Sequence[str] | None, reading: Reading
+    ) -> list[Encoding]:
+        """Texts, or pairs, as ids; a warning for those that were cut."""
+        limit = self.limit(reading)
+        encodings, cut = self.tokenizer.encode(texts, pairs, limit, reading.truncation)
+        if cut:
+            self.warn(f"{cut} of {len(texts)} texts were cut to {limit} tokens")
+        return encodings
+
+    def predict(self, features: Features, reading: Reading) -> Outputs:
         """The model's outputs for encoded inputs."""
         return predict(
             self.model,
             features,
-            batch_size=self.batch_size,
+            batch_size=reading.batch_size,
             description="predicting",
             quiet=self.quiet,
         )[0]
@@ -91,16 +215,64 @@ class Pipeline:
         """Tokens that the model's position table holds."""
         return int(self.model.config.max_position_embeddings)
 
+    def limit(self, reading: Reading) -> int:
+        """Tokens to which texts are cut."""
+        return min(self.max_length, reading.max_length or self.max_length)
+
     def warn(self, text: str) -> None:
         """A line on stderr, unless the pipeline is quiet."""
         if not self.quiet:
             print(f"warning: {text}", file=sys.stderr)
 
+    def __repr__(self) -> str:
+        options = "".join(f", {name}={value!r}" for name, value in self.options.items())
+        model = f"{type(self.model).__name__} on {self.model.xp.name}"
+        return f"{type(self).__name__}({self.task!r}, {model}{options})"
 
-def text_and_pair(value: Any) -> tuple[Any, Any]:
-    """An input as (text, second text or None): "text", or {"text": …, "text_pair": …}."""
-    if not isinstance(value, Mapping):
-        return value, None
-    if "text" not in value or value.keys() - {"text", "text_pair"}:
-        raise InputError(f'wanted {{"text": …, "text_pair": …}}, got {dict(value)!r:.80}')
-    return value["text"], value.get("text_pair")
+
+@contextmanager
+def named(name: str | Path) -> Iterator[Path]:
+    """The directory of a model's name; errors in the block say the name, as the user typed it."""
+    directory = resolve_model(str(name))
+    try:
+        yield directory
+    except InputError as error:
+        raise type(error)(str(error).replace(str(directory), str(name))) from error
+
+
+def texts_of(inputs: Sequence[Any]) -> list[str]:
+    """Inputs that are texts, or {"text": …}."""
+    texts, pairs = pairs_of(inputs)
+    if pairs is not None:
+        raise InputError('a "text_pair" is of no use to this pipeline: wanted {"text": …}')
+    return texts
+
+
+def pairs_of(inputs: Sequence[Any]) -> tuple[list[str], list[str] | None]:
+    """Inputs as texts and, where they have some, second texts.
+
+    An input is a text, {"text": …} or {"text": …, "text_pair": …}; all have a pair, or none.
+    """
+    texts: list[Any] = []
+    pairs: list[Any] = []
+    for number, value in enumerate(inputs):
+        row = value if isinstance(value, Mapping) else {"text": value}
+        if "text" not in row or row.keys() - {"text", "text_pair"}:
+            wanted = 'a text, or {"text": …, "text_pair": …}'
+            raise InputError(f"input {number}: wanted {wanted}, got {value!r:.80}")
+        texts.append(row["text"])
+        pairs.append(row.get("text_pair"))
+    check_texts("input", texts)
+    if all(pair is None for pair in pairs):
+        return texts, None
+    if None in pairs:
+        raise InputError(f'input {pairs.index(None)}: there is no "text_pair", and others have one')
+    check_texts("text_pair of input", pairs)
+    return texts, pairs
+
+
+def _not_ours(name: str, value: object, wanted: str) -> InputError:
+    return InputError(
+        f"{name}: got a {type(value).__module__}.{type(value).__name__}, wanted a {wanted}, a "
+        "directory or a hub name; another library's object goes through its save_pretrained"
+    )

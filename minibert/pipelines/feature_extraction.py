@@ -4,26 +4,28 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from minibert.data.features import Features
+from minibert.hub import DEFAULT_MODEL
 from minibert.models import BertModel, BertPreTrainedModel
-from minibert.pipelines.base import Pipeline
+from minibert.pipelines.base import Pipeline, texts_of
+from minibert.pipelines.options import AS_USUAL, Reading
 
 
 class FeatureExtractionPipeline(Pipeline):
     """extract("some text") → [[[…], …]]: 1 × tokens × hidden size, [CLS] and [SEP] included."""
 
+    task = "feature-extraction"
     model_class: ClassVar[type[BertPreTrainedModel]] = BertModel
+    default_model = DEFAULT_MODEL
+    nested = "tokenize_kwargs"
 
-    def answers(self, inputs: list[Any], *, return_tensors: bool = False) -> list[Any]:
+    def answers(
+        self, inputs: list[Any], reading: Reading = AS_USUAL, *, return_tensors: bool = False
+    ) -> list[Any]:
         """One result an input, in their order: nested lists, or arrays (1, S, H).
 
         Texts longer than the model's position table are truncated.
         """
         if not inputs:
             return []
-        encodings, truncated = self.tokenizer.encode(inputs, max_length=self.max_length)
-        if truncated:
-            self.warn(f"{truncated} of {len(inputs)} texts were cut to {self.max_length} tokens")
-        features = Features([e.ids for e in encodings], [e.type_ids for e in encodings])
-        rows = self.predict(features)["last_hidden_state"]
+        rows = self.read(texts_of(inputs), None, reading)["last_hidden_state"]
         return [row[None] if return_tensors else row[None].tolist() for row in rows]

@@ -14,9 +14,11 @@ from minibert.errors import InputError
 from minibert.io.progress import tracked
 from minibert.layers.losses import IGNORE_INDEX
 from minibert.models import BertForMaskedLM, BertPreTrainedModel
-from minibert.pipelines.base import Pipeline
+from minibert.pipelines.base import Pipeline, texts_of
+from minibert.pipelines.options import AS_USUAL, Reading, check_whole
 from minibert.tokenization import BertTokenizer
 from minibert.tokenization.checks import check_texts
+from minibert.tokenization.encoding import Encoding
 
 TOKENS_PER_BATCH = 4096
 Fill = dict[str, Any]  # {"score", "token", "token_str", "sequence"}
@@ -29,13 +31,13 @@ class FillMaskPipeline(Pipeline):
     others are still masked, and stand in the "sequence".
     """
 
+    task = "fill-mask"
     model_class: ClassVar[type[BertPreTrainedModel]] = BertForMaskedLM
     head = "cls.predictions"
+    nested = "tokenizer_kwargs"
 
-    def __init__(
-        self, model: BertForMaskedLM, tokenizer: BertTokenizer, batch_size: int | None = None
-    ) -> None:
-        super().__init__(model, tokenizer, batch_size)
+    def __init__(self, model: BertForMaskedLM, tokenizer: BertTokenizer, **options: Any) -> None:
+        super().__init__(model, tokenizer, **options)
         if tokenizer.mask_token_id is None:
             raise InputError("fill-mask: the vocabulary has no [MASK]; take a pretrained model's")
         self.mask: int = tokenizer.mask_token_id
@@ -44,42 +46,50 @@ class FillMaskPipeline(Pipeline):
         """Fill a text, a list of them, or a stream.
 
         `top_k` pieces a mask (5), or those of `targets`, a piece or a list of them (one that is
-        not in the vocabulary counts as its first piece, with a warning). A list of one text gives
-        that text's result, and not a list of one (a habit of transformers' pipeline).
+        not in the vocabulary counts as its first piece, with a warning); `tokenizer_kwargs`, a dict
+        of truncation and max_length, which may stand beside the rest as well. A list of one text
+        gives that text's result, and not a list of one (a habit of transformers' pipeline).
         """
         results = super().__call__(inputs, **options)
         return results[0] if isinstance(inputs, list) and len(inputs) == 1 else results
 
     def answers(
-        self, inputs: list[Any], *, top_k: int = 5, targets: str | Sequence[str] | None = None
+        self,
+        inputs: list[Any],
+        reading: Reading = AS_USUAL,
+        *,
+        top_k: int = 5,
+        targets: str | Sequence[str] | None = None,
     ) -> list[Any]:
         """One result an input, in their order."""
-        if top_k < 1:
-            raise InputError(f"top_k must be at least 1, got {top_k}")
+        check_whole("top_k", top_k)
         chosen = None if targets is None else self._target_ids(targets)
-        encodings, _ = self.tokenizer.encode(inputs, max_length=self.max_length)
+        texts = texts_of(inputs)
+        encodings = self.encode(texts, None, reading)
         for i, encoding in enumerate(encodings):
-            self._check_mask(i, inputs[i], self.mask in encoding.ids, encoding.truncated)
+            if self.mask not in encoding.ids:
+                raise self._no_mask(f"input {i} ({texts[i]!r:.60})", encoding, reading)
         ids = [encoding.ids for encoding in encodings]
         results: list[Any] = [None] * len(inputs)
-        for i, logits in self._logits(ids, [encoding.type_ids for encoding in encodings]):
+        type_ids = [encoding.type_ids for encoding in encodings]
+        for i, logits in self._logits(ids, type_ids, reading.batch_size):
             filled = self._fill(ids[i], logits, top_k, chosen)
             results[i] = filled[0] if len(filled) == 1 else filled
         return results
 
-    def _check_mask(self, number: int, text: str, found: bool, truncated: bool) -> None:
-        if found:
-            return
-        where = f"text {number} ({text!r:.60})"
-        if truncated:
-            raise InputError(
-                f"fill-mask: {where} has no [MASK] in its first {self.max_length} tokens, which is "
-                "all that the model can take; shorten it"
+    def _no_mask(self, where: str, encoding: Encoding, reading: Reading) -> InputError:
+        if encoding.truncated:
+            return InputError(
+                f"fill-mask: {where} has no [MASK] in its first {self.limit(reading)} tokens, "
+                "which is all that is read; shorten it"
             )
-        raise InputError(f"fill-mask: {where} has no [MASK]; write [MASK] where a word is wanted")
+        return InputError(f"fill-mask: {where} has no [MASK]; write [MASK] where a word is wanted")
 
     def _logits(
-        self, ids: list[NDArray[np.int32]], type_ids: list[NDArray[np.int32]]
+        self,
+        ids: list[NDArray[np.int32]],
+        type_ids: list[NDArray[np.int32]],
+        batch_size: int | None,
     ) -> Iterator[tuple[int, NDArray[np.float64]]]:
         """(number of the text, logits (M, V) of its M masks); batches by length.
 
@@ -87,7 +97,7 @@ class FillMaskPipeline(Pipeline):
         """
         labels = [np.where(row == self.mask, 0, IGNORE_INDEX).astype(np.int64) for row in ids]
         features = Features(ids, type_ids, token_labels=labels)
-        batches = by_length(features.lengths, TOKENS_PER_BATCH, self.batch_size)
+        batches = by_length(features.lengths, TOKENS_PER_BATCH, batch_size)
         for batch in tracked(
             batches, len(ids), "predicting", size=len, unit=" texts", disable=self.quiet
         ):

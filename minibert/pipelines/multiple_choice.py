@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from minibert.data.features import Features
 from minibert.errors import InputError
 from minibert.models import BertForMultipleChoice, BertPreTrainedModel
 from minibert.pipelines.base import Pipeline
+from minibert.pipelines.options import AS_USUAL, Reading, check_whole
 from minibert.tasks.multiple_choice import MultipleChoice
+from minibert.tokenization.checks import check_texts
 
 
 class MultipleChoicePipeline(Pipeline):
@@ -19,35 +20,35 @@ class MultipleChoicePipeline(Pipeline):
     "label" is the number of a choice, from 0.
     """
 
+    task = "multiple-choice"
     model_class: ClassVar[type[BertPreTrainedModel]] = BertForMultipleChoice
     head = "classifier"
 
-    def answers(self, inputs: list[Any], *, top_k: int | None = 1) -> list[Any]:
+    def answers(
+        self, inputs: list[Any], reading: Reading = AS_USUAL, *, top_k: int | None = 1
+    ) -> list[Any]:
         """The best choice of each input, or with `top_k` ≠ 1 a list of them, best first."""
+        if top_k is not None:
+            check_whole("top_k", top_k)
         results = []
-        for value in inputs:  # one by one: they may have different numbers of choices
-            first, choices = _fields(value)
-            encodings, truncated = self.tokenizer.encode(
-                [first] * len(choices), choices, self.max_length
-            )
-            if truncated:
-                self.warn(f"{truncated} choices of {first!r:.40} were cut with it")
-            features = Features(
-                [e.ids for e in encodings], [e.type_ids for e in encodings], group=len(choices)
-            )
-            (best,) = MultipleChoice().decode(self.predict(features), top_k)
+        for first, choices in [_fields(*numbered) for numbered in enumerate(inputs)]:
+            # One by one: they may have different numbers of choices.
+            outputs = self.read([first] * len(choices), choices, reading, group=len(choices))
+            (best,) = MultipleChoice().decode(outputs, top_k)
             rows = [row | {"choice": choices[row["label"]]} for row in best]
             results.append(rows[0] if top_k == 1 else rows)
         return results
 
 
-def _fields(value: Any) -> tuple[str, list[str]]:
+def _fields(number: int, value: Any) -> tuple[str, list[str]]:
     if isinstance(value, Mapping):
         first = value.get("question", value.get("context"))
         choices = value.get("choices", value.get("endings"))
         if isinstance(first, str) and isinstance(choices, list | tuple) and len(choices) > 1:
+            check_texts(f"input {number}, text", [first])
+            check_texts(f"input {number}, choice", choices)
             return first, list(choices)
     raise InputError(
-        'multiple-choice: wanted {"question" (or "context"): text, "choices" (or "endings"): '
+        f'input {number}: wanted {{"question" (or "context"): text, "choices" (or "endings"): '
         f"[2 or more texts]}}, got {value!r:.80}"
     )

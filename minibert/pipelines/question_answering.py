@@ -11,6 +11,7 @@ from minibert.data.squad import QuestionExamples
 from minibert.errors import InputError
 from minibert.models import BertForQuestionAnswering, BertPreTrainedModel
 from minibert.pipelines.base import Pipeline
+from minibert.pipelines.options import AS_USUAL, Reading, check_whole
 from minibert.tasks.best_spans import best_spans
 from minibert.tasks.question_windows import question_features
 
@@ -23,6 +24,7 @@ class QuestionAnsweringPipeline(Pipeline):
     a list, of one answer too.
     """
 
+    task = "question-answering"
     model_class: ClassVar[type[BertPreTrainedModel]] = BertForQuestionAnswering
     head = "qa_outputs"
 
@@ -51,12 +53,13 @@ class QuestionAnsweringPipeline(Pipeline):
                 "all questions, or one for each"
             )
         pairs = [{"question": q, "context": c} for q, c in zip(questions, contexts, strict=True)]
-        results = self.answers(pairs, **options)
+        results = super().__call__(pairs, **options)
         return results[0] if single else results
 
     def answers(
         self,
         inputs: list[Any],
+        reading: Reading = AS_USUAL,
         *,
         top_k: int = 1,
         doc_stride: int | None = None,
@@ -68,17 +71,18 @@ class QuestionAnsweringPipeline(Pipeline):
     ) -> list[Any]:
         """The best answers to each {"question", "context"}; "start" and "end" count characters.
 
-        max_seq_len: tokens of a window, at most 384 where it is not given; doc_stride: tokens that
-        a window shares with the next (here this is the overlap, as in transformers; default 128, at
-        most half a window). Longer questions are cut to `max_question_len` tokens. The other
-        options are those of `minibert.tasks.best_spans`.
+        max_seq_len: tokens of a window; where it is not given max_length, or 384 at most.
+        doc_stride: tokens that a window shares with the next (here this is the overlap, as in
+        transformers; default 128, at most half a window). Nothing of a context is cut off; longer
+        questions are cut to `max_question_len` tokens. The other options are those of
+        `minibert.tasks.best_spans`.
         """
-        length = min(self.max_length, 384) if max_seq_len is None else max_seq_len
-        _check("max_seq_len", length, 1)
-        _check("doc_stride", doc_stride or 0, 0)
-        _check("top_k", top_k, 1)
-        _check("max_answer_len", max_answer_len, 1)
-        _check("max_question_len", max_question_len, 1)
+        length = min(self.limit(reading), 384) if max_seq_len is None else max_seq_len
+        check_whole("max_seq_len", length)
+        check_whole("doc_stride", doc_stride or 0, 0)
+        check_whole("top_k", top_k)
+        check_whole("max_answer_len", max_answer_len)
+        check_whole("max_question_len", max_question_len)
         if length > self.max_length:
             raise InputError(f"max_seq_len must be at most {self.max_length}, got {length}")
         if not inputs:
@@ -90,7 +94,7 @@ class QuestionAnsweringPipeline(Pipeline):
         )
         if cut:
             self.warn(f"{cut} of {len(inputs)} questions were cut to {max_question_len} tokens")
-        outputs = self.predict(features)
+        outputs = self.predict(features, reading)
         best = best_spans(
             features,
             outputs["start_logits"],
@@ -128,8 +132,3 @@ def _examples(inputs: list[Any]) -> QuestionExamples:
         contexts=[item["context"] for item in inputs],
         answers=None,
     )
-
-
-def _check(name: str, value: int, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InputError(f"{name} must be a whole number of at least {least}, got {value!r}")

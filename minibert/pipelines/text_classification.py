@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from minibert.data.features import Features
+from minibert.data.labels import ProblemType
 from minibert.models import BertForSequenceClassification, BertPreTrainedModel
-from minibert.pipelines.base import Pipeline, text_and_pair
+from minibert.pipelines.base import Pipeline, pairs_of
+from minibert.pipelines.options import AS_USUAL, Reading, check_whole
 from minibert.tasks.classification import Classification
 from minibert.tokenization import BertTokenizer
 
@@ -16,6 +17,7 @@ _ONE = object()  # top_k was not given: the best label alone, and not in a list
 class TextClassificationPipeline(Pipeline):
     """classify("some text") → [{"label": …, "score": …}], as transformers' pipeline does."""
 
+    task = "text-classification"
     model_class: ClassVar[type[BertPreTrainedModel]] = BertForSequenceClassification
     head = "classifier"
 
@@ -23,10 +25,15 @@ class TextClassificationPipeline(Pipeline):
         self,
         model: BertForSequenceClassification,
         tokenizer: BertTokenizer,
-        batch_size: int | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(model, tokenizer, batch_size)
-        self.task = Classification.of_config(model.config)
+        super().__init__(model, tokenizer, **options)
+        self.decoder = Classification.of_config(model.config)
+
+    @property
+    def problem_type(self) -> ProblemType:
+        """What the labels are: one of several, any of several, or a number."""
+        return self.decoder.problem_type
 
     def __call__(self, inputs: Any, **options: Any) -> Any:
         """Classify a text, a pair {"text", "text_pair"}, a list of them, or a stream.
@@ -34,24 +41,26 @@ class TextClassificationPipeline(Pipeline):
         One result an input: {"label", "score"}, and a list with that one for a single text (an odd
         habit of transformers' pipeline). `top_k`: the list of the k best instead; None: of all.
         `function_to_apply`: "softmax", "sigmoid" or "none" (default: as the problem type wants).
-        Texts longer than the model's position table are truncated.
+        Texts longer than the model's position table are truncated, or with truncation=False an
+        error.
         """
         result = super().__call__(inputs, **options)
         return [result] if isinstance(inputs, str) and "top_k" not in options else result
 
     def answers(
-        self, inputs: list[Any], *, top_k: Any = _ONE, function_to_apply: str | None = None
+        self,
+        inputs: list[Any],
+        reading: Reading = AS_USUAL,
+        *,
+        top_k: Any = _ONE,
+        function_to_apply: str | None = None,
     ) -> list[Any]:
         """One result an input, in their order."""
+        if top_k is not _ONE and top_k is not None:
+            check_whole("top_k", top_k)
         if not inputs:
             return []
-        texts, seconds = zip(*map(text_and_pair, inputs), strict=True)
-        pairs = None if all(second is None for second in seconds) else list(seconds)
-        encodings, truncated = self.tokenizer.encode(list(texts), pairs, self.max_length)
-        if truncated:
-            self.warn(f"{truncated} of {len(inputs)} texts were cut to {self.max_length} tokens")
-        features = Features([e.ids for e in encodings], [e.type_ids for e in encodings])
-        outputs = self.predict(features)
+        outputs = self.read(*pairs_of(inputs), reading)
         if top_k is _ONE:
-            return [row[0] for row in self.task.decode(outputs, 1, function_to_apply)]
-        return self.task.decode(outputs, top_k, function_to_apply)
+            return [row[0] for row in self.decoder.decode(outputs, 1, function_to_apply)]
+        return self.decoder.decode(outputs, top_k, function_to_apply)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, ClassVar, Self
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,17 +11,18 @@ from numpy.typing import NDArray
 from minibert.data.features import Features
 from minibert.errors import InputError
 from minibert.models import BertForTokenClassification, BertPreTrainedModel
-from minibert.pipelines.base import Pipeline
+from minibert.pipelines.base import Pipeline, texts_of
+from minibert.pipelines.options import AS_USUAL, Reading, check_whole
 from minibert.tasks.aggregation import AggregationStrategy, checked_strategy
 from minibert.tasks.token_classification import TokenClassification
 from minibert.tokenization import AlignedEncoding, BertTokenizer
-
-OPTIONS = ("aggregation_strategy", "ignore_labels", "stride", "is_split_into_words", "delimiter")
+from minibert.tokenization.checks import check_texts
 
 
 class TokenClassificationPipeline(Pipeline):
     """ner("Ada lives in London") → a list of entities, as transformers' pipeline does."""
 
+    task = "token-classification"
     model_class: ClassVar[type[BertPreTrainedModel]] = BertForTokenClassification
     head = "classifier"
 
@@ -30,24 +30,15 @@ class TokenClassificationPipeline(Pipeline):
         self,
         model: BertForTokenClassification,
         tokenizer: BertTokenizer,
-        batch_size: int | None = None,
         **options: Any,
     ) -> None:
-        """options: those of a call, for all calls that do not say otherwise."""
-        super().__init__(model, tokenizer, batch_size)
-        self.options = options
-        self.task = TokenClassification.of_config(model.config)
-
-    @classmethod
-    def from_pretrained(cls, name_or_directory: str | Path, **arguments: Any) -> Self:
-        """As for every pipeline; the options of a call may be among the arguments."""
-        options = {name: arguments.pop(name) for name in OPTIONS if name in arguments}
-        found = super().from_pretrained(name_or_directory, **arguments)
-        found.options = options
-        return found
+        super().__init__(model, tokenizer, **options)
+        self.decoder = TokenClassification.of_config(model.config)
 
     def __call__(self, inputs: Any, **options: Any) -> Any:
         """The entities of a text, of each of several, or of a stream of them, as a list each.
+
+        A text may be {"text": …} as well.
 
         aggregation_strategy: "none" gives each token {"entity", "score", "index", "word", "start",
         "end"}; "simple", "first", "average" and "max" (`minibert.tasks.aggregation` has the rules)
@@ -58,14 +49,14 @@ class TokenClassificationPipeline(Pipeline):
         start and end count in those words joined by `delimiter` (" "); one such list is taken for
         a list of one.
         """
-        options = self.options | options
-        if options.get("is_split_into_words") and _are_words(inputs):
+        if (self.options | options).get("is_split_into_words") and _are_words(inputs):
             inputs = [inputs]
         return super().__call__(inputs, **options)
 
     def answers(
         self,
         inputs: list[Any],
+        reading: Reading = AS_USUAL,
         *,
         aggregation_strategy: AggregationStrategy = "none",
         ignore_labels: Sequence[str] = ("O",),
@@ -75,36 +66,57 @@ class TokenClassificationPipeline(Pipeline):
     ) -> list[list[dict[str, Any]]]:
         """One list of entities an input, in their order."""
         strategy = checked_strategy(aggregation_strategy)
-        if stride is not None and strategy == "none":
-            raise InputError(
-                "stride: windows overlap, and only entities can be merged; pass "
-                'aggregation_strategy="simple", "first", "average" or "max"'
-            )
-        if isinstance(ignore_labels, str):
+        _check_stride(stride, strategy)
+        if isinstance(ignore_labels, str) or not isinstance(ignore_labels, Iterable):
             raise InputError(f"ignore_labels: got {ignore_labels!r}, wanted a list of labels")
-        encodings = self._encode(inputs, stride, is_split_into_words, delimiter)
+        if not isinstance(delimiter, str):
+            raise InputError(f"delimiter: got {delimiter!r}, wanted a text")
+        texts = inputs if is_split_into_words else texts_of(inputs)
+        encodings = self._windows(texts, reading, stride, is_split_into_words)
         if not encodings:
             return []
-        texts = [delimiter.join(words) for words in inputs] if is_split_into_words else inputs
+        if is_split_into_words:  # offsets in the words → offsets in the text
+            starts = [_starts(words, len(delimiter)) for words in texts]
+            encodings = [e._replace(offsets=_in_the_text(e, starts[e.example])) for e in encodings]
+            texts = [delimiter.join(words) for words in texts]
         features = Features([e.ids for e in encodings], [e.type_ids for e in encodings])
-        outputs = self.predict(features)
-        return self.task.decode(outputs, encodings, texts, self.tokenizer, strategy, ignore_labels)
+        return self.decoder.decode(
+            self.predict(features, reading),
+            encodings, texts, self.tokenizer, strategy, ignore_labels,
+        )  # fmt: skip
 
-    def _encode(
-        self, inputs: list[Any], stride: int | None, is_split_into_words: bool, delimiter: str
+    @property
+    def max_length(self) -> int:
+        """Tokens of a window: what the tokenizer says, if that is less than the model can take."""
+        most = super().max_length
+        return min(most, self.tokenizer.model_max_length or most)
+
+    def _windows(
+        self, texts: list[Any], reading: Reading, stride: int | None, is_split_into_words: bool
     ) -> list[AlignedEncoding]:
-        """The windows of all texts, with offsets that index the text."""
-        limit = min(self.max_length, self.tokenizer.model_max_length or self.max_length)
+        """The windows of all texts, or lists of words."""
+        if is_split_into_words:
+            check_texts("input", texts, are_words=True)
+        limit = self.limit(reading)
         encodings = self.tokenizer.encode_aligned(
-            inputs, max_length=limit, stride=stride, is_split_into_words=is_split_into_words
-        )
+            texts, None, limit, reading.truncation,
+            stride=stride, is_split_into_words=is_split_into_words,
+        )  # fmt: skip
         truncated = sum(encoding.truncated for encoding in encodings)
         if stride is None and truncated:
-            self.warn(f"{truncated} of {len(inputs)} texts were cut to {limit} tokens; see stride")
-        if not is_split_into_words:
-            return encodings
-        starts = [_starts(words, len(delimiter)) for words in inputs]
-        return [e._replace(offsets=_in_the_text(e, starts[e.example])) for e in encodings]
+            self.warn(f"{truncated} of {len(texts)} texts were cut to {limit} tokens; see stride")
+        return encodings
+
+
+def _check_stride(stride: object, strategy: str) -> None:
+    if stride is None:
+        return
+    check_whole("stride", stride, 0)
+    if strategy == "none":
+        raise InputError(
+            "stride: windows overlap, and only entities can be merged; pass "
+            'aggregation_strategy="simple", "first", "average" or "max"'
+        )
 
 
 def _are_words(inputs: Any) -> bool:

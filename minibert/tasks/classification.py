@@ -60,8 +60,13 @@ class Classification:
 
     @classmethod
     def of_config(cls, config: BertConfig) -> Classification:
-        """The task that a fine-tuned model was trained for."""
-        inferred = "regression" if config.num_labels == 1 else "single_label_classification"
+        """The task that a fine-tuned model was trained for.
+
+        One logit of which nothing is said answers yes or no: its score is a sigmoid, as in
+        transformers' pipeline.
+        """
+        one = config.num_labels == 1
+        inferred = "multi_label_classification" if one else "single_label_classification"
         problem = cast(ProblemType, config.problem_type or inferred)
         return cls(problem, {} if problem == "regression" else dict(config.label2id))
 
@@ -115,15 +120,15 @@ class Classification:
         """Logits (R, K) → for each row its `top_k` best {"label", "score"} (None: all of them).
 
         Scores are softmax (single-label), sigmoid (multi-label) or the number itself (regression,
-        whose label is "LABEL_0"), as transformers' pipeline has them; or `function_to_apply`.
+        whose labels are "LABEL_0", …), as transformers' pipeline has them; or `function_to_apply`.
         """
         if top_k is not None and top_k < 1:
             raise InputError(f"top_k must be at least 1, got {top_k}")
         scores = self._scores(np.asarray(outputs["logits"], np.float64), function_to_apply)
-        names = {index: name for name, index in self.label2id.items()} or {0: "LABEL_0"}
+        names = {index: name for name, index in self.label2id.items()}
         order = np.argsort(-scores, axis=1, kind="stable")[:, :top_k]
         return [
-            [{"label": names[k], "score": float(row[k])} for k in best.tolist()]
+            [{"label": names.get(k, f"LABEL_{k}"), "score": float(row[k])} for k in best.tolist()]
             for row, best in zip(scores, order, strict=True)
         ]
 

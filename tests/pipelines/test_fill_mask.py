@@ -75,22 +75,27 @@ def test_targets(fill, capsys):
 
 def test_batches_and_streams(fill):
     texts = [*TEXTS, TWO] * 3
-    fill.batch_size = 2
     one_by_one = [fill(text) for text in texts]
-    assert_alike(fill(texts), one_by_one)
-    assert_alike(list(fill(iter(texts))), one_by_one)
+    assert_alike(fill(texts, batch_size=2), one_by_one)
+    assert_alike(list(fill(iter(texts), batch_size=2)), one_by_one)
     assert fill([]) == []
 
 
 def test_bad_input_is_named(fill, directory):
-    with pytest.raises(InputError, match=r"text 1 \('no mask'\) has no \[MASK\]; write \[MASK\]"):
+    with pytest.raises(InputError, match=r"input 1 \('no mask'\) has no \[MASK\]; write \[MASK\]"):
         fill(["a [MASK]", "no mask"])
     with pytest.raises(InputError, match=r"has no \[MASK\] in its first 24 tokens.*shorten it"):
         fill("film " * 40 + "[MASK]")
-    with pytest.raises(InputError, match="top_k must be at least 1"):
+    with pytest.raises(InputError, match="top_k must be a whole number of at least 1, got 0"):
         fill("a [MASK]", top_k=0)
-    with pytest.raises(InputError, match="text 0: got a int"):
+    with pytest.raises(InputError, match="input 0: got a int"):
         fill([3])
+    with pytest.raises(InputError, match=r"no \[MASK\] in its first 5 tokens"):
+        fill("film " * 9 + "[MASK]", max_length=5)
+    with pytest.raises(InputError, match=r"tokenizer_kwargs has no option 'pad'; it has trunc"):
+        fill("[MASK]", tokenizer_kwargs={"pad": True})
+    with pytest.raises(InputError, match=r"tokenizer_kwargs: got 3, wanted a dict"):
+        fill("[MASK]", tokenizer_kwargs=3)
     with pytest.raises(InputError, match="targets 0: got a int"):
         fill("a [MASK]", targets=[3])
     without = BertTokenizer.from_vocab([word for word in toy.VOCABULARY if word != "[MASK]"])
@@ -110,6 +115,9 @@ def test_equals_transformers(fill, directory, capsys):
     transformers = pytest.importorskip("transformers", reason="the oracle is transformers")
     theirs = transformers.pipeline("fill-mask", model=str(directory), device="cpu")
     ours = pipeline("fill-mask", directory, backend="numpy", threads=1)
+    cut: dict[str, Any] = {"tokenizer_kwargs": {"truncation": True, "max_length": 5}}
+    for inputs in ("[MASK] was a very dull plot", [TEXTS[0]]):
+        assert_alike(ours(inputs, **cut), theirs(inputs, **cut))
     for inputs in (TEXTS[0], [TEXTS[0]], TEXTS, TWO, [TWO, TWO], ["[MASK]", TWO]):
         for options in ({}, {"top_k": 3}, {"targets": ["film", "bad", "Story"]}, {"targets": "a"}):
             assert_alike(ours(inputs, **options), theirs(inputs, **options))

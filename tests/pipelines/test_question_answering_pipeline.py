@@ -108,10 +108,11 @@ def test_windows(answer, calls):
     context = "ab " * 30
     answer(question="q", context=context)  # windows of 24 tokens have room for 20, 12 are shared
     answer(question="q", context=context, max_seq_len=14, doc_stride=0)
+    answer(question="q", context=context, max_length=14, truncation=True, doc_stride=0)
     answer(question="q" * 40, context=context, max_seq_len=14, max_question_len=1)
     answer(question="q" * 15, context=context)  # room for 6: windows share 3
     answer(question="q", context="ab", doc_stride=99)  # one window shares nothing
-    assert calls == [(6, 24), (6, 14), (18, 14), (19, 24), (1, 6)]
+    assert calls == [(6, 24), (6, 14), (6, 14), (18, 14), (19, 24), (1, 6)]
     alike = answer(question="q", context="ab " * 30 + "Cd"), answer(question="q", context="ab Cd")
     assert {found["answer"] for found in alike} == {"Cd"}
 

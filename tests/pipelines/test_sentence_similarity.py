@@ -59,6 +59,7 @@ def test_similarities(tmp_path):
     assert one[1] < 0.999
     as_dict = {"source_sentence": "a good film", "sentences": ["a good film", "dull"]}
     assert alike(as_dict) == pytest.approx(one)
+    assert alike({"inputs": as_dict}) == pytest.approx(one)
     empty = {"source_sentence": "film", "sentences": []}
     assert alike([as_dict, empty]) == [pytest.approx(one), []]
     assert list(alike(iter([as_dict]))) == [pytest.approx(one)]
@@ -71,16 +72,20 @@ def test_long_texts_are_cut_where_the_recipe_says(tmp_path, capsys):
     alike.quiet = False
     alike.embed(["film " * 6, "film"])
     assert capsys.readouterr().err == "warning: 1 of 2 texts were cut to 7 tokens\n"
+    np.testing.assert_array_equal(*alike.embed(["film a dull", "film a very"], max_length=4))
     assert load(make(tmp_path / "plain")).max_length == 24
 
 
 def test_bad_input_is_named(tmp_path):
     alike = load(make(tmp_path))
-    for wrong in ({"sentences": ["a"]}, "a text", {"source_sentence": "a", "sentences": "b"}):
-        with pytest.raises(InputError, match="wanted a text and a list of texts"):
-            alike(wrong)
-    with pytest.raises(InputError, match="text 2: got a NoneType"):
+    good = {"source_sentence": "a", "sentences": ["b"]}
+    for wrong in ({"sentences": ["a"]}, "a text", good | {"sentences": "b"}, {"inputs": "a"}):
+        with pytest.raises(InputError, match="input 1: wanted a text and a list of texts"):
+            alike([good, wrong])
+    with pytest.raises(InputError, match="input 0, sentence 1: got a NoneType"):
         alike("a", ["b", None])
+    with pytest.raises(InputError, match="input 1: got a int"):
+        alike.embed(["b", 3])
 
 
 def test_a_trained_model_is_saved_with_its_recipe(tmp_path):

@@ -57,12 +57,16 @@ def test_long_texts_are_cut_and_counted(directory, capsys):
 
 def test_bad_texts_are_named(directory):
     classify = load(directory)
-    with pytest.raises(InputError, match="text 1: got a NoneType"):
+    with pytest.raises(InputError, match="input 1: got a NoneType"):
         classify(["a", None])
-    with pytest.raises(InputError, match="text_pair 1: got a NoneType"):
+    with pytest.raises(InputError, match='input 1: there is no "text_pair", and others have one'):
         classify([{"text": "a", "text_pair": "b"}, "c"])
+    with pytest.raises(InputError, match="text_pair of input 0: got a int"):
+        classify({"text": "a", "text_pair": 3})
+    with pytest.raises(InputError, match=r"input 0: got a int.*counted from input 2 of the stream"):
+        list(classify(iter(["a", "b", 3]), batch_size=2))
     for wrong in ({"text": "a", "pair": "b"}, {"text_pair": "b"}):
-        with pytest.raises(InputError, match=r'wanted \{"text": …, "text_pair": …\}'):
+        with pytest.raises(InputError, match=r'wanted a text, or \{"text": …, "text_pair": …\}'):
             classify(wrong)
     with pytest.raises(InputError, match="wanted a text, several, or a stream of them, got 3"):
         classify(3)
@@ -70,9 +74,8 @@ def test_bad_texts_are_named(directory):
 
 def test_a_stream_is_read_as_its_answers_are_taken(directory):
     classify = load(directory)
-    classify.batch_size = 2
     taken = []
-    stream = classify(taken.append(text) or text for text in TEXTS)
+    stream = classify((taken.append(text) or text for text in TEXTS), batch_size=2)
     assert taken == []
     first = next(stream)
     assert taken == TEXTS[:2]
@@ -107,3 +110,39 @@ def test_a_directory_without_a_tokenizer_is_refused(tmp_path):
     toy.model().save_pretrained(tmp_path / "m")
     with pytest.raises(InputError, match=r"wanted tokenizer.json or vocab.txt"):
         load(tmp_path / "m")
+
+
+KINDS = {
+    "single": {"num_labels": 3},
+    "single, said": {"num_labels": 3, "problem_type": "single_label_classification"},
+    "several": {"num_labels": 3, "problem_type": "multi_label_classification"},
+    "regression": {"num_labels": 1, "problem_type": "regression"},
+    "two numbers": {"num_labels": 2, "problem_type": "regression"},
+    "one logit": {"num_labels": 1},
+    "one label": {"num_labels": 1, "problem_type": "multi_label_classification"},
+}
+
+
+@pytest.mark.crosscheck
+@pytest.mark.parametrize("kind", KINDS)
+def test_equals_transformers(tmp_path, kind):
+    transformers = pytest.importorskip("transformers", reason="the oracle is transformers")
+    directory = toy.save_model(tmp_path / "model", initializer_range=0.5, **KINDS[kind])
+    for given in ({}, {"top_k": None}, {"top_k": 1, "truncation": True, "max_length": 4}):
+        theirs = transformers.pipeline(
+            "text-classification", model=str(directory), device="cpu", **given
+        )
+        ours = pipeline("text-classification", directory, device="cpu", threads=1, **given)
+        for inputs in (TEXTS[0], TEXTS, {"text": "good", "text_pair": "a film"}):
+            for options in ({}, {"top_k": 2}, {"top_k": None, "batch_size": 2, "padding": True}):
+                assert_alike(ours(inputs, **options), theirs(inputs, **options))
+
+
+def assert_alike(found, expected):
+    """Equal, scores to float32's accuracy."""
+    if isinstance(found, list):
+        assert len(found) == len(expected)
+        for pair in zip(found, expected, strict=True):
+            assert_alike(*pair)
+    else:
+        assert found == expected | {"score": pytest.approx(expected["score"], rel=1e-4, abs=1e-6)}

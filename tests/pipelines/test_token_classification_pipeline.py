@@ -75,6 +75,7 @@ def test_one_text_several_and_a_stream(ner):
     assert [ner(text) for text in TEXTS] == several
     assert list(ner(text for text in TEXTS)) == several
     assert ner([]) == []
+    assert ner({"text": TEXTS[0]}) == several[0]
     assert several[1] == []
 
 
@@ -130,6 +131,14 @@ def test_a_stride_reads_all_of_a_long_text(ner, capsys):
     assert "warning: 1 of 2 texts were cut to 16 tokens; see stride" in capsys.readouterr().err
 
 
+def test_a_shorter_limit_and_none_at_all(ner, tmp_path):
+    cut = ner("x " * 40, ignore_labels=[], max_length=9)
+    assert len(cut) == 9 - 2
+    assert len(ner("x " * 18, ignore_labels=[], truncation=False)) == 18
+    with pytest.raises(InputError, match="42 tokens is longer than the position table"):
+        ner("x " * 40, truncation=False)
+
+
 def test_the_model_limits_a_text_where_the_tokenizer_does_not(tmp_path):
     ner = pipeline("ner", save(tmp_path, max_length=1000), backend="numpy", threads=1)
     found = ner("x " * 40, ignore_labels=[])
@@ -142,8 +151,11 @@ def test_the_model_limits_a_text_where_the_tokenizer_does_not(tmp_path):
         ({"aggregation_strategy": "all"}, "aggregation_strategy: got 'all', wanted one of"),
         ({"stride": 3}, "stride: windows overlap, and only entities can be merged; pass"),
         ({"stride": 14, "aggregation_strategy": "max"}, "stride: got 14, wanted 0 to 13"),
+        ({"stride": 1.5}, "stride must be a whole number of at least 0, got 1.5"),
+        ({"delimiter": 3}, "delimiter: got 3, wanted a text"),
+        ({"ignore_labels": None}, "ignore_labels: got None, wanted a list of labels"),
         ({"ignore_labels": "O"}, "ignore_labels: got 'O', wanted a list of labels"),
-        ({"is_split_into_words": True}, "text 1, word: got a str, wanted a list of str"),
+        ({"is_split_into_words": True}, "input 1, word: got a str, wanted a list of str"),
     ],
 )
 def test_options_that_cannot_be(ner, options, message):

@@ -46,7 +46,9 @@ def test_a_configuration_carries_the_task(rows, num_labels):
 
 
 def test_a_configuration_of_another_program_names_no_problem():
-    assert Classification.of_config(toy.config(num_labels=1)).problem_type == "regression"
+    assert Classification.of_config(toy.config(num_labels=1)) == Classification(
+        MULTI, {"LABEL_0": 0}
+    )
     task = Classification.of_config(toy.config(num_labels=3))
     assert task == Classification(SINGLE, {"LABEL_0": 0, "LABEL_1": 1, "LABEL_2": 2})
 
@@ -135,3 +137,5 @@ def test_answers_of_several_labels_are_all_of_them():
 def test_an_answer_of_regression_is_the_number():
     rows = Classification("regression", {}).decode({"logits": np.array([[1.5], [-2.0]])})
     assert rows == [[{"label": "LABEL_0", "score": 1.5}], [{"label": "LABEL_0", "score": -2.0}]]
+    (row,) = Classification("regression", {}).decode({"logits": np.array([[1.5, 2.0]])})
+    assert row == [{"label": "LABEL_1", "score": 2.0}, {"label": "LABEL_0", "score": 1.5}]

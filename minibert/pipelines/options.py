@@ -1,0 +1,87 @@
+"""What a pipeline can be told: which options it has, and what each may be."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from minibert.errors import InputError
+from minibert.tokenization.truncation import Truncation, strategy_of
+
+CPU, GPU = ("cpu", "-1"), ("cuda", "cuda:0", "0")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How texts are read: the options that every pipeline has, under transformers' names."""
+
+    truncation: Truncation = True
+    """False: a text that is too long is an error."""
+
+    max_length: int | None = None
+    """Tokens of a text, if fewer than the pipeline's own limit."""
+
+    padding: object = None
+    """Without effect: nothing is ever padded."""
+
+    batch_size: int | None = None
+    """Texts of a batch; None: as many as 4096 tokens hold."""
+
+    def __post_init__(self) -> None:
+        strategy_of(self.truncation)
+        for name in ("max_length", "batch_size"):
+            if getattr(self, name) is not None:
+                check_whole(name, getattr(self, name))
+
+
+AS_USUAL = Reading()
+
+
+def keywords(function: Callable[..., Any]) -> list[str]:
+    """The names of the arguments that are passed by name alone."""
+    parameters = inspect.signature(function).parameters.values()
+    return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+
+
+def check_known(owner: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """InputError for the first name in `given` that is not in `known`; `owner` begins the line."""
+    known = list(known)
+    for name in given:
+        if name not in known:
+            raise InputError(f"{owner} has no option {name!r}; it has {', '.join(known)}")
+
+
+def as_mapping(name: str, value: object) -> Mapping[str, Any]:
+    """Options in a dict; None: there are none."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise InputError(f"{name}: got {value!r:.80}, wanted a dict of options")
+    return value
+
+
+def check_whole(name: str, value: object, least: int = 1) -> None:
+    """InputError unless `value` is a whole number of at least `least`."""
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not whole or value < least:  # type: ignore[operator]
+        raise InputError(f"{name} must be a whole number of at least {least}, got {value!r}")
+
+
+def backend_of(device: object, backend: Any = "auto") -> Any:
+    """The backend of a device by transformers' names, of which None leaves `backend` as it is."""
+    if device is None:
+        return backend
+    if backend != "auto":
+        raise InputError(f"got device={device!r} and backend={backend!r}: pass one of the two")
+    if str(device) in CPU:
+        return "numpy"
+    if str(device) in GPU:
+        return "cupy"
+    raise InputError(
+        f'device: got {device!r}, wanted "cpu" (or -1) or "cuda" (or 0), which is the first GPU; '
+        "CUDA_VISIBLE_DEVICES=1 makes another one the first"
+    )

@@ -1,0 +1,220 @@
+"""What pipelines can be told, at construction and in a call, and which models they take."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import toy
+
+from minibert import BertTokenizer
+from minibert.errors import InputError
+from minibert.models import (
+    BertForMaskedLM,
+    BertForMultipleChoice,
+    BertForQuestionAnswering,
+    BertForSentenceEmbedding,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+    BertModel,
+)
+from minibert.pipelines import PIPELINES, TextClassificationPipeline, pipeline
+from minibert.pipelines.options import backend_of
+
+CASES = {
+    "feature-extraction": (BertModel, "a good film", {"return_tensors": False}),
+    "fill-mask": (BertForMaskedLM, "a [MASK] film", {"top_k": 1, "targets": ["good"]}),
+    "multiple-choice": (
+        BertForMultipleChoice,
+        {"question": "a", "choices": ["good", "bad"]},
+        {"top_k": None},
+    ),
+    "question-answering": (
+        BertForQuestionAnswering,
+        {"question": "was the film good", "context": "the film was very dull"},
+        {"top_k": 2, "max_seq_len": 20, "handle_impossible_answer": True},
+    ),
+    "sentence-similarity": (
+        BertForSentenceEmbedding,
+        {"source_sentence": "good", "sentences": ["a film", "dull"]},
+        {},
+    ),
+    "text-classification": (BertForSequenceClassification, ["good", "bad"], {"top_k": None}),
+    "token-classification": (
+        BertForTokenClassification,
+        "a good film",
+        {"aggregation_strategy": "simple", "ignore_labels": []},
+    ),
+}
+READING = {"truncation": True, "max_length": 9, "padding": "max_length", "batch_size": 1}
+LONG = "film " * 40
+
+
+@pytest.fixture(params=CASES)
+def case(request):
+    """(task, a tiny model of it, an input, options that it has)."""
+    kind, inputs, options = CASES[request.param]
+    config = toy.config(initializer_range=0.5)
+    return request.param, kind(config, backend="numpy", seed=3, threads=1), inputs, options
+
+
+@pytest.fixture
+def classify():
+    model = toy.model()
+    return pipeline("sentiment-analysis", model, tokenizer=toy.tokenizer())
+
+
+def test_there_is_a_case_for_every_task():
+    assert CASES.keys() == PIPELINES.keys()
+
+
+def test_the_options_of_a_call_may_be_given_once(case):
+    task, model, inputs, options = case
+    plain = pipeline(task, model, tokenizer=toy.tokenizer())
+    told = pipeline(task, model, tokenizer=toy.tokenizer(), **READING, **options)
+    assert told(inputs) == plain(inputs, **READING, **options)
+    assert told(inputs, max_length=5) == plain(inputs, **READING | options | {"max_length": 5})
+
+
+def test_an_unknown_option_is_refused_with_those_that_there_are(case):
+    task, model, inputs, options = case
+    answer = pipeline(task, model, tokenizer=toy.tokenizer())
+    known = ".*".join([*options, *READING])
+    with pytest.raises(InputError, match=f"^pipeline '{task}' has no option 'x'; it has .*{known}"):
+        answer(inputs, x=1)
+    with pytest.raises(InputError, match=f"^pipeline '{task}' has no option 'x'.*{known}.*device"):
+        pipeline(task, model, tokenizer=toy.tokenizer(), x=1)
+
+
+def test_saved_and_loaded_it_answers_the_same(case, tmp_path):
+    task, model, inputs, options = case
+    answer = pipeline(task, model, tokenizer=toy.tokenizer())
+    answer.save_pretrained(tmp_path / "model")
+    again = pipeline(task, str(tmp_path / "model"), device="cpu", threads=1)
+    assert again(inputs, **options) == answer(inputs, **options)
+    assert again.task == task
+
+
+def test_the_task_of_a_loaded_model(case):
+    task, model, _, _ = case
+    answer = pipeline(model=model, tokenizer=toy.tokenizer())
+    assert answer.task == task
+    kind = type(model).__name__
+    assert repr(answer) == f"{type(answer).__name__}({task!r}, {kind} on numpy)"
+
+
+def test_repr_has_the_options(classify):
+    told = TextClassificationPipeline(classify.model, classify.tokenizer, top_k=2, max_length=9)
+    assert repr(told) == (
+        "TextClassificationPipeline('text-classification', BertForSequenceClassification on numpy, "
+        "top_k=2, max_length=9)"
+    )
+
+
+@pytest.mark.parametrize(
+    "task", ["feature-extraction", "fill-mask", "text-classification", "token-classification"]
+)
+def test_a_limit_of_the_caller_s_and_no_truncation(task):
+    kind, _, options = CASES[task]
+    model = kind(toy.config(), backend="numpy", seed=3, threads=1)
+    answer = pipeline(task, model, tokenizer=toy.tokenizer(), **options)
+    mask = "[MASK] " if task == "fill-mask" else ""
+    assert answer(mask + LONG, max_length=5) == answer(mask + "film film film", max_length=5)
+    assert answer(mask + LONG, truncation=True, max_length=99) == answer(mask + LONG)
+    with pytest.raises(InputError, match="is longer than the position table"):
+        answer(mask + LONG, truncation=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"top_k": 1.5}, "top_k must be a whole number of at least 1, got 1.5"),
+        ({"top_k": True}, "top_k must be a whole number of at least 1, got True"),
+        ({"batch_size": 0}, "batch_size must be a whole number of at least 1, got 0"),
+        ({"max_length": "9"}, "max_length must be a whole number of at least 1, got '9'"),
+        (
+            {"truncation": "yes"},
+            "truncation: got 'yes', wanted True, False or one of longest_first",
+        ),
+        ({"max_length": 1}, "max_length: the special tokens alone need 2"),
+    ],
+)
+def test_options_that_cannot_be(classify, options, message):
+    with pytest.raises(InputError) as caught:
+        classify("a good film", **options)
+    assert message in str(caught.value)
+
+
+# ---- Models, tokenizers, devices ----
+
+
+def test_a_tokenizer_may_come_from_elsewhere(tmp_path):
+    toy.model().save_pretrained(tmp_path / "model")
+    toy.tokenizer().save_pretrained(tmp_path / "tokenizer")
+    answers = [
+        pipeline("text-classification", tmp_path / "model", tokenizer=tokenizer, backend="numpy")
+        for tokenizer in (toy.tokenizer(), tmp_path / "tokenizer", str(tmp_path / "tokenizer"))
+    ]
+    assert answers[0]("dull") == answers[1]("dull") == answers[2]("dull")
+    assert isinstance(answers[1].tokenizer, BertTokenizer)
+
+
+def test_further_arguments_of_the_model(tmp_path):
+    toy.save_model(tmp_path / "m")
+    names = {0: "bad", 1: "good"}
+    classify = pipeline(
+        "sentiment-analysis", tmp_path / "m", device=-1, model_kwargs={"id2label": names}
+    )
+    assert classify(["dull"])[0]["label"] in names.values()
+    with pytest.raises(InputError, match="model_kwargs: got 3, wanted a dict of options"):
+        pipeline("sentiment-analysis", tmp_path / "m", device=-1, model_kwargs=3)
+
+
+def test_devices_by_transformers_names():
+    assert [backend_of(device) for device in ("cpu", -1)] == ["numpy"] * 2
+    assert [backend_of(device) for device in ("cuda", "cuda:0", 0)] == ["cupy"] * 3
+    assert backend_of(None, "numpy") == "numpy"
+    for device in ("cuda:1", 1, "mps", True):
+        with pytest.raises(InputError, match=r"^device: got .*CUDA_VISIBLE_DEVICES"):
+            backend_of(device)
+    with pytest.raises(InputError, match="got device='cpu' and backend='cupy': pass one"):
+        backend_of("cpu", "cupy")
+
+
+def test_models_that_will_not_do(classify):
+    tokenizer = toy.tokenizer()
+    with pytest.raises(InputError, match=r"comes without its tokenizer: pass tokenizer=…"):
+        pipeline("sentiment-analysis", classify.model)
+    with pytest.raises(
+        InputError, match=r"SequenceClassification, wanted a minibert.BertForMasked"
+    ):
+        pipeline("fill-mask", classify.model, tokenizer=tokenizer)
+    with pytest.raises(InputError, match=r"^tokenizer: got a types.SimpleNamespace, wanted a"):
+        pipeline("sentiment-analysis", classify.model, tokenizer=SimpleNamespace())
+    with pytest.raises(InputError, match="loaded on numpy, and cupy is asked for: load it there"):
+        pipeline("sentiment-analysis", classify.model, tokenizer=tokenizer, device="cuda")
+    with pytest.raises(InputError, match="is loaded already: pass threads"):
+        pipeline("sentiment-analysis", classify.model, tokenizer=tokenizer, threads=2)
+    with pytest.raises(InputError, match=r"^SimpleNamespace does not say.*name the task"):
+        pipeline(model=SimpleNamespace())
+
+
+def test_only_encoders_have_a_default_model():
+    with pytest.raises(InputError, match=r"^sentiment-analysis: name a model: pipeline"):
+        pipeline("sentiment-analysis")
+    with pytest.raises(InputError, match=r"^name a task or a model"):
+        pipeline()
+    defaults = [name for name, kind in PIPELINES.items() if kind.default_model]
+    assert defaults == ["feature-extraction", "sentence-similarity"]
+
+
+def test_errors_say_the_name_that_was_typed(tmp_path, monkeypatch):
+    BertModel(toy.config(), backend="numpy").save_pretrained(tmp_path / "cached")
+    monkeypatch.setattr("minibert.pipelines.base.resolve_model", lambda name: tmp_path / "cached")
+    for task, message in {
+        "ner": r"^org/name has no trained classifier.*--model_name_or_path org/name$",
+        "feature-extraction": r"^org/name: wanted tokenizer.json or vocab.txt",
+        None: r"^org/name: wanted tokenizer.json or vocab.txt",
+    }.items():
+        with pytest.raises(InputError, match=message):
+            pipeline(task, "org/name", backend="numpy")
