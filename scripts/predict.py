@@ -170,7 +170,7 @@ def options_of(task: str, args: argparse.Namespace, answer: Any) -> dict[str, An
     options = {name: getattr(args, name) for name in names if is_given(args, name)}
     if task == "token-classification":
         options["aggregation_strategy"] = args.aggregation_strategy or "simple"
-    several = task == "text-classification" and "multi" in answer.task.problem_type
+    several = task == "text-classification" and "multi" in answer.problem_type
     if args.all or (several and args.top_k is None):
         options["top_k"] = None
     return options
@@ -198,7 +198,7 @@ def rows_of(result: Any) -> list[Any]:
 
 
 def show_labels(result: Any, answer: Any) -> str:
-    regression = answer.task.problem_type == "regression"
+    regression = answer.problem_type == "regression"
     return "  ".join(
         ("" if regression else f"{row['label']} ") + f"{row['score']:.4f}"
         for row in rows_of(result)

@@ -93,6 +93,11 @@ class _Draw:
         x += 0.1 * np.sign(x)
         return x
 
+    def apart(self, *shape: int) -> NDArray[np.float64]:
+        """For a maximum, which a finite difference must not hand to another row."""
+        ranks = self.rng.permuted(np.tile(np.arange(shape[0])[:, None], shape[1:]), axis=0)
+        return 0.3 * (ranks + 0.3 * self.rng.random(shape))
+
     def ids(self, size: int, low: int = 0) -> NDArray[np.int64]:
         return self.rng.integers(low, size, T)
 
@@ -203,7 +208,7 @@ def _heads(draw: _Draw) -> list[LayerCase]:
         _case(masked_lm_head, "masked_lm_head", predicted, followed_by("gelu", 1e-12)),
         _case(select, "select", x, followed_by(np.array([6, 2, 13]))),
         _case(pooling, "mean_pooling", x, followed_by(OFFSETS)),
-        _case(pooling, "max_pooling", x, followed_by(OFFSETS)),
+        _case(pooling, "max_pooling", {"x": draw.apart(T, H)}, followed_by(OFFSETS)),
         _case(normalize, "normalize", x),
     ]
 

@@ -184,7 +184,7 @@ def test_masks_are_filled(script: Any, tmp_path: Path) -> None:
     assert {fill["token_str"] for fill in row} == {"good", "bad"}
     ended = script("predict", "--model", tmp_path / "m", "a film")
     assert ended.err == (
-        "predict.py: error: text 1: fill-mask: the text ('a film') has no [MASK]; write [MASK] "
+        "predict.py: error: text 1: fill-mask: input 0 ('a film') has no [MASK]; write [MASK] "
         "where a word is wanted\n"
     )
 

@@ -229,7 +229,9 @@ def test_features_of_an_encoder_by_the_chosen_backend(script, tmp_path, monkeypa
 
     monkeypatch.setattr(BertPreTrainedModel, "from_pretrained", classmethod(counting))
     ended = script(*on(encoder), "--jsonl", "good", "dull")
-    assert loaded == [("BertForSentenceEmbedding", {"backend": "numpy", "threads": 1})]
+    ((kind, options),) = loaded
+    assert kind == "BertForSentenceEmbedding"
+    assert options.items() >= {"backend": "numpy", "threads": 1}.items()
     alike = SentenceSimilarityPipeline.from_pretrained(encoder, backend="numpy")
     for line, text in zip(ended.out.splitlines(), ("good", "dull"), strict=True):
         row = json.loads(line)
