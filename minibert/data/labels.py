@@ -14,13 +14,12 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from minibert.data.readers import Examples, Label
+from minibert.data.readers import Examples, Label, is_number
 from minibert.errors import InputError
 
 ProblemType = Literal["regression", "single_label_classification", "multi_label_classification"]
 
 _WHOLE = re.compile(r"[+-]?\d{1,4000}", re.ASCII)
-_NUMBER = re.compile(r"[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|inf(inity)?)", re.ASCII | re.IGNORECASE)
 
 
 def problem_type_of(examples: Examples) -> ProblemType:
@@ -29,7 +28,7 @@ def problem_type_of(examples: Examples) -> ProblemType:
     if any(isinstance(label, list) for label in labels):
         return "multi_label_classification"
     written = [str(label) for label in labels]
-    if all(map(_NUMBER.fullmatch, written)) and not all(map(_WHOLE.fullmatch, written)):
+    if all(map(is_number, written)) and not all(map(_WHOLE.fullmatch, written)):
         return "regression"
     return "single_label_classification"
 
@@ -103,7 +102,7 @@ def _encode_numbers(examples: Examples, dtype: DTypeLike) -> NDArray[Any]:
     labels = _labels(examples)
     numbers = np.zeros(len(labels), dtype=dtype)
     for i, label in enumerate(labels):
-        if isinstance(label, list) or not _NUMBER.fullmatch(str(label)):
+        if isinstance(label, list) or not is_number(str(label)):
             raise examples.error(i, f"regression wants a number as label, got {label!r}")
         with np.errstate(over="ignore"):  # 1e300 as a float32 is named below
             numbers[i] = float(label)
@@ -132,7 +131,7 @@ def _labels(examples: Examples) -> list[Label]:
         columns = ", ".join(name for name in examples.columns if name)
         raise InputError(
             f"{examples.path}: there is no label column (columns used: {columns}); "
-            'one named "label" is wanted'
+            'one named "label" is wanted, or --label_column must name it'
         )
     return examples.labels
 
