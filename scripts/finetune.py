@@ -48,6 +48,7 @@ from typing import Any
 from minibert import BertConfig, BertTokenizer, InputError
 from minibert.checkpoint.model_card import model_card
 from minibert.data.features import Features
+from minibert.data.labels import labels_of
 from minibert.data.splits import hold_out
 from minibert.hub import DEFAULT_MODEL, movie_reviews, resolve_model
 from minibert.io.command_line import Parser, run
@@ -56,6 +57,7 @@ from minibert.models import BertPreTrainedModel
 from minibert.tasks.base import Task
 from minibert.tasks.classification import Classification
 from minibert.tasks.question_answering import QuestionAnswering
+from minibert.tasks.sentence_embedding import SentenceEmbedding
 from minibert.training.arguments import TrainingArguments, option, parse
 from minibert.training.evaluation import predict
 from minibert.training.kinds import KINDS, Examples, TaskArguments, load_model
@@ -254,9 +256,11 @@ def make_task(
 
 def check_labels(task: Task, parts: dict[str, Examples]) -> None:
     """Refuse a label that the task does not know, before the model is loaded."""
-    for examples in parts.values():
+    for name, examples in parts.items():
         if hasattr(task, "labels"):
             task.labels(examples)
+        if name == "validation" and isinstance(task, SentenceEmbedding) and task.scale is not None:
+            labels_of(examples)  # pairs without scores would be measured otherwise
 
 
 def make_model(

@@ -211,7 +211,11 @@ def _ragged(cells: list[str], width: int) -> str:
         problem = f"a column is missing: {len(cells)} of {width} are there, {brief(cells)}"
     else:
         problem = f"{len(cells)} columns where the rows above have {width}: {brief(cells)}"
-    hint = '; if this is a comment, pass comment="#"' if cells[0].startswith("#") else ""
+    hint = (
+        '; if this is a comment, remove it (in Python: comment="#")'
+        if cells[0].startswith("#")
+        else ""
+    )
     return problem + hint
 
 

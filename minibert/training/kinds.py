@@ -27,8 +27,9 @@ from minibert.tasks.token_classification import TokenClassification
 from minibert.training.arguments import option
 from minibert.training.new_heads import draw_classifier, has_other_labels
 
-COLUMNS = "columns of texts (text-classification, sentence-embedding)"
-TAGS, QUESTIONS, SENTENCES = "token-classification", "question-answering", "sentence-embedding"
+COLUMNS = "columns of texts, for --task text-classification and sentence-embedding"
+TEXTS, TAGS = "only for --task text-classification", "only for --task token-classification"
+QUESTIONS, SENTENCES = "only for --task question-answering", "only for --task sentence-embedding"
 KNOWN = "the first known name"
 
 Examples = Any  # of one file: it has a path, a length, `take(numbers)` and `head(count)`
@@ -51,7 +52,7 @@ class TaskArguments:
     problem_type: str | None = option(
         None, "what the labels are",
         ("single_label_classification", "multi_label_classification", "regression"),
-        shown="as they show", group="text-classification",
+        shown="as they show", group=TEXTS,
     )  # fmt: skip
     word_column: int = option(0, "of CoNLL files: the words' column, from 0", group=TAGS)
     tag_column: int = option(
@@ -235,5 +236,5 @@ def load_model(
         pooling = a.pooling or model.settings.pooling
         model.settings = replace(model.settings, pooling=pooling, max_seq_length=max_seq_length)
     elif a.pooling is not None:
-        raise InputError("pooling is a choice of sentence-embedding only")
+        raise InputError("--pooling is a choice of sentence-embedding only")
     return model

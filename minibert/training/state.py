@@ -119,7 +119,7 @@ def start_afresh(output_dir: Path, overwrite: bool) -> None:
     if found and not overwrite:
         raise InputError(
             f"output_dir {output_dir} holds the checkpoints of an earlier run: resume it, set "
-            "overwrite_output_dir, or choose another one"
+            "--overwrite_output_dir, or choose another one"
         )
     output_dir.mkdir(parents=True, exist_ok=True)
     for _, path in found:

@@ -114,7 +114,9 @@ def test_new_heads_are_missing_and_other_heads_unexpected(tmp_path: Path) -> Non
     assert report.missing == [*pooler, *CLASSIFIER]
     assert report.unexpected == ["qa_outputs.weight"]
     assert "classifier.weight" not in loaded
-    assert "newly initialised, not in the file: bert.pooler.dense.weight" in str(report)
+    assert "the head is new and untrained, the file has none: bert.pooler.dense.weight" in str(
+        report
+    )
 
 
 @pytest.mark.parametrize(
@@ -141,7 +143,7 @@ def test_a_misshapen_encoder_tensor_is_an_error_always(tmp_path: Path) -> None:
 def test_a_misshapen_head_is_an_error_unless_ignored(tmp_path: Path) -> None:
     write(tmp_path, random_tensors(encoder_shapes() | CLASSIFIER))
     wanted = encoder_shapes() | {"classifier.weight": (5, H), "classifier.bias": (5,)}
-    with pytest.raises(CheckpointError, match="with ignore_mismatched_sizes"):
+    with pytest.raises(CheckpointError, match="--ignore_mismatched_sizes puts a new head"):
         load_checkpoint(tmp_path, wanted)
     loaded, report = load_checkpoint(tmp_path, wanted, ignore_mismatched_sizes=True)
     assert report.shape_mismatch == [

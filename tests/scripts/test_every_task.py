@@ -213,6 +213,17 @@ def test_tags_of_other_names_are_refused(script: Any, model: Path, tmp_path: Pat
     assert script("finetune", *flags, "--ignore_mismatched_sizes").status == 0
 
 
+def test_validation_pairs_need_scores_where_training_has_them(
+    script: Any, model: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "dev.tsv"
+    file.write_text("sentence1\tsentence2\na film\tthe plot\n")
+    more = ["--max_steps=1", "--validation_file", file]
+    ended, _ = train("sentence-embedding", script, model, tmp_path, *more)
+    assert ended.status == 2
+    assert "dev.tsv: there is no label column" in ended.err
+
+
 def test_masks_are_filled(script: Any, tmp_path: Path) -> None:
     model = BertForMaskedLM(toy.config(), backend="numpy")
     model.save_pretrained(tmp_path / "m", tokenizer=toy.tokenizer())
@@ -265,4 +276,4 @@ def test_bad_files_are_one_line(
 def test_a_task_wants_its_own_data(script: Any, tmp_path: Path) -> None:
     ended = script("finetune", "--task=multiple-choice", "--output_dir", tmp_path / "out")
     assert ended.status == 2
-    assert "task multiple-choice wants a train_file" in ended.err
+    assert "task multiple-choice wants a --train_file" in ended.err

@@ -195,6 +195,23 @@ def test_a_finished_model_is_measured_without_training_data(script, files):
     assert [path.name for path in files["out"].iterdir()] == ["predictions.jsonl"]
 
 
+def test_a_finished_head_without_names_is_measured_under_those_of_the_file(script, files):
+    """As transformers saves it; and a file of other labels is refused."""
+    model = ["--model_name_or_path", files["model"], "--output_dir", files["out"], *SHORT]
+    ended = script("finetune", *model, "--do_eval", "--validation_file", files["dev"])
+    assert ended.status == 0
+    assert "labels: the model's LABEL_0, LABEL_1 are taken for neg, pos\n" in ended.out
+    toy.write_tsv(files["dev"], [("a", "x"), ("a", "y"), ("a", "z")], "sentence1 label")
+    ended = script("finetune", *model, "--do_eval", "--validation_file", files["dev"])
+    assert "the label 'x' was not seen in training; the labels are 'LABEL_0', " in ended.err
+
+
+def test_a_regression_is_no_head_for_labels(script, files):
+    toy.save_model(files["model"], num_labels=1)
+    ended = script("finetune", *flags(files, *SHORT))
+    assert "the model has the labels LABEL_0; the file has neg, pos; --ignore_mism" in ended.err
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [

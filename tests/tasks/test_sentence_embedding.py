@@ -70,8 +70,8 @@ def test_scores_of_another_scale_are_named():
 
 @pytest.mark.parametrize(
     ("highest", "given", "scale"),
-    [("0.9", None, 1), ("4.8", None, 5), ("5.5", None, 10), ("62.0", None, 100), ("250.0", None, 250),
-     ("3.5", 4.0, 4), ("0.5", 5.0, 5)],
+    [("0.9", None, 1), ("4.8", None, 5), ("5.5", None, 10), ("62.0", None, 100),
+     ("250.0", None, 250), ("3.5", 4.0, 4), ("0.5", 5.0, 5)],
 )  # fmt: skip
 def test_the_scale_is_a_usual_one_unless_given(highest, given, scale):
     rows = [("a", "b", "0.1"), ("a", "c", highest)]
