@@ -25,6 +25,9 @@
     python scripts/finetune.py --model_name_or_path google-bert/bert-base-uncased …
         Any BERT: a local directory or a name on the hub.
 
+    python scripts/finetune.py --do_eval --model_name_or_path DIR --validation_file dev.tsv
+        Measure a finished model; with --do_predict and --test_file, write predictions.jsonl.
+
     python scripts/finetune.py --resume_from_checkpoint last …
         Go on after Ctrl-C, to the same bytes as if nothing had happened.
 
@@ -45,19 +48,22 @@ from typing import Any
 from minibert import BertConfig, BertTokenizer, InputError
 from minibert.checkpoint.model_card import model_card
 from minibert.data.features import Features
+from minibert.data.labels import labels_of
 from minibert.data.splits import hold_out
 from minibert.hub import DEFAULT_MODEL, movie_reviews, resolve_model
 from minibert.io.command_line import Parser, run
 from minibert.io.files import atomic_write
 from minibert.models import BertPreTrainedModel
 from minibert.tasks.base import Task
+from minibert.tasks.classification import Classification
 from minibert.tasks.question_answering import QuestionAnswering
+from minibert.tasks.sentence_embedding import SentenceEmbedding
 from minibert.training.arguments import TrainingArguments, option, parse
 from minibert.training.evaluation import predict
 from minibert.training.kinds import KINDS, Examples, TaskArguments, load_model
 from minibert.training.trainer import Trainer
 
-REVIEWS = "10,568 movie-review snippets (Hutto & Gilbert 2014)"
+REVIEWS = "10,566 movie-review snippets (Hutto & Gilbert 2014)"
 REVIEWS_RECIPE = {"num_train_epochs": 1.0, "learning_rate": 2e-4}
 """One epoch at a rate that suits MiniLM: minutes on a laptop. Flags override it."""
 
@@ -67,24 +73,34 @@ class DataArguments:
     """What to train, on what. Files may be compressed (.gz)."""
 
     task: str = option("text-classification", "what to learn", tuple(KINDS))
-    model_name_or_path: str = option(DEFAULT_MODEL, "a local directory or a name on the hub")
+    model_name_or_path: str = option(
+        DEFAULT_MODEL, "a local directory or a name on the hub", metavar="DIR"
+    )
     model_revision: str | None = option(None, "of a model on the hub: a branch, tag or commit")
-    train_file: str | None = option(None, "training data (default: the movie reviews)")
-    validation_file: str | None = option(None, "chooses the best checkpoint")
-    test_file: str | None = option(None, "measured once, at the end; without labels: predicted")
+    train_file: str | None = option(
+        None, "training data", shown="the movie reviews", metavar="FILE"
+    )
+    validation_file: str | None = option(
+        None, "chooses the best checkpoint", shown="a part of train_file", metavar="FILE"
+    )
+    test_file: str | None = option(
+        None, "measured once, at the end; without labels: predicted", metavar="FILE"
+    )
     validation_split_percentage: int = option(
         10, "of train_file, where no validation_file is given"
     )
     max_seq_length: int = option(
-        128, "longer texts are truncated to that many tokens (questions: windows of 384)"
+        128,
+        "longer texts are truncated to that many tokens; questions: the windows' length",
+        shown="128; question-answering 384",
     )
     max_train_samples: int | None = option(None, "use the first N training examples")
     max_eval_samples: int | None = option(None, "use the first N validation examples")
     max_predict_samples: int | None = option(None, "use the first N test examples")
-    ignore_mismatched_sizes: bool = option(False, "replace a head of another size by a new one")
-    do_train: bool = option(False, "only what is named (default: train, evaluate and predict)")
-    do_eval: bool = option(False, "evaluate on the validation file")
-    do_predict: bool = option(False, "measure or predict the test file")
+    ignore_mismatched_sizes: bool = option(False, "replace a head of other labels by a new one")
+    do_train: bool = option(False, "train", shown="all three, unless some of them are named")
+    do_eval: bool = option(False, "evaluate on the validation file", shown="as do_train")
+    do_predict: bool = option(False, "measure or predict the test file", shown="as do_train")
 
     def __post_init__(self) -> None:
         if not (self.do_train or self.do_eval or self.do_predict):
@@ -106,33 +122,33 @@ def main() -> None:
     )
     output = Path(args.output_dir)
     refuse_overwriting(output, data, args)
-    train, *others = read_data(data, special)
+    files = read_data(data, special)
     directory = resolve_model(data.model_name_or_path, revision=data.model_revision)
     tokenizer = BertTokenizer.from_pretrained(directory)
-    task, model = make_model(directory, train, data, special, args)
-    train, validation, test = choose_examples(train, *others, data, args.seed)
+    task = make_task(directory, files, data, special)
+    parts = choose_examples(files, data, args.seed)
+    check_labels(task, parts)
+    model = make_model(directory, task, data, special, args)
     limit = min(data.max_seq_length, model.config.max_position_embeddings)
     features = {
         name: encode(name, examples, task, tokenizer, limit, model.config)
-        for name, examples in (("train", train), ("validation", validation), ("test", test))
-        if examples is not None
+        for name, examples in parts.items()
     }
-    trainer = Trainer(
-        model, args, task, features["train"],
-        features.get("validation") if data.do_eval else None, tokenizer,
-    )  # fmt: skip
-    describe(model, features, trainer, data, args)
-    if args.dry_run:
-        print(trainer.dry_run())
-        return
+    describe(model, task, features, data, args)
     if data.do_train:
+        evaluated = features.get("validation") if data.do_eval else None
+        trainer = Trainer(model, args, task, features["train"], evaluated, tokenizer)
+        print(f"{trainer.total_steps} steps", flush=True)
+        if args.dry_run:
+            print(trainer.dry_run())
+            return
         trainer.train()
-    results = measure(trainer, features, data)
+    results = measure(model, task, features, data, args)
     if data.do_train:
         save(output, trainer, data, results)
-    if data.do_predict and test is not None and not model.has_targets(features["test"]):
-        write_predictions(output, trainer, features["test"], test)
-    report(results, {"validation": validation, "test": test}, output, data)
+    if data.do_predict and "test" in features and not model.has_targets(features["test"]):
+        write_predictions(output, model, task, features["test"], parts["test"])
+    report(results, task, parts, output, data)
 
 
 def defaults(named: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -145,6 +161,8 @@ def defaults(named: Mapping[str, Any]) -> Mapping[str, Any]:
 def refuse_overwriting(output: Path, data: DataArguments, args: TrainingArguments) -> None:
     if output.exists() and not output.is_dir():
         raise InputError(f"output_dir {output} is a file; choose another --output_dir")
+    if args.dry_run and not data.do_train:
+        raise InputError("--dry_run does a training step: it wants --do_train")
     if args.overwrite_output_dir or args.resume_from_checkpoint or args.dry_run:
         return
     if data.do_train and output.is_dir() and any(output.iterdir()):
@@ -154,57 +172,104 @@ def refuse_overwriting(output: Path, data: DataArguments, args: TrainingArgument
         )
 
 
-def read_data(
-    data: DataArguments, special: TaskArguments
-) -> tuple[Examples, Examples | None, Examples | None]:
-    """Train, validation and test examples, whole files."""
-    files = [data.train_file, data.validation_file, data.test_file]
-    if data.train_file is None:
-        if data.validation_file or data.test_file:
-            raise InputError("validation_file or test_file was given without train_file")
+def read_data(data: DataArguments, special: TaskArguments) -> dict[str, Examples]:
+    """The examples of whole files, by "train", "validation" and "test"; those that are wanted."""
+    paths = {
+        "train": data.train_file, "validation": data.validation_file, "test": data.test_file
+    }  # fmt: skip
+    if not any(paths.values()):
         if data.task != "text-classification":
-            raise InputError(f"task {data.task} wants a train_file; --help has the forms of files")
+            raise InputError(
+                f"task {data.task} wants a --train_file; --help has the forms of files"
+            )
         infix = ".regression" if special.problem_type == "regression" else ""
-        files = [str(movie_reviews() / f"{n}{infix}.tsv") for n in ("train", "validation", "test")]
+        paths = {name: str(movie_reviews() / f"{name}{infix}.tsv") for name in paths}
+    elif data.do_train and not paths["train"]:
+        raise InputError(
+            "a --validation_file or --test_file was given without --train_file; to measure a "
+            "finished model, add --do_eval or --do_predict"
+        )
+    if not data.do_train:
+        paths = needed_to_measure(paths, data)
     read = KINDS[data.task].read
-    train, validation, test = (read(Path(f), special) if f else None for f in files)
-    for other in (validation, test):
-        pairs = [getattr(file, "sentence2", None) is not None for file in (train, other)]
-        if other is not None and pairs[0] != pairs[1]:
-            one, two = (other, train) if pairs[0] else (train, other)
+    files = {name: read(Path(path), special) for name, path in paths.items() if path}
+    refuse_pairs_and_singles(list(files.values()))
+    return files
+
+
+def needed_to_measure(paths: dict[str, str | None], data: DataArguments) -> dict[str, str | None]:
+    """The files that a finished model is measured on; a part of train_file, if no other is."""
+    validation, test = paths["validation"], paths["test"]
+    train = None if validation or not data.do_eval else paths["train"]
+    if data.do_eval and not (train or validation):
+        raise InputError("--do_eval wants a --validation_file")
+    if data.do_predict and not test:
+        raise InputError("--do_predict wants a --test_file")
+    return {
+        "train": train,
+        "validation": validation if data.do_eval else None,
+        "test": test if data.do_predict else None,
+    }
+
+
+def refuse_pairs_and_singles(files: list[Examples]) -> None:
+    for other in files[1:]:
+        pairs = [getattr(file, "sentence2", None) is not None for file in (files[0], other)]
+        if pairs[0] != pairs[1]:
+            one, two = (other, files[0]) if pairs[0] else (files[0], other)
             raise InputError(f"{two.path} has pairs of texts, but {one.path} has single ones")
-    return train, validation, test
 
 
 def choose_examples(
-    train: Examples,
-    validation: Examples | None,
-    test: Examples | None,
-    data: DataArguments,
-    seed: int,
-) -> tuple[Examples, Examples | None, Examples | None]:
+    files: dict[str, Examples], data: DataArguments, seed: int
+) -> dict[str, Examples]:
     """Hold out a part for validation where there is no file for it; then the first N of each."""
-    if validation is None and data.do_eval:
-        train, validation = hold_out(train, data.validation_split_percentage / 100, seed)
-        print(f"validation: {len(validation)} examples held out of {data.train_file}")
-    if data.max_train_samples is not None:
-        train = train.head(data.max_train_samples)
-    if data.max_eval_samples is not None and validation is not None:
-        validation = validation.head(data.max_eval_samples)
-    if data.max_predict_samples is not None and test is not None:
-        test = test.head(data.max_predict_samples)
-    return train, validation, test
+    parts = dict(files)
+    if "validation" not in parts and data.do_eval:
+        share = data.validation_split_percentage / 100
+        parts["train"], parts["validation"] = hold_out(parts["train"], share, seed)
+        held = len(parts["validation"])
+        print(f"validation: {held} examples held out of {data.train_file}")
+    if not data.do_train:
+        parts.pop("train", None)
+    most = {
+        "train": data.max_train_samples,
+        "validation": data.max_eval_samples,
+        "test": data.max_predict_samples,
+    }
+    return {
+        name: part if (count := most[name]) is None else part.head(count)
+        for name in most
+        if (part := parts.get(name)) is not None
+    }
+
+
+def make_task(
+    directory: Path, files: dict[str, Examples], data: DataArguments, special: TaskArguments
+) -> Task:
+    """The task of the whole training file, or of a finished model where nothing is trained."""
+    config = BertConfig.from_pretrained(directory)
+    if data.do_train:
+        return KINDS[data.task].make(files["train"], special, config)
+    return KINDS[data.task].of_model(config, special, list(files.values()))
+
+
+def check_labels(task: Task, parts: dict[str, Examples]) -> None:
+    """Refuse a label that the task does not know, before the model is loaded."""
+    for name, examples in parts.items():
+        if hasattr(task, "labels"):
+            task.labels(examples)
+        if name == "validation" and isinstance(task, SentenceEmbedding) and task.scale is not None:
+            labels_of(examples)  # pairs without scores would be measured otherwise
 
 
 def make_model(
     directory: Path,
-    train: Examples,
+    task: Task,
     data: DataArguments,
     special: TaskArguments,
     args: TrainingArguments,
-) -> tuple[Task, BertPreTrainedModel]:
-    """The labels of the whole training file, in the order of a model that has them already."""
-    task = KINDS[data.task].make(train, special, BertConfig.from_pretrained(directory))
+) -> BertPreTrainedModel:
     model = load_model(
         task,
         directory,
@@ -214,10 +279,16 @@ def make_model(
         dtype=args.dtype,
         seed=args.seed,
         threads=args.threads,
-        ignore_mismatched_sizes=data.ignore_mismatched_sizes,
+        ignore_mismatched_sizes=data.ignore_mismatched_sizes and data.do_train,
     )
-    print(f"model {data.model_name_or_path}\n{model.load_report}")
-    return task, model
+    report = model.load_report
+    if report and report.missing and not data.do_train:
+        raise InputError(
+            f"{data.model_name_or_path} has no trained head for {data.task} (the file lacks "
+            f"{', '.join(report.missing)}): train it first, with --do_train and a --train_file"
+        )
+    print(f"model {data.model_name_or_path}\n{report}")
+    return model
 
 
 def encode(
@@ -244,34 +315,47 @@ def encode(
 
 def describe(
     model: BertPreTrainedModel,
+    task: Task,
     features: dict[str, Features],
-    trainer: Trainer,
     data: DataArguments,
     args: TrainingArguments,
 ) -> None:
     counts = ", ".join(f"{len(part):,} {name}" for name, part in features.items())
-    mean = features["train"].lengths.mean()
+    mean = next(iter(features.values())).lengths.mean()
     where = model.xp.name if model.xp.name != "numpy" else f"numpy, {model.workers.threads} threads"
-    changes = trainer.task.config_changes()
+    changes = task.config_changes()
     labels = f", {model.config.num_labels} label(s)" if changes else ""
     print(f"data: {counts} examples, {mean:.1f} tokens on average")
     print(f"task: {changes.get('problem_type', data.task)}{labels}")
-    print(f"{model.parameters.layout.size:,} parameters, {args.dtype}, on {where}")
-    print(f"{trainer.total_steps} steps", flush=True)
+    print(f"{model.parameters.layout.size:,} parameters, {args.dtype}, on {where}", flush=True)
 
 
 def measure(
-    trainer: Trainer, features: dict[str, Features], data: DataArguments
+    model: BertPreTrainedModel,
+    task: Task,
+    features: dict[str, Features],
+    data: DataArguments,
+    args: TrainingArguments,
 ) -> dict[str, float]:
     """Metrics of the final model, as eval_… and test_…."""
-    results = {}
+    results: dict[str, float] = {}
     for prefix, name, wanted in (
         ("eval", "validation", data.do_eval),
         ("test", "test", data.do_predict),
     ):
-        if wanted and name in features and trainer.model.has_targets(features[name]):
-            metrics = trainer.evaluate(features[name], name)
-            results |= {f"{prefix}_{key}": value for key, value in metrics.items()}
+        if not wanted or name not in features or not model.has_targets(features[name]):
+            continue
+        outputs, loss = predict(
+            model,
+            features[name],
+            tokens_per_batch=args.eval_tokens_per_batch,
+            batch_size=args.per_device_eval_batch_size,
+            description=name,
+            quiet=args.disable_tqdm,
+        )
+        assert loss is not None  # there are targets
+        metrics = {"loss": loss} | task.metrics(outputs, features[name])
+        results |= {f"{prefix}_{key}": value for key, value in metrics.items()}
     return results
 
 
@@ -295,9 +379,11 @@ def save(output: Path, trainer: Trainer, data: DataArguments, results: dict[str,
     atomic_write(output / "all_results.json", json.dumps(results, indent=1) + "\n")
 
 
-def write_predictions(output: Path, trainer: Trainer, features: Features, test: Examples) -> None:
-    outputs, _ = predict(trainer.model, features, description="predicting")
-    rows = trainer.task.predictions(outputs, features)
+def write_predictions(
+    output: Path, model: BertPreTrainedModel, task: Task, features: Features, test: Examples
+) -> None:
+    outputs, _ = predict(model, features, description="predicting")
+    rows = task.predictions(outputs, features)
     lines = [json.dumps(row, ensure_ascii=False) for row in rows]
     output.mkdir(parents=True, exist_ok=True)
     atomic_write(output / "predictions.jsonl", "\n".join(lines) + "\n")
@@ -306,24 +392,34 @@ def write_predictions(output: Path, trainer: Trainer, features: Features, test: 
 
 def report(
     results: dict[str, float],
-    examples: dict[str, Examples | None],
+    task: Task,
+    parts: dict[str, Examples],
     output: Path,
     data: DataArguments,
 ) -> None:
     for prefix, name in (("eval", "validation"), ("test", "test")):
         metrics = {k[5:]: v for k, v in results.items() if k.startswith(prefix + "_")}
         if metrics:
-            shown = "  ".join(f"{key} {value:.4f}" for key, value in metrics.items())
-            print(f"{name} ({len(examples[name]):,} held-out examples)  {shown}")
+            shown = "  ".join(f"{k} {v:.4f}{class_of(k, task)}" for k, v in metrics.items())
+            print(f"{name} ({len(parts[name]):,} held-out examples)  {shown}")
     if data.do_train:
         print(f"model saved; try\n  {Path(sys.executable).name} {suggestion(data.task, output)}")
+
+
+def class_of(metric: str, task: Task) -> str:
+    """Which class the F1 of two is of: the second."""
+    if metric != "f1" or not isinstance(task, Classification):
+        return ""
+    if task.problem_type != "single_label_classification" or len(task.label2id) != 2:
+        return ""
+    return f" (of {max(task.label2id, key=task.label2id.__getitem__)})"
 
 
 def suggestion(task: str, output: Path) -> str:
     """A command that uses the model."""
     model = shlex.quote(str(output))
     text = {
-        "multiple-choice": "--file questions.jsonl",
+        "multiple-choice": '"your question" --choices "one" "another"',
         "question-answering": '"your question" --context "your text"',
         "sentence-embedding": '"your text" --jsonl',
     }.get(task, '"your text"')

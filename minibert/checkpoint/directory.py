@@ -38,6 +38,7 @@ class LoadReport:
     unexpected: list[str] = field(default_factory=list)  # the file's names, not used
     ignored: list[str] = field(default_factory=list)  # the file's names, buffers and tied copies
     shape_mismatch: list[Mismatch] = field(default_factory=list)  # (ours, got, wanted)
+    replaced: list[str] = field(default_factory=list)  # ours; trained for other labels, drawn anew
 
     @property
     def unused_layers(self) -> list[int]:
@@ -46,11 +47,21 @@ class LoadReport:
         return sorted({int(match[1]) for match in found if match})
 
     def __str__(self) -> str:
-        lines = [f"loaded {len(self.loaded)} tensors ({len(self.renamed)} of them renamed)"]
+        renamed = sum(not new.endswith(old) for old, new in self.renamed)
+        notes = ["names without the bert. prefix"] * (len(self.renamed) > renamed)
+        notes += [f"{renamed} of them renamed"] * (renamed > 0)
+        lines = [f"loaded {len(self.loaded)} tensors" + (f" ({', '.join(notes)})" if notes else "")]
         if self.missing:
-            lines.append(f"newly initialised, not in the file: {_some(self.missing)}")
+            lines.append(f"the head is new and untrained, the file has none: {_some(self.missing)}")
         for name, got, wanted in self.shape_mismatch:
-            lines.append(f"newly initialised: {name} is {got} in the file, {wanted} in the model")
+            lines.append(
+                f"the head is new and untrained: {name} is {got} in the file, {wanted} in the model"
+            )
+        if self.replaced:
+            lines.append(
+                "the head is new and untrained, the file's has other labels: "
+                + _some(self.replaced)
+            )
         if self.unexpected:
             lines.append(f"in the file and not used: {_some(self.unexpected)}")
         if self.ignored:
@@ -204,7 +215,7 @@ def _check_shapes(directory: Path, report: LoadReport, ignore_heads: bool) -> No
             raise CheckpointError(f"{where}; config.json does not belong to these weights")
         if not ignore_heads:
             raise CheckpointError(
-                f"{where}; with ignore_mismatched_sizes a new head takes its place"
+                f"{where}; --ignore_mismatched_sizes puts a new head in its place"
             )
 
 

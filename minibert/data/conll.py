@@ -140,7 +140,7 @@ def _checked(
         problem = (
             f"the tag {brief(tags[i][j])} of {brief(sentences.words[i][j])} is not O, nor a prefix "
             "B-, I-, E- or S- and a type, as others are; correct it, choose another tag column, or "
-            'pass scheme="plain"'
+            "say --tag_scheme plain (in Python scheme='plain')"
         )
         raise sentences.error(i, j, problem)
     scheme = scheme or detect_scheme(tags)
@@ -153,7 +153,9 @@ def _checked(
         line, word, tag = invalid[0]
         more = f" ({len(invalid)} such tags in the file)" if len(invalid) > 1 else ""
         problem = f"the tag {tag!r} of {brief(word)} breaks the scheme {scheme} here{more}"
-        raise error_at(sentences.path, line, f"{problem}; correct it, or read the file leniently")
+        raise error_at(
+            sentences.path, line, f"{problem}; correct it, or go without --refuse_invalid_tags"
+        )
     return replace(sentences, scheme=scheme, invalid=invalid)
 
 
@@ -209,7 +211,11 @@ def _ragged(cells: list[str], width: int) -> str:
         problem = f"a column is missing: {len(cells)} of {width} are there, {brief(cells)}"
     else:
         problem = f"{len(cells)} columns where the rows above have {width}: {brief(cells)}"
-    hint = '; if this is a comment, pass comment="#"' if cells[0].startswith("#") else ""
+    hint = (
+        '; if this is a comment, remove it (in Python: comment="#")'
+        if cells[0].startswith("#")
+        else ""
+    )
     return problem + hint
 
 
@@ -252,9 +258,9 @@ def _named(path: Path, line: int, tags: Any, label_names: Sequence[str] | None) 
     if not isinstance(tags, list) or not any(type(tag) is int for tag in tags):
         return tags
     if label_names is None:
-        raise error_at(path, line, "the tags are numbers; label_names must say what they mean")
+        raise error_at(path, line, "the tags are numbers; --label_names O B-PER … must name them")
     for tag in tags:
         if type(tag) is not int or not 0 <= tag < len(label_names):
             wanted = f"a number from 0 to {len(label_names) - 1}"
-            raise error_at(path, line, f"the tag {brief(tag)} is not {wanted}, for label_names")
+            raise error_at(path, line, f"the tag {brief(tag)} is not {wanted}, for --label_names")
     return [label_names[tag] for tag in tags]

@@ -80,7 +80,7 @@ class BatchOrder:
             if longest > self.max_tokens:
                 raise InputError(
                     f"a batch of {self.max_tokens} tokens cannot hold the longest example, of "
-                    f"{longest}: raise max_tokens_per_batch, or lower max_seq_length"
+                    f"{longest}: raise --max_tokens_per_batch, or lower --max_seq_length"
                 )
 
     def epoch(self, epoch: int) -> list[NDArray[np.int64]]:

@@ -14,22 +14,21 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from minibert.data.readers import Examples, Label
+from minibert.data.readers import Examples, Label, is_number
 from minibert.errors import InputError
 
 ProblemType = Literal["regression", "single_label_classification", "multi_label_classification"]
 
 _WHOLE = re.compile(r"[+-]?\d{1,4000}", re.ASCII)
-_NUMBER = re.compile(r"[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|inf(inity)?)", re.ASCII | re.IGNORECASE)
 
 
 def problem_type_of(examples: Examples) -> ProblemType:
     """The problem type that a training file's labels show. Raises InputError without labels."""
-    labels = _labels(examples)
+    labels = labels_of(examples)
     if any(isinstance(label, list) for label in labels):
         return "multi_label_classification"
     written = [str(label) for label in labels]
-    if all(map(_NUMBER.fullmatch, written)) and not all(map(_WHOLE.fullmatch, written)):
+    if all(map(is_number, written)) and not all(map(_WHOLE.fullmatch, written)):
         return "regression"
     return "single_label_classification"
 
@@ -43,7 +42,7 @@ def label_vocabulary(examples: Examples, problem_type: ProblemType | None = None
     if problem_type == "regression":
         return {}
     found: set[str] = set()
-    for i, label in enumerate(_labels(examples)):
+    for i, label in enumerate(labels_of(examples)):
         found.update(_names(examples, i, label, problem_type))
     least = 2 if problem_type == "single_label_classification" else 1
     if len(found) < least:
@@ -80,7 +79,7 @@ def encode_labels(
         label2id = label_vocabulary(examples, problem_type)
     ids = [
         [_id_of(examples, i, name, label2id) for name in _names(examples, i, label, problem_type)]
-        for i, label in enumerate(_labels(examples))
+        for i, label in enumerate(labels_of(examples))
     ]
     if problem_type == "single_label_classification":
         return np.array(ids, np.int64).reshape(len(ids))
@@ -100,10 +99,10 @@ def _id_of(examples: Examples, i: int, name: str, label2id: Mapping[str, int]) -
 
 
 def _encode_numbers(examples: Examples, dtype: DTypeLike) -> NDArray[Any]:
-    labels = _labels(examples)
+    labels = labels_of(examples)
     numbers = np.zeros(len(labels), dtype=dtype)
     for i, label in enumerate(labels):
-        if isinstance(label, list) or not _NUMBER.fullmatch(str(label)):
+        if isinstance(label, list) or not is_number(str(label)):
             raise examples.error(i, f"regression wants a number as label, got {label!r}")
         with np.errstate(over="ignore"):  # 1e300 as a float32 is named below
             numbers[i] = float(label)
@@ -127,12 +126,13 @@ def _names(examples: Examples, i: int, label: Label, problem_type: ProblemType) 
     return label
 
 
-def _labels(examples: Examples) -> list[Label]:
+def labels_of(examples: Examples) -> list[Label]:
+    """A file's raw labels. Raises InputError where there are none."""
     if examples.labels is None:
         columns = ", ".join(name for name in examples.columns if name)
         raise InputError(
             f"{examples.path}: there is no label column (columns used: {columns}); "
-            'one named "label" is wanted'
+            'one named "label" is wanted, or --label_column must name it'
         )
     return examples.labels
 

@@ -12,6 +12,8 @@ Blank lines are skipped, except in .txt, where each is an empty text.
 
 A first TSV or CSV row is a header if one of its cells is, in any case, one of HEADER_WORDS. A file
 without one has the columns sentence1, label, or sentence1, sentence2, label, or sentence1 alone.
+Whoever names a column says with it that there is a header. The first row of a file without one may
+still look like a header: see `Examples.warning`.
 """
 
 from __future__ import annotations
@@ -20,8 +22,9 @@ import csv
 import io
 import math
 import os
+import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,7 +50,14 @@ LABELS = ("label", "labels", "gold_label", "score", "is_duplicate")
 IGNORED = ("index", "idx", "id", "guid")
 HEADER_WORDS = frozenset({*(name for pair in PAIRS for name in pair), *SINGLES, *LABELS, *IGNORED})
 
+_NUMBER = re.compile(r"[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|inf(inity)?)", re.ASCII | re.IGNORECASE)
+
 Label = str | float | list[str]
+
+
+def is_number(written: str) -> bool:
+    """Whether a label is written as a number."""
+    return _NUMBER.fullmatch(written) is not None
 
 
 class Columns(NamedTuple):
@@ -72,6 +82,7 @@ class Examples:
     sentence2: list[str] | None
     labels: list[Label] | None
     lines: list[int]  # the line of the file, from 1, at which each example begins
+    header: bool | None = None  # whether the first row names the columns; None: no table
 
     def __len__(self) -> int:
         return len(self.sentence1)
@@ -82,8 +93,13 @@ class Examples:
         def chosen(values: list[Any] | None) -> Any:
             return None if values is None else [values[i] for i in numbers]
 
-        texts = chosen(self.sentence1), chosen(self.sentence2)
-        return Examples(self.path, self.columns, *texts, chosen(self.labels), chosen(self.lines))
+        return replace(
+            self,
+            sentence1=chosen(self.sentence1),
+            sentence2=chosen(self.sentence2),
+            labels=chosen(self.labels),
+            lines=chosen(self.lines),
+        )
 
     def head(self, count: int) -> Examples:
         """The first `count` examples."""
@@ -95,6 +111,40 @@ class Examples:
         """An error about one example, with the place where its user will find it."""
         return error_at(self.path, self.lines[example], problem)
 
+    @property
+    def description(self) -> str:
+        """What was taken for a text and what for a label, in a line."""
+        first, second, label = self.columns
+        shown = f"texts {first!r} and {second!r}" if second else f"text {first!r}"
+        shown += f", label {label!r}" if label else ", no labels"
+        if self.header is None:
+            return f"{self.path}: {shown}"
+        how = "as the first row names them" if self.header else "by position: there is no header"
+        return f"{self.path}: columns {shown}, {how}"
+
+    @property
+    def warning(self) -> str | None:
+        """A line about a first row, taken for an example, whose label no other example has."""
+        if self.header is not False or not self.labels or isinstance(self.labels[0], list):
+            return None
+        first, others = str(self.labels[0]), self.labels[1:]
+        if is_number(first) or first in others or len(set(map(str, others))) == len(others):
+            return None
+        return (
+            f"{self.path}: is the first row a header? No other has its label {first!r}; {NAME_IT}"
+        )
+
+
+NAME_IT = "if it is one, name its columns: --text_column … --label_column …"
+
+
+class _Named(NamedTuple):
+    """Columns that the user names."""
+
+    text: str | None = None
+    pair: str | None = None
+    label: str | None = None
+
 
 class _Row(NamedTuple):
     line: int
@@ -102,33 +152,60 @@ class _Row(NamedTuple):
 
 
 def read_examples(
-    path: str | os.PathLike[str], *, columns: Columns | None = None, allow_empty: bool = False
+    path: str | os.PathLike[str],
+    *,
+    text_column: str | None = None,
+    text_pair_column: str | None = None,
+    label_column: str | None = None,
+    pairs: bool = False,
+    allow_empty: bool = False,
 ) -> Examples:
     """Read an example file; the module's docstring says which forms there are.
 
-    Without `columns` the texts are the first pair of PAIRS that the header names, else the first
-    of SINGLES, else the first one or two columns that are neither a label nor in IGNORED; the
+    Unless they are named, the texts are the first pair of PAIRS that the header names, else the
+    first of SINGLES, else the first one or two columns that are neither a label nor in IGNORED; the
     label is the first of LABELS, else, where no text column has a known name, the last column.
-    `columns` names them in a header or in JSON objects. Raises InputError for a file that is
-    missing, empty, not UTF-8 or ragged, for a missing column, a label that is absent or NaN, and,
-    unless `allow_empty`, a blank text.
+    A named text column that a file lacks is refused; one without the named label has no labels, as
+    a file to predict. `pairs`: two columns without a header are two texts.
+
+    Raises InputError for a file that is missing, empty, not UTF-8 or ragged, for a missing column,
+    a first row that must be a header (its label alone is no number), a label that is absent or
+    NaN, and, unless `allow_empty`, a blank text.
     """
     path = Path(path)
+    named = _Named(text_column, text_pair_column, label_column)
     suffix = _suffix(path)
     text = read_text(path)
+    headed = None
     if suffix == ".txt":
         lines = text.removesuffix("\n").split("\n")
         rows = [_Row(n, [line.removesuffix("\r")]) for n, line in enumerate(lines, start=1)]
-        header, columns = ["text"], Columns("text")
+        header, named = ["text"], _Named()
     elif suffix in (".tsv", ".csv"):
-        header, rows = _split_header(path, _split_rows(path, text), columns is not None)
+        rows = _split_rows(path, text)
+        headed = any(named) or _looks_like_header(rows)
+        header, rows = _split_header(path, rows, headed, pairs)
         _refuse_ragged(path, header, rows)
     else:
         header, rows = _json_rows(path, text)
-    chosen = _checked(path, header, columns) if columns else _choose_columns(path, header)
+    columns = _choose_columns(path, header, named)
     if not rows:
         raise error_at(path, 1, "there is a header and no example below it")
-    return _gather(path, header, rows, chosen, allow_empty)
+    examples = replace(_gather(path, header, rows, columns, allow_empty), header=headed)
+    if headed is False:
+        _refuse_header(examples)
+    return examples
+
+
+def _refuse_header(examples: Examples) -> None:
+    """Refuse a first row whose label is the only one that is no number."""
+    first, *others = map(str, examples.labels or [""])
+    if others and not is_number(first) and all(map(is_number, others)):
+        raise examples.error(
+            0,
+            f"the label {first!r} is no number, and all the others are: if the row is a header, "
+            "name its columns (--text_column … --label_column …), else correct the label",
+        )
 
 
 def read_table(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -142,7 +219,7 @@ def read_table(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         return
     if suffix == ".txt":
         raise InputError(f"{path}: columns or JSON lines are wanted, and .txt holds plain text")
-    header, rows = _split_header(path, _split_rows(path, read_text(path)), has_header=True)
+    header, rows = _split_header(path, _split_rows(path, read_text(path)), True)
     _refuse_ragged(path, header, rows)
     if not rows:
         raise error_at(path, 1, "there is a header and no example below it")
@@ -195,22 +272,38 @@ def _label(path: Path, line: int, value: Any) -> Label:
     raise error_at(path, line, f"a label is wanted, got {brief(value)}; remove the example")
 
 
-def _choose_columns(path: Path, header: list[str]) -> Columns:
+def _choose_columns(path: Path, header: list[str], named: _Named) -> Columns:
     """The columns of a header by the rule of `read_examples`."""
-    names = {name.casefold(): name for name in reversed(header)}
+    for name in (named.text, named.pair):
+        if name is not None and name not in header:
+            raise _missing(path, name, header)
+    if named.pair is not None and named.text is None:
+        raise InputError(f"the second text is {named.pair!r}: --text_column must name the first")
+    names = {name.casefold(): name for name in reversed(header) if name != named.label}
     label = next((names[known] for known in LABELS if known in names), None)
+    if named.label is not None:  # "": there is none, and none is to be guessed
+        label = named.label if named.label in header else ""
+    if named.text is not None:
+        return _columns(header, named.text, named.pair, label)
     for first, second in PAIRS:
         if first in names and second in names:
-            return Columns(names[first], names[second], label or _last(header, first, second))
+            return _columns(header, names[first], names[second], label)
     for single in SINGLES:
         if single in names:
-            return Columns(names[single], None, label or _last(header, single))
+            return _columns(header, names[single], None, label)
     free = [name for name in header if name != label and name.casefold() not in IGNORED]
     if label is None and len(free) > 1:
         label = free.pop()
     if not free or free[0].casefold() == "sentence2":
         raise _missing(path, "sentence1", header)
-    return Columns(free[0], free[1] if len(free) > 1 else None, label)
+    return Columns(free[0], free[1] if len(free) > 1 else None, label or None)
+
+
+def _columns(header: list[str], first: str, second: str | None, label: str | None) -> Columns:
+    """With the last column as the label, where none is known."""
+    if label is None:
+        label = _last(header, *(name.casefold() for name in (first, second) if name))
+    return Columns(first, second, label or None)
 
 
 def _last(header: list[str], *texts: str) -> str | None:
@@ -219,36 +312,33 @@ def _last(header: list[str], *texts: str) -> str | None:
     return None if taken else header[-1]
 
 
-def _checked(path: Path, header: list[str], columns: Columns) -> Columns:
-    for name in columns:
-        if name is not None and name not in header:
-            raise _missing(path, name, header)
-    return columns
-
-
 def _missing(path: Path, name: str, header: list[str]) -> InputError:
     return error_at(path, 1, f"there is no column {name!r}; the columns are {brief(header)}")
 
 
-def _split_header(path: Path, rows: list[_Row], has_header: bool) -> tuple[list[str], list[_Row]]:
-    """Column names and the rows below them; names are made up for a file without a header.
+def _looks_like_header(rows: list[_Row]) -> bool:
+    return any(cell.strip().casefold() in HEADER_WORDS for row in rows[:1] for cell in row.values)
 
-    Without `has_header` the first row shows whether it is one.
-    """
+
+def _split_header(
+    path: Path, rows: list[_Row], has_header: bool, pairs: bool = False
+) -> tuple[list[str], list[_Row]]:
+    """Column names and the rows below them; names are made up for a file without a header."""
     if not rows:
         raise InputError(f"{path}: the file holds blank lines only; an example a line is wanted")
     first = [cell.strip() for cell in rows[0].values]
-    if has_header or any(cell.casefold() in HEADER_WORDS for cell in first):
+    if has_header:
         if len(set(first)) != len(first):
             raise error_at(path, rows[0].line, f"the header names a column twice: {brief(first)}")
         return first, rows[1:]
-    made_up = {1: ["sentence1"], 2: ["sentence1", "label"], 3: ["sentence1", "sentence2", "label"]}
+    two = ["sentence1", "sentence2" if pairs else "label"]
+    made_up = {1: ["sentence1"], 2: two, 3: ["sentence1", "sentence2", "label"]}
     if len(first) not in made_up:
         raise error_at(
             path,
             rows[0].line,
             f"{len(first)} columns and no header: which are the texts? Add a first row such as "
-            "sentence1, sentence2, label",
+            "sentence1, sentence2, label, or name the columns of this one (--text_column …)",
         )
     return made_up[len(first)], rows
 

@@ -29,7 +29,7 @@ def hold_out(examples: Examples, share: float, seed: int) -> tuple[Examples, Exa
     if not 0 < count < len(examples):
         raise InputError(
             f"{examples.path} has {len(examples)} examples: too few to hold out {share:.0%}; "
-            "give a validation_file"
+            "give a --validation_file"
         )
     order = np.random.Generator(np.random.Philox(seed)).permutation(len(examples))
     return examples.take(sorted(order[count:])), examples.take(sorted(order[:count]))

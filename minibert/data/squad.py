@@ -141,7 +141,7 @@ def _report_mismatches(path: Path, rows: list[_Row], on_mismatch: OnMismatch) ->
         f"the context: {shown}{more}"
     )
     if on_mismatch == "refuse":
-        raise InputError(f'{found}; correct them, or skip them with on_mismatch="skip"')
+        raise InputError(f"{found}; correct them, or skip them: --on_mismatch skip")
     if len(wrong) == len(all_answers):
         raise InputError(f"{found}; nothing is left: is answer_start counted in characters from 0?")
     print(f"warning: {found}; skipped", file=sys.stderr)

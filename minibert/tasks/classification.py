@@ -16,6 +16,7 @@ from minibert.data.readers import Examples
 from minibert.errors import InputError
 from minibert.models import BertForSequenceClassification, BertPreTrainedModel
 from minibert.tasks.base import Outputs
+from minibert.tasks.label_sets import in_the_order_of
 from minibert.tasks.metrics import classification_metrics, multi_label_metrics, regression_metrics
 from minibert.tokenization import BertTokenizer
 
@@ -72,9 +73,7 @@ class Classification:
 
     def in_the_order_of(self, config: BertConfig) -> Classification:
         """With the label numbers of a model that was trained for the same labels already."""
-        if config.label2id.keys() != self.label2id.keys():
-            return self
-        return replace(self, label2id=dict(config.label2id))
+        return replace(self, label2id=in_the_order_of(config, self.label2id))
 
     def config_changes(self) -> dict[str, Any]:
         """What a model's configuration has to say for this task."""
@@ -90,11 +89,14 @@ class Classification:
         encodings, truncated = tokenizer.encode(
             examples.sentence1, examples.sentence2, max_length, "longest_first"
         )
-        labels = None
-        if examples.labels is not None:
-            labels = encode_labels(examples, self.label2id or None, self.problem_type)
-        ids = [encoding.ids for encoding in encodings]
-        return Features(ids, [encoding.type_ids for encoding in encodings], labels), truncated
+        ids, type_ids = [e.ids for e in encodings], [e.type_ids for e in encodings]
+        return Features(ids, type_ids, self.labels(examples)), truncated
+
+    def labels(self, examples: Examples) -> NDArray[Any] | None:
+        """A file's labels as arrays, where it has some; InputError for one that is unknown."""
+        if examples.labels is None:
+            return None
+        return encode_labels(examples, self.label2id or None, self.problem_type)
 
     def metrics(self, outputs: Outputs, features: Features) -> dict[str, float]:
         """Scores of logits (R, K) against the features' labels, by name."""

@@ -18,6 +18,7 @@ from minibert.tasks.base import Outputs
 from minibert.tasks.metrics import pearson, spearman
 from minibert.tokenization import BertTokenizer
 
+SCALES = (1.0, 5.0, 10.0, 100.0)  # highest scores in use: of cosines, of STS-B and SICK, …
 BLOCK = 4096  # rows of a similarity matrix that are made at a time
 
 
@@ -25,17 +26,23 @@ BLOCK = 4096  # rows of a similarity matrix that are made at a time
 class SentenceEmbedding:
     """Pairs with a score learn that cosine; pairs without one learn to find each other.
 
-    The wanted cosine is score / highest score: STS-B's 0 … 5 becomes 0 … 1. Without scores the two
-    texts of a pair belong together, and all the other pairs of a batch do not (in-batch contrast).
+    The wanted cosine is score / scale: STS-B's 0 … 5 becomes 0 … 1. Without scores the two texts
+    of a pair belong together, and all the other pairs of a batch do not (in-batch contrast).
     """
 
-    highest: float | None = None  # score of the training file; None: pairs without scores
+    scale: float | None = None  # the score of texts that say the same; None: pairs without scores
 
     model_class: ClassVar[type[BertPreTrainedModel]] = BertForSentenceEmbedding
 
     @classmethod
-    def of(cls, train: Examples) -> SentenceEmbedding:
-        """The task of a training file. Scores between −1 and 1 are taken as cosines."""
+    def of(cls, train: Examples, scale: float | None = None) -> SentenceEmbedding:
+        """The task of a training file.
+
+        Unless given, the scale is the smallest of SCALES that no score of the file is beyond, or
+        else the highest score: so scores between −1 and 1 are taken as cosines.
+        """
+        if scale is not None and not 0 < scale < np.inf:
+            raise InputError(f"--score_scale must be positive, got {scale}")
         if train.sentence2 is None:
             raise InputError(
                 f"{train.path}: got single texts, wanted pairs (columns sentence1, sentence2 and "
@@ -43,8 +50,9 @@ class SentenceEmbedding:
             )
         if train.labels is None:
             return cls()
-        scores = encode_labels(train, None, "regression")
-        return cls(max(1.0, float(np.abs(scores).max())))
+        highest = float(np.abs(encode_labels(train, None, "regression")).max())
+        usual = next((scale for scale in SCALES if highest <= scale), highest)
+        return cls(usual if scale is None else scale)
 
     @classmethod
     def of_config(cls, config: BertConfig) -> SentenceEmbedding:
@@ -65,17 +73,18 @@ class SentenceEmbedding:
         texts = [text for pair in zip(*columns, strict=True) for text in pair]
         encodings, truncated = tokenizer.encode(texts, max_length=max_length)
         ids, type_ids = [e.ids for e in encodings], [e.type_ids for e in encodings]
-        return Features(ids, type_ids, self._cosines(examples), group=len(columns)), truncated
+        return Features(ids, type_ids, self.labels(examples), group=len(columns)), truncated
 
-    def _cosines(self, examples: Examples) -> NDArray[Any] | None:
-        if self.highest is None or examples.labels is None:
+    def labels(self, examples: Examples) -> NDArray[Any] | None:
+        """The wanted cosines of a file's pairs; InputError for a score beyond the scale."""
+        if self.scale is None or examples.labels is None:
             return None
-        cosines = encode_labels(examples, None, "regression") / self.highest
+        cosines = encode_labels(examples, None, "regression") / self.scale
         if (beyond := np.abs(cosines) > 1).any():
             i = int(np.argmax(beyond))
             raise examples.error(
-                i, f"the score {examples.labels[i]} is beyond {self.highest:g}, the highest in the "
-                "training file: scores of both must have one scale",
+                i, f"the score {examples.labels[i]} is beyond the scale of scores, {self.scale:g}; "
+                "--score_scale must be the highest that there may be",
             )  # fmt: skip
         return cosines
 
@@ -83,9 +92,8 @@ class SentenceEmbedding:
         """Of the cosines against scores; without scores, how pairs find each other."""
         y = unit_rows(np.asarray(outputs["sentence_embedding"], np.float64))
         first, second = y[0::2], y[1::2]
-        if self.highest is None:
+        if self.scale is None or features.labels is None:
             return retrieval(first, second)
-        assert features.labels is not None
         cosines = np.sum(first * second, axis=1)
         labels = features.labels.reshape(-1).astype(np.float64)
         return {"pearson": pearson(cosines, labels), "spearman": spearman(cosines, labels)}
@@ -93,12 +101,12 @@ class SentenceEmbedding:
     @property
     def metric_names(self) -> list[str]:
         """The names that `metrics` gives."""
-        return ["accuracy", "mrr"] if self.highest is None else ["pearson", "spearman"]
+        return ["accuracy", "mrr"] if self.scale is None else ["pearson", "spearman"]
 
     @property
     def best_metric(self) -> str:
         """The metric that chooses the best checkpoint."""
-        return "accuracy" if self.highest is None else "spearman"
+        return "accuracy" if self.scale is None else "spearman"
 
     def predictions(self, outputs: Outputs, features: Features) -> list[list[float]]:
         """The vector of each text."""

@@ -24,6 +24,7 @@ from minibert.tasks.aggregation import AggregationStrategy, Token, aggregate, wi
 from minibert.tasks.base import Outputs
 from minibert.tasks.classification import softmax
 from minibert.tasks.entities import entities_of, score_entities
+from minibert.tasks.label_sets import in_the_order_of
 from minibert.tokenization import AlignedEncoding, BertTokenizer
 
 NO_TOKEN = -1
@@ -62,9 +63,7 @@ class TokenClassification:
 
     def in_the_order_of(self, config: BertConfig) -> TokenClassification:
         """With the label numbers of a model that was trained for the same labels already."""
-        if config.label2id.keys() != self.label2id.keys():
-            return self
-        return replace(self, label2id=dict(config.label2id))
+        return replace(self, label2id=in_the_order_of(config, self.label2id))
 
     def config_changes(self) -> dict[str, Any]:
         """What a model's configuration has to say for this task."""
@@ -84,7 +83,7 @@ class TokenClassification:
         pairs = zip(encodings, examples.words, strict=True)
         first_tokens = [_first_tokens(encoding, len(words)) for encoding, words in pairs]
         lengths = [len(encoding.ids) for encoding in encodings]
-        labels = [] if examples.labels is None else self._labels(examples)
+        labels = self.labels(examples) or []
         token_labels = list(map(_token_labels, lengths, first_tokens, labels))
         features = WordFeatures(
             ids=[encoding.ids for encoding in encodings],
@@ -154,8 +153,10 @@ class TokenClassification:
     def _names(self) -> list[str]:
         return sorted(self.label2id, key=self.label2id.__getitem__)
 
-    def _labels(self, examples: TaggedSentences) -> list[NDArray[np.int64]]:
-        """Each sentence's (W,) label numbers."""
+    def labels(self, examples: TaggedSentences) -> list[NDArray[np.int64]] | None:
+        """Each sentence's (W,) label numbers, where a file has some; InputError for an unknown."""
+        if examples.labels is None:
+            return None
         for i, row in enumerate(_tags(examples)):
             for j, tag in enumerate(row):
                 if tag not in self.label2id:

@@ -24,23 +24,42 @@ from minibert.optim import RULES, SCHEDULES
 Arguments = TypeVar("Arguments")
 
 
-def option(default: Any, help: str, choices: Sequence[str] | None = None) -> Any:
-    """A dataclass field that is a flag."""
-    return field(default=default, metadata={"help": help, "choices": choices})
+def option(
+    default: Any,
+    help: str,
+    choices: Sequence[str] | None = None,
+    *,
+    shown: str | None = None,
+    metavar: str | None = None,
+    group: str | None = None,
+) -> Any:
+    """A dataclass field that is a flag.
+
+    In the help: `shown` says what the default is, where that is more than its value; `metavar`
+    stands for the value; `group` is the title of the field's group, its class's unless given.
+    """
+    metadata = {"help": help, "choices": choices, "shown": shown}
+    return field(default=default, metadata=metadata | {"metavar": metavar, "group": group})
 
 
 @dataclass
 class TrainingArguments:
     """How to train. Every field is a flag of the same name."""
 
-    output_dir: str = option("outputs/finetuned", "where model, checkpoints and log are written")
+    output_dir: str = option(
+        "outputs/finetuned", "where model, checkpoints and log are written", metavar="DIR"
+    )
     overwrite_output_dir: bool = option(False, "replace a model that is there already")
     resume_from_checkpoint: str | None = option(
-        None, "a checkpoint directory, or 'last' for the newest one in output_dir"
+        None, "a checkpoint directory, or 'last' for the newest one in output_dir", metavar="DIR"
     )
     # How long
-    num_train_epochs: float = option(3.0, "times to go through the training data")
-    max_steps: int = option(-1, "stop after that many steps instead (-1: num_train_epochs)")
+    num_train_epochs: float = option(
+        3.0, "times to go through the training data", shown="3; the movie reviews: 1"
+    )
+    max_steps: int = option(
+        -1, "stop after that many steps instead", shown="-1: after num_train_epochs"
+    )
     # Batches
     per_device_train_batch_size: int = option(32, "examples in a batch")
     max_tokens_per_batch: int | None = option(None, "cut batches by tokens instead of examples")
@@ -53,7 +72,9 @@ class TrainingArguments:
     eval_tokens_per_batch: int = option(4096, "tokens in a batch of evaluation")
     per_device_eval_batch_size: int | None = option(None, "and at most that many examples")
     # Optimizer
-    learning_rate: float = option(5e-5, "the highest learning rate")
+    learning_rate: float = option(
+        5e-5, "the highest learning rate", shown="5e-05; the movie reviews: 2e-4"
+    )
     lr_scheduler_type: str = option("linear", "the learning rate's course", tuple(SCHEDULES))
     warmup_ratio: float = option(0.1, "share of the steps in which the rate rises from 0")
     warmup_steps: int = option(0, "steps in which the rate rises; overrides warmup_ratio")
@@ -72,16 +93,18 @@ class TrainingArguments:
     save_total_limit: int = option(2, "checkpoints to keep; the best and the last always stay")
     load_best_model_at_end: bool = option(True, "end with the best checkpoint, not the last")
     metric_for_best_model: str | None = option(
-        None, "a metric's name, or loss (default: the task's)"
+        None, "a metric's name, or loss", shown="the task's", metavar="NAME"
     )
-    greater_is_better: bool | None = option(None, "default: true, except for loss and mse")
+    greater_is_better: bool | None = option(
+        None, "whether a high metric is a good one", shown="true, except for loss and mse"
+    )
     early_stopping_patience: int | None = option(
         None, "stop after that many evaluations without gain"
     )
     # Machine
     backend: str = option("auto", "where to compute", ("auto", "numpy", "cupy"))
     dtype: str = option("float32", "of parameters and activations", ("float32", "float64"))
-    threads: int | None = option(None, "CPU threads (default: all cores)")
+    threads: int | None = option(None, "CPU threads", shown="all cores")
     seed: int = option(42, "of new weights, data order and dropout")
     # Report
     logging_steps: int = option(10, "steps between lines of the log")
@@ -123,12 +146,14 @@ def parse(
     `--config FILE.json` gives defaults for the flags: an object of the same names. `recipe` gives
     defaults that depend on what was said: named values → further values, by name.
     """
-    parser.add_argument("--config", metavar="FILE.json", help="flags from a JSON object")
+    parser.add_argument("--config", metavar="FILE", help="flags from a JSON object")
     for kind in kinds:
-        group = parser.add_argument_group(_group_title(kind))
-        hints = typing.get_type_hints(kind)
+        hints, groups = typing.get_type_hints(kind), dict[str, Any]()
         for f in dataclasses.fields(kind):
-            _add_flag(group, f, hints[f.name])
+            title = f.metadata["group"] or _group_title(kind)
+            if title not in groups:
+                groups[title] = parser.add_argument_group(title)
+            _add_flag(groups[title], f, hints[f.name])
     flags = vars(parser.parse_args(argv))
     path = flags.pop("config")
     values = _read_config(Path(path), kinds) if path else {}
@@ -146,10 +171,10 @@ def _group_title(kind: type[Any]) -> str:
 
 def _add_flag(group: Any, f: dataclasses.Field[Any], hint: Any) -> None:
     base, default = _base_type(hint), f.default
-    text = f.metadata["help"].replace("%", "%%")
-    if default is not None:
-        text += f" (default {str(default).lower() if base is bool else default})"
-    flag = f"--{f.name}"
+    shown, text, flag = f.metadata["shown"], f.metadata["help"], f"--{f.name}"
+    if shown is None and default is not None:
+        shown = str(default).lower() if base is bool else str(default)
+    text = (f"{text} (default {shown})" if shown else text).replace("%", "%%")
     if base is bool:  # --flag, --flag false and --no_flag all work
         group.add_argument(flag, nargs="?", const=True, type=_boolean, metavar="BOOL", help=text)
         group.add_argument(
@@ -157,15 +182,19 @@ def _add_flag(group: Any, f: dataclasses.Field[Any], hint: Any) -> None:
             help=argparse.SUPPRESS,
         )  # fmt: skip
         return
-    metavar = None if f.metadata["choices"] else base.__name__.upper()
+    if base is list:
+        group.add_argument(flag, nargs="+", metavar=f.metadata["metavar"] or "NAME", help=text)
+        return
+    letter = {int: "N", float: "X", str: "NAME"}[base]
+    metavar = None if f.metadata["choices"] else f.metadata["metavar"] or letter
     group.add_argument(flag, type=base, metavar=metavar, choices=f.metadata["choices"], help=text)
 
 
 def _base_type(hint: Any) -> type:
-    """`int | None` → int."""
+    """`int | None` → int; `list[str]` → list, which holds texts always."""
     if isinstance(hint, types.UnionType):
         (hint,) = (arg for arg in typing.get_args(hint) if arg is not types.NoneType)
-    return typing.cast(type, hint)
+    return typing.cast(type, typing.get_origin(hint) or hint)
 
 
 def _boolean(text: str) -> bool:
@@ -195,6 +224,8 @@ def _checked(path: Path, f: dataclasses.Field[Any], base: type, value: Any) -> A
         value = float(value)
     if type(value) is not base:
         raise InputError(f"{path}: {f.name} must be of type {base.__name__}, got {value!r}")
+    if isinstance(value, list) and not (value and all(isinstance(item, str) for item in value)):
+        raise InputError(f"{path}: {f.name} must be a list of texts, got {value!r}")
     choices = f.metadata["choices"]
     if choices and value not in choices:
         raise InputError(f"{path}: {f.name} must be one of {', '.join(choices)}, got {value!r}")

@@ -119,7 +119,7 @@ def start_afresh(output_dir: Path, overwrite: bool) -> None:
     if found and not overwrite:
         raise InputError(
             f"output_dir {output_dir} holds the checkpoints of an earlier run: resume it, set "
-            "overwrite_output_dir, or choose another one"
+            "--overwrite_output_dir, or choose another one"
         )
     output_dir.mkdir(parents=True, exist_ok=True)
     for _, path in found:
@@ -156,7 +156,11 @@ def _check_identity(directory: Path, then: Any, now: dict[str, Any]) -> None:
     changed = [name for name in now if then.get(name) != now[name]]
     if changed:
         what = "; ".join(f"{name}: then {then.get(name)!r}, now {now[name]!r}" for name in changed)
+        ended = (directory.parent / "config.json").is_file()
+        model = f"--model_name_or_path {directory.parent if ended else directory}"
+        longer = "max_steps" in changed or "num_train_epochs" in changed
+        hint = f"; a longer run is begun from the model: {model}" if longer else ""
         raise CheckpointError(
             f"{directory} was written by a different run ({what}). Resume with the same data and "
-            "flags, or start anew in another output_dir"
+            f"flags, or start anew in another --output_dir{hint}"
         )

@@ -107,7 +107,9 @@ def test_numbers_as_tags_need_names(tmp_path: Path) -> None:
     data = '{"tokens": ["a", "b"], "ner_tags": [0, 2]}'
     names = ["O", "B-x", "B-y"]
     assert read(tmp_path, "a.jsonl", data, label_names=names).labels == [["O", "B-y"]]
-    with pytest.raises(InputError, match="line 1: the tags are numbers; label_names must say"):
+    with pytest.raises(
+        InputError, match="line 1: the tags are numbers; --label_names O B-PER … must"
+    ):
         read(tmp_path, "a.jsonl", data)
     with pytest.raises(InputError, match="line 1: the tag 2 is not a number from 0 to 1, for"):
         read(tmp_path, "a.jsonl", data, label_names=names[:2])

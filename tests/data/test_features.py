@@ -84,7 +84,7 @@ def test_windows_put_equal_lengths_together_but_not_in_order(max_tokens):
 
 
 def test_a_budget_below_the_longest_example_is_refused():
-    with pytest.raises(InputError, match=r"batch of 8 tokens cannot hold .* of 9: raise max_tok"):
+    with pytest.raises(InputError, match=r"batch of 8 tokens cannot hold .* of 9: raise --max_tok"):
         BatchOrder(np.array([3, 9]), 0, max_tokens=8)
 
 

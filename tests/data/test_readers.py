@@ -74,13 +74,81 @@ def test_a_file_without_a_header(row: str, columns: Columns, tmp_path: Path) -> 
     assert examples.lines == [1, 2]
 
 
+def test_two_columns_without_a_header_may_be_a_pair(tmp_path: Path) -> None:
+    examples = read(tmp_path, "a.csv", "a plane,an air plane\n", pairs=True)
+    assert examples.columns == Columns("sentence1", "sentence2")
+    examples = read(tmp_path, "a.csv", "title,label\na plane,1\n", pairs=True)
+    assert examples.columns == Columns("title", None, "label")
+
+
+STARS = "stars,body,title,x\n5,good,Great,\n"
+
+
 def test_named_columns(tmp_path: Path) -> None:
-    data = "stars,body,title,x\n5,good,Great,\n"
-    examples = read(tmp_path, "a.csv", data, columns=Columns("title", "body", "stars"))
+    names = {"text_column": "title", "text_pair_column": "body", "label_column": "stars"}
+    examples = read(tmp_path, "a.csv", STARS, **names)
     assert (examples.sentence1, examples.sentence2) == (["Great"], ["good"])
     assert examples.labels == ["5"]
     with pytest.raises(InputError, match=r"line 1: there is no column 'boby'; .*'body'"):
-        read(tmp_path, "a.csv", data, columns=Columns("boby"))
+        read(tmp_path, "a.csv", STARS, text_column="boby")
+    with pytest.raises(InputError, match="'body': --text_column must name the first"):
+        read(tmp_path, "a.csv", STARS, text_pair_column="body")
+
+
+@pytest.mark.parametrize(
+    ("header", "named", "columns"),
+    [
+        ("label,review,stars", {"text_column": "review"}, Columns("review", None, "label")),
+        ("id,review,stars", {"text_column": "review"}, Columns("review", None, "stars")),
+        ("stars,id,review", {"text_column": "review"}, Columns("review")),
+        ("review,title,x", {"label_column": "x"}, Columns("review", "title", "x")),
+        ("text,label,stars", {"label_column": "stars"}, Columns("text", None, "stars")),
+        ("text,b,c", {"label_column": "stars"}, Columns("text")),  # a file to predict
+        ("a,b", {"text_column": "b", "label_column": "stars"}, Columns("b")),
+    ],
+)
+def test_some_columns_are_named(
+    header: str, named: dict[str, str], columns: Columns, tmp_path: Path
+) -> None:
+    examples = read(
+        tmp_path, "a.csv", header + "\n" + ",".join("abc"[: header.count(",") + 1]), **named
+    )
+    assert examples.columns == columns
+    assert examples.header
+
+
+def test_what_was_taken_for_what_is_described(tmp_path: Path) -> None:
+    def described(name: str, data: str) -> str:
+        return read(tmp_path, name, data).description.removeprefix(f"{tmp_path}/")
+
+    assert described("a.csv", "a,1\nb,2\n") == (
+        "a.csv: columns text 'sentence1', label 'label', by position: there is no header"
+    )
+    assert described("a.csv", "a,b,label\nx,y,2\n") == (
+        "a.csv: columns texts 'a' and 'b', label 'label', as the first row names them"
+    )
+    assert described("a.txt", "a\n") == "a.txt: text 'text', no labels"
+
+
+def test_a_first_row_that_must_be_a_header_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"line 1: the label 'stars' is no number.*--text_column … --label_column"
+    ):
+        read(tmp_path, "a.csv", "review,stars\ngood,5\nbad,1\n")
+    assert read(tmp_path, "a.csv", "review,stars\ngood,5\n", text_column="review").labels == ["5"]
+
+
+def test_a_first_row_that_may_be_a_header_is_named(tmp_path: Path) -> None:
+    def warning(data: str) -> str | None:
+        return read(tmp_path, "a.csv", data).warning
+
+    found = warning("review,mood\na,pos\nb,neg\nc,pos\n")
+    assert found is not None
+    assert "is the first row a header? No other has its label 'mood'" in found
+    assert warning("a,pos\nb,neg\nc,pos\n") is None
+    assert warning("a,meh\nb,neg\nc,pos\n") is None  # every label is new
+    assert warning("a,3\nb,1\nc,1\n") is None
+    assert warning("review,label\na,pos\nb,pos\n") is None
 
 
 # --- the forms ---------------------------------------------------------------------------------

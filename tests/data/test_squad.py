@@ -144,7 +144,7 @@ def test_a_mismatched_answer_is_refused_by_name(tmp_path):
         read(tmp_path, changed(answers=WRONG))
     assert str(caught.value) == (
         f"{tmp_path / 'toy.json'}: 1 of 2 answers do not stand at their answer_start in the "
-        "context: question 'a' ('Rome'); correct them, or skip them with on_mismatch=\"skip\""
+        "context: question 'a' ('Rome'); correct them, or skip them: --on_mismatch skip"
     )
 
 

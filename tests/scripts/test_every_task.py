@@ -177,6 +177,75 @@ def test_pooling_is_chosen_and_kept(script: Any, model: Path, tmp_path: Path) ->
     assert json.loads((out / "1_Pooling" / "config.json").read_text())["pooling_mode_cls_token"]
 
 
+def test_pairs_need_no_header(script: Any, model: Path, tmp_path: Path) -> None:
+    file = tmp_path / "pairs.tsv"
+    file.write_text("".join(f"{a}\t{b}\n" for a, b in zip(GOOD * 8, BAD * 8, strict=True)))
+    flags = ["--task=sentence-embedding", "--model_name_or_path", model, "--train_file", file]
+    ended = script("finetune", *flags, *FAST, "--output_dir", tmp_path / "out", "--max_steps=1")
+    assert (ended.status, ended.err) == (0, "")
+    assert "texts 'sentence1' and 'sentence2', no labels, by position" in ended.out
+    assert "  accuracy " in ended.out
+
+
+def test_scores_are_scaled(script: Any, model: Path, tmp_path: Path) -> None:
+    ended, _ = train("sentence-embedding", script, model, tmp_path, "--max_steps=1")
+    assert "scores: 5 is the cosine 1 (--score_scale)" in ended.out
+    more = ["--max_steps=1", "--score_scale=8", "--overwrite_output_dir"]
+    ended, _ = train("sentence-embedding", script, model, tmp_path, *more)
+    assert "scores: 8 is the cosine 1" in ended.out
+    more[1] = "--score_scale=2"
+    ended, _ = train("sentence-embedding", script, model, tmp_path, *more)
+    assert "the score 5.0 is beyond the scale of scores, 2; --score_scale must" in ended.err
+
+
+def test_tags_that_are_numbers_are_named(script: Any, model: Path, tmp_path: Path) -> None:
+    file = tmp_path / "words.jsonl"
+    file.write_text('{"tokens": ["good", "film"], "ner_tags": [1, 0]}\n' * 12)
+    flags = ["--task=token-classification", "--model_name_or_path", model, "--train_file", file]
+    flags += ["--output_dir", tmp_path / "out", *FAST, "--max_steps=1"]
+    ended = script("finetune", *flags)
+    assert "the tags are numbers; --label_names O B-PER … must name them" in ended.err
+    ended = script("finetune", *flags, "--label_names", "O", "B-good")
+    assert (ended.status, ended.err) == (0, "")
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["label2id"] == {"B-good": 0, "O": 1}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_finished_model_is_measured(task: str, script: Any, model: Path, tmp_path: Path) -> None:
+    """To the same numbers as after its training, and without the training file."""
+    _, out = train(task, script, model, tmp_path)
+    want = json.loads((out / "all_results.json").read_text())
+    name = TASKS[task][0]
+    flags = ["--task", task, "--model_name_or_path", out, "--do_predict", "--test_file"]
+    ended = script("finetune", *flags, tmp_path / f"test.{name}", *FAST, "--output_dir=none")
+    assert (ended.status, ended.err) == (0, "")
+    (line,) = [line for line in ended.out.splitlines() if line.startswith("test (")]
+    assert f"  {TASKS[task][2]} {want[f'test_{TASKS[task][2]}']:.4f}" in line
+
+
+def test_tags_of_other_names_are_refused(script: Any, model: Path, tmp_path: Path) -> None:
+    _, out = train("token-classification", script, model, tmp_path)
+    file = tmp_path / "other.conll"
+    file.write_text("good\tB-x\nfilm\tO\n\nbad\tB-y\n\n" * 8)
+    flags = ["--task=token-classification", "--model_name_or_path", out, "--train_file", file]
+    flags += ["--output_dir", tmp_path / "new", *FAST, "--max_steps=1"]
+    ended = script("finetune", *flags)
+    assert "has the labels B-neg, B-pos, O; the file has B-x, B-y, O; --ignore" in ended.err
+    assert script("finetune", *flags, "--ignore_mismatched_sizes").status == 0
+
+
+def test_validation_pairs_need_scores_where_training_has_them(
+    script: Any, model: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "dev.tsv"
+    file.write_text("sentence1\tsentence2\na film\tthe plot\n")
+    more = ["--max_steps=1", "--validation_file", file]
+    ended, _ = train("sentence-embedding", script, model, tmp_path, *more)
+    assert ended.status == 2
+    assert "dev.tsv: there is no label column" in ended.err
+
+
 def test_masks_are_filled(script: Any, tmp_path: Path) -> None:
     model = BertForMaskedLM(toy.config(), backend="numpy")
     model.save_pretrained(tmp_path / "m", tokenizer=toy.tokenizer())
@@ -232,4 +301,4 @@ def test_bad_files_are_one_line(
 def test_a_task_wants_its_own_data(script: Any, tmp_path: Path) -> None:
     ended = script("finetune", "--task=multiple-choice", "--output_dir", tmp_path / "out")
     assert ended.status == 2
-    assert "task multiple-choice wants a train_file" in ended.err
+    assert "task multiple-choice wants a --train_file" in ended.err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import shutil
 import signal
 from collections.abc import Callable
@@ -49,8 +50,8 @@ def weights(directory: Path) -> tuple[bytes, bytes]:
 
 def metrics(line: str) -> dict[str, float]:
     """What a report line says: `… (24 held-out examples)  loss 0.1  accuracy 1.0 …`."""
-    words = line.split(")", 1)[1].split()
-    return dict(zip(words[::2], map(float, words[1::2]), strict=True))
+    shown = re.findall(r"(\w+) ([-.\d]+)", line.split(")", 1)[1])
+    return {name: float(value) for name, value in shown}
 
 
 # ---- The whole job ----
@@ -69,6 +70,7 @@ def test_the_main_job(script, files, tmp_path):
     }
     assert shown["test"]["accuracy"] == shown["test"]["f1"] == 1.0
     assert shown["test"]["loss"] < 0.05
+    assert "f1 1.0000 (of pos)  " in ended.out
     results = json.loads((files["out"] / "all_results.json").read_text())
     assert results["test_accuracy"] == 1.0
     assert results["eval_loss"] == pytest.approx(shown["validation"]["loss"], abs=1e-4)
@@ -152,6 +154,105 @@ def test_a_trained_model_keeps_the_order_of_its_labels(label2id, accuracy, scrip
     ended = script("finetune", *flags(files, *SHORT, "--do_eval"))
     (line,) = [line for line in ended.out.splitlines() if "held-out" in line]
     assert metrics(line)["accuracy"] == accuracy
+
+
+def head(directory: Path) -> Any:
+    return load_file(directory / "model.safetensors")["classifier.weight"]
+
+
+def test_a_head_of_other_labels_is_refused_or_begun_anew(script, files):
+    """Also one of the same size, whose weights would silently mean something else."""
+    toy.save_model(files["model"], label2id={"good": 0, "bad": 1})
+    still = [*SHORT, "--learning_rate=1e-12", "--weight_decay=0"]
+    ended = script("finetune", *flags(files, *still))
+    assert ended.status == 2
+    assert "the model has the labels good, bad; the file has neg, pos; --ignore_mi" in ended.err
+    ended = script("finetune", *flags(files, *still, "--ignore_mismatched_sizes"))
+    assert ended.status == 0
+    assert "new and untrained, the file's has other labels: classifier.weight" in ended.out
+    assert abs(head(files["out"]) - head(files["model"])).max() > 0.01
+    assert list(BertConfig.from_pretrained(files["out"]).label2id) == ["neg", "pos"]
+
+
+def test_a_head_without_names_gets_those_of_the_file(script, files):
+    still = [*SHORT, "--learning_rate=1e-12", "--weight_decay=0"]
+    ended = script("finetune", *flags(files, *still))
+    assert "labels: the model's LABEL_0, LABEL_1 are taken for neg, pos\n" in ended.out
+    np.testing.assert_allclose(head(files["out"]), head(files["model"]), atol=1e-6)
+
+
+def test_a_finished_model_is_measured_without_training_data(script, files):
+    toy.save_model(files["model"], label2id={"pos": 0, "neg": 1})
+    model = ["--model_name_or_path", files["model"], "--output_dir", files["out"], *SHORT]
+    ended = script("finetune", *model, "--do_eval", "--validation_file", files["dev"])
+    assert (ended.status, ended.err) == (0, "")
+    assert "f1 " in ended.out
+    assert "(of neg)" in ended.out
+    assert not files["out"].exists()
+    toy.write_tsv(files["test"], [("good",), ("bad",)], "sentence1")
+    ended = script("finetune", *model, "--do_predict", "--test_file", files["test"])
+    assert f"2 predictions for {files['test']}" in ended.out
+    assert [path.name for path in files["out"].iterdir()] == ["predictions.jsonl"]
+
+
+def test_a_finished_head_without_names_is_measured_under_those_of_the_file(script, files):
+    """As transformers saves it; and a file of other labels is refused."""
+    model = ["--model_name_or_path", files["model"], "--output_dir", files["out"], *SHORT]
+    ended = script("finetune", *model, "--do_eval", "--validation_file", files["dev"])
+    assert ended.status == 0
+    assert "labels: the model's LABEL_0, LABEL_1 are taken for neg, pos\n" in ended.out
+    toy.write_tsv(files["dev"], [("a", "x"), ("a", "y"), ("a", "z")], "sentence1 label")
+    ended = script("finetune", *model, "--do_eval", "--validation_file", files["dev"])
+    assert "the label 'x' was not seen in training; the labels are 'LABEL_0', " in ended.err
+
+
+def test_a_regression_is_no_head_for_labels(script, files):
+    toy.save_model(files["model"], num_labels=1)
+    ended = script("finetune", *flags(files, *SHORT))
+    assert "the model has the labels LABEL_0; the file has neg, pos; --ignore_mism" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--do_eval", "--test_file=x.tsv"], "--do_eval wants a --validation_file"),
+        (["--do_predict", "--validation_file=x.tsv"], "--do_predict wants a --test_file"),
+        (["--do_eval", "--dry_run"], "--dry_run does a training step: it wants --do_train"),
+    ],
+)
+def test_what_measuring_wants_is_said(more, message, script, files):
+    ended = script("finetune", "--model_name_or_path", files["model"], *more)
+    assert ended.status == 2
+    assert message in ended.err
+
+
+def test_a_model_without_a_head_is_not_measured(script, files):
+    BertModel(toy.config(), backend="numpy").save_pretrained(
+        files["model"], tokenizer=toy.tokenizer()
+    )
+    ended = script("finetune", *flags(files, *SHORT, "--do_eval"))
+    assert ended.status == 2
+    assert "has no trained head for text-classification (the file lacks classifier" in ended.err
+
+
+def test_labels_are_checked_before_the_model_is_loaded(script, files):
+    (files["model"] / "model.safetensors").unlink()
+    toy.write_tsv(files["test"], [("good", "meh")], "sentence1 label")
+    ended = script("finetune", *flags(files, *SHORT, test=True))
+    assert "test.tsv, line 2: the label 'meh' was not seen in training" in ended.err
+
+
+def test_columns_are_shown_and_chosen(script, files):
+    rows = [(i, label, text) for i, (text, label) in enumerate(toy.reviews(40))]
+    for name in ("train", "dev"):
+        toy.write_tsv(files[name], rows, "number mood review")
+    ended = script("finetune", *flags(files, *SHORT))
+    assert "3 columns" not in ended.err
+    names = ["--text_column=review", "--label_column=mood"]
+    ended = script("finetune", *flags(files, *SHORT, *names, "--overwrite_output_dir"))
+    assert (ended.status, ended.err) == (0, "")
+    shown = "columns text 'review', label 'mood', as the first row names them"
+    assert f"{files['train']}: {shown}\n{files['dev']}: {shown}\n" in ended.out
 
 
 def test_flags_come_from_a_file_too(script, files, tmp_path):
@@ -405,7 +506,7 @@ BAD: dict[str, tuple[Callable[[Files], Any], list[str], str]] = {
     ),
     "no split possible": (
         write("train", f"{HEADER}good\tpos\nbad\tneg\n"), ["--validation_file="],
-        "2 examples: too few to hold out 10%; give a validation_file",
+        "2 examples: too few to hold out 10%; give a --validation_file",
     ),
     "a model is there": (earlier_model, [], "out is not empty: add --overwrite_output_dir"),
     "output is a file": (lambda f: f["out"].write_text("x"), [], "is a file; choose another"),
@@ -419,7 +520,8 @@ BAD: dict[str, tuple[Callable[[Files], Any], list[str], str]] = {
     "wrong shape": (edit_config(intermediate_size=24), [], "got shape (20, 12) in the file"),
     "another head": (
         lambda f: toy.save_model(f["model"], num_labels=3), [],
-        "got shape (3, 12) in the file, wanted (2, 12); with ignore_mismatched_sizes",
+        "the model has the labels LABEL_0, LABEL_1, LABEL_2; the file has neg, pos; "
+        "--ignore_mismatched_sizes gives a new head",
     ),
     "broken config": (lambda f: (f["model"] / "config.json").write_text("{"), [], "not JSON"),
     "unknown activation": (edit_config(hidden_act="swish"), [], "hidden_act: got 'swish', wanted"),
@@ -482,7 +584,7 @@ def test_a_gpu_that_is_not_there_is_said(script, files, monkeypatch):
 def test_validation_data_without_training_data_is_refused(script, files):
     ended = script("finetune", "--validation_file", files["dev"], "--output_dir", files["out"])
     assert ended.status == 2
-    assert "was given without train_file" in ended.err
+    assert "was given without --train_file; to measure a finished model, add --do_eval" in ended.err
 
 
 def test_an_output_that_is_full_is_not_overwritten_unless_asked(script, files):
@@ -502,6 +604,10 @@ def test_a_run_of_other_flags_is_not_resumed(script, files):
     ended = script("finetune", *flags(files, *RUN, *other))
     assert ended.status == 2
     assert "a different run (learning_rate: then 0.01, now 0.02)" in ended.err
+    assert "longer" not in ended.err
+    longer = ["--resume_from_checkpoint=last", "--max_steps=12"]
+    ended = script("finetune", *flags(files, *RUN, *longer))
+    assert f"is begun from the model: --model_name_or_path {files['out']}\n" in ended.err
 
 
 def test_an_encoder_alone_gets_a_new_head(script, files):
@@ -510,4 +616,4 @@ def test_an_encoder_alone_gets_a_new_head(script, files):
     )
     ended = script("finetune", *flags(files, *SHORT))
     assert ended.status == 0
-    assert "newly initialised, not in the file: classifier.weight, classifier.bias" in ended.out
+    assert "the head is new and untrained, the file has none: classifier.weight, " in ended.out

@@ -57,9 +57,9 @@ def test_a_model_that_knows_the_labels_keeps_its_order():
     task = Classification(SINGLE, {"neg": 0, "pos": 1})
     trained = toy.config(label2id={"pos": 0, "neg": 1})
     assert task.in_the_order_of(trained).label2id == {"pos": 0, "neg": 1}
-    assert task.in_the_order_of(toy.config()) is task
+    assert task.in_the_order_of(toy.config()) == task
     regression = Classification("regression", {})
-    assert regression.in_the_order_of(trained) is regression
+    assert regression.in_the_order_of(trained) == regression
 
 
 def test_features_of_texts_and_pairs():

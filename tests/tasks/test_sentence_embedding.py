@@ -60,8 +60,25 @@ def test_single_texts_can_be_embedded_but_not_learnt_from():
 
 def test_scores_of_another_scale_are_named():
     task = SentenceEmbedding.of(toy.examples(SCORED))
-    with pytest.raises(InputError, match=r"toy.tsv, line 2: the score 9.0 is beyond 5"):
+    with pytest.raises(
+        InputError, match=r"toy.tsv, line 2: the score 9.0 is beyond .* 5; --score_s"
+    ):
         task.features(toy.examples([("a", "b", "9.0")]), toy.tokenizer(), 9)
+    with pytest.raises(InputError, match="--score_scale must be positive, got 0"):
+        SentenceEmbedding.of(toy.examples(SCORED), 0.0)
+
+
+@pytest.mark.parametrize(
+    ("highest", "given", "scale"),
+    [("0.9", None, 1), ("4.8", None, 5), ("5.5", None, 10), ("62.0", None, 100),
+     ("250.0", None, 250), ("3.5", 4.0, 4), ("0.5", 5.0, 5)],
+)  # fmt: skip
+def test_the_scale_is_a_usual_one_unless_given(highest, given, scale):
+    rows = [("a", "b", "0.1"), ("a", "c", highest)]
+    task = SentenceEmbedding.of(toy.examples(rows), given)
+    assert task.scale == scale
+    higher = toy.examples([("a", "b", f"{scale:.1f}")])
+    np.testing.assert_array_equal(task.labels(higher), [1.0])  # beyond the training file's highest
 
 
 def test_metrics_of_scores():

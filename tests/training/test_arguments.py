@@ -20,6 +20,7 @@ class ToyArguments:
     name: str = option("ada", "a name, 100% yours")
     size: int | None = option(None, "a size")
     quick: bool = option(True, "be quick")
+    names: list[str] | None = option(None, "names", shown="none", group="others")  # noqa: RUF009
 
 
 def parsed(*argv):
@@ -101,6 +102,13 @@ def test_booleans_may_be_bare_spelled_out_or_negated():
     assert parsed("--no_load_best_model_at_end")[1].load_best_model_at_end is False
 
 
+def test_a_list_is_several_arguments_or_a_list_in_json(tmp_path):
+    assert parsed("--names", "O", "B-PER", "--size", "3")[0].names == ["O", "B-PER"]
+    config = tmp_path / "flags.json"
+    config.write_text('{"names": ["O", "B-PER"]}')
+    assert parsed("--config", str(config))[0].names == ["O", "B-PER"]
+
+
 def test_flags_rule_over_the_config_file(tmp_path):
     config = tmp_path / "flags.json"
     config.write_text('{"learning_rate": 1, "seed": 3, "quick": false, "size": null}')
@@ -121,6 +129,9 @@ def test_flags_rule_over_the_config_file(tmp_path):
         ('{"learning_rate": "3e-5"}', "learning_rate must be of type float, got '3e-5'"),
         ('{"group_by_length": 1}', "group_by_length must be of type bool, got 1"),
         ('{"output_dir": ["a"]}', r"output_dir must be of type str, got \['a'\]"),
+        ('{"names": "O"}', "names must be of type list, got 'O'"),
+        ('{"names": ["O", 1]}', r"names must be a list of texts, got \['O', 1\]"),
+        ('{"names": []}', "names must be a list of texts"),
         ('{"optim": "adamax"}', "optim must be one of adamw_torch, .*, got 'adamax'"),
         ('{"seed": -1}', "seed must not be negative"),
         ('{"learning_rate": NaN}', "learning_rate must be positive, got nan"),
@@ -177,6 +188,9 @@ def test_help_shows_every_flag_with_its_default(capsys):
     shown = " ".join(capsys.readouterr().out.split())
     assert "what the toy wants:" in shown
     assert "a name, 100% yours (default ada)" in shown
-    assert "the highest learning rate (default 5e-05)" in shown
+    assert "the highest learning rate (default 5e-05; the movie reviews: 2e-4)" in shown
+    assert "others: --names NAME [NAME ...] names (default none)" in shown
+    assert "--seed N " in shown
+    assert "--output_dir DIR " in shown
     assert "(default false)" in shown
     assert all(f"--{name} " in shown for name in SAMPLES | OURS)
