@@ -64,9 +64,12 @@ RECIPES = {
     "sst2": Recipe(
         "sst2/train.tsv", "sst2/dev.tsv", "accuracy", max_train_samples=20_000
     ),
-    "rte": Recipe("rte/train.tsv", "rte/dev.tsv", "accuracy", batch_size=16),
+    "rte": Recipe(
+        "rte/train.tsv", "rte/dev.tsv", "accuracy", learning_rate=1e-4, batch_size=16
+    ),
     "stsb": Recipe(
-        "stsb/stsb-en-train.csv", "stsb/stsb-en-test.csv", "spearman", batch_size=16
+        "stsb/stsb-en-train.csv", "stsb/stsb-en-test.csv", "spearman",
+        learning_rate=1e-4, batch_size=16,
     ),
     "wnut17": Recipe(
         "wnut17/wnut17train.conll", "wnut17/emerging.test.annotated", "f1",

@@ -69,8 +69,8 @@ def random_model(
         array[...] = rng.normal(size=array.shape) / np.sqrt(
             array.shape[-1] if array.ndim > 1 else 9
         )
-        if "query" in name or "key" in name:
-            array *= 2.5  # attention that prefers some tokens: else these gradients drown in rounding
+        if "query" in name or "key" in name:  # attention that prefers: else these gradients
+            array[...] *= 2.5  # are so small that finite differences drown in rounding
     ids = [rng.integers(1, config.vocab_size, n) for n in lengths]
     types = [rng.integers(0, config.type_vocab_size, n) for n in lengths]
     return model, _labelled(kind, config, pack_sequences(ids, types), rng)
