@@ -1,0 +1,132 @@
+"""Somebody's tensors against a trace: which one is out first."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minibert.checkpoint.safetensors_io import open_safetensors
+from minibert.errors import InputError
+from minibert.io.json_io import read_json_object
+from minibert.verify.budget import UNIT
+from minibert.verify.names import known_names, resolve, settle
+from minibert.verify.trace.format import Trace
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One tensor: what was found."""
+
+    order: int
+    name: str  # the trace's
+    error: float  # relative L2; NaN where the tensor holds NaN or infinity
+    budget: float
+    note: str = ""
+
+    @property
+    def passed(self) -> bool:
+        return self.error <= self.budget  # False for NaN
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All rows in the order of execution."""
+
+    dtype: str  # whose budgets apply
+    rows: tuple[Row, ...]
+    settled: Mapping[str, Any] = field(repr=False)  # what was compared, by the trace's names
+
+    @property
+    def passed(self) -> bool:
+        return all(row.passed for row in self.rows)
+
+    @property
+    def first_out(self) -> Row | None:
+        """What to look at first: a NaN or infinity, else the first tensor out of its budget."""
+        out = [row for row in self.rows if not row.passed]
+        return next((row for row in out if math.isnan(row.error)), out[0] if out else None)
+
+
+def read_arrays(path: Path) -> tuple[dict[str, NDArray[Any]], str]:
+    """The tensors of a .safetensors or .npz file, and the coarsest floating dtype among them."""
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file; name a .safetensors or .npz file")
+    if path.suffix == ".safetensors":
+        stored = open_safetensors(path)
+        names = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+        kinds = [names[tensor.dtype] for tensor in stored.values() if tensor.dtype in names]
+        return {name: tensor.read() for name, tensor in stored.items()}, coarsest(kinds)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (ValueError, OSError, AttributeError) as error:
+        raise InputError(f"{path}: not a .safetensors or .npz file ({error})") from None
+    return arrays, coarsest([str(array.dtype) for array in arrays.values()])
+
+
+def coarsest(dtypes: list[str]) -> str:
+    """Of floating dtypes the one with the fewest bits: its budgets apply to all."""
+    return max((d for d in dtypes if d in UNIT), key=UNIT.__getitem__, default="float64")
+
+
+def read_mapping(path: Path) -> dict[str, str | None]:
+    """A JSON object from your names to the trace's; null leaves a tensor out."""
+    mapping = read_json_object(path)
+    for name, target in mapping.items():
+        if target is not None and not isinstance(target, str):
+            raise InputError(f"{path}: {name}: got {target!r}, want a name of the trace, or null")
+    return mapping
+
+
+def compare(
+    mine: Arrays,
+    trace: Trace,
+    *,
+    dtype: str | None = None,
+    mapping: Mapping[str, str | None] | None = None,
+) -> Comparison:
+    """Each tensor of `mine` against the trace's.
+
+    dtype: whose budgets apply (default: the coarsest dtype in `mine`). mapping: see
+    `read_mapping`. Raises InputError for unknown names and shapes that do not fit.
+    """
+    if not mine:
+        raise InputError("there is no tensor to compare")
+    dtype = dtype or coarsest([str(array.dtype) for array in mine.values()])
+    settled = _settled(mine, trace, mapping or {})
+    rows = [
+        compare_one(name, settled[name], trace, dtype) for name in trace.entries if name in settled
+    ]
+    return Comparison(dtype, tuple(rows), settled)
+
+
+def _settled(mine: Arrays, trace: Trace, mapping: Mapping[str, str | None]) -> dict[str, Any]:
+    """The trace's names → arrays in the trace's shapes, or {parameter: array} of flat buffers."""
+    known, mask = known_names(trace), trace.read("input/attention_mask")
+    settled: dict[str, Any] = {}
+    for given, value in mine.items():
+        name = mapping.get(given, given)
+        if name is None:
+            continue
+        target = resolve(name, trace, known)
+        entry = trace.entries[target.name]
+        if target.parameter:
+            shape = trace.layout.shapes[target.parameter]
+            _check_shape(given, value, shape)
+            settled.setdefault(target.name, {})[target.parameter] = value
+        elif target.name in settled:
+            raise InputError(f"{given!r} and another tensor of yours are both {target.name}")
+        elif target.name.startswith("training/"):
+            _check_shape(given, value, entry.shape)
+            settled[target.name] = parts_of(value, trace.layout)
+        else:
+            settled[target.name] = settle(given, value, entry, mask)
+    return settled
