@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from minibert.checkpoint.safetensors_io import open_safetensors
 from minibert.errors import InputError
 from minibert.io.json_io import read_json_object
-from minibert.verify.budget import UNIT
-from minibert.verify.names import known_names, resolve, settle
-from minibert.verify.trace.format import Trace
+from minibert.verify.budget import UNIT, error_of, parts_of, worst_part
+from minibert.verify.names import fitting_transposition, known_names, resolve, settle
+from minibert.verify.trace.format import Entry, Trace, checksum
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -108,6 +108,20 @@ def compare(
     return Comparison(dtype, tuple(rows), settled)
 
 
+def compare_one(name: str, mine: Any, trace: Trace, dtype: str) -> Row:
+    """One tensor, in the trace's shape, against the trace's."""
+    entry, golden = trace.entries[name], trace.read(name)
+    budget = entry.budget(dtype) if golden.dtype.kind == "f" else 0.0
+    if found := _not_finite(mine):
+        return Row(entry.order, name, math.nan, budget, found)
+    if isinstance(mine, dict):
+        error, worst = worst_part(mine, golden, trace.layout)
+        return Row(entry.order, name, error, budget, f"worst: {worst}" if worst else "")
+    if entry.stride == 1:
+        return Row(entry.order, name, error_of(mine, golden, entry.scale), budget)
+    return Row(entry.order, name, _thinned_error(mine, golden, entry), budget, "thinned")
+
+
 def _settled(mine: Arrays, trace: Trace, mapping: Mapping[str, str | None]) -> dict[str, Any]:
     """The trace's names → arrays in the trace's shapes, or {parameter: array} of flat buffers."""
     known, mask = known_names(trace), trace.read("input/attention_mask")
@@ -119,6 +133,8 @@ def _settled(mine: Arrays, trace: Trace, mapping: Mapping[str, str | None]) -> d
         target = resolve(name, trace, known)
         entry = trace.entries[target.name]
         if target.parameter:
+            if entry.stride > 1:
+                raise InputError(f"{given}: the trace holds a thinned {target.name}: give it whole")
             shape = trace.layout.shapes[target.parameter]
             _check_shape(given, value, shape)
             settled.setdefault(target.name, {})[target.parameter] = value
@@ -126,7 +142,39 @@ def _settled(mine: Arrays, trace: Trace, mapping: Mapping[str, str | None]) -> d
             raise InputError(f"{given!r} and another tensor of yours are both {target.name}")
         elif target.name.startswith("training/"):
             _check_shape(given, value, entry.shape)
-            settled[target.name] = parts_of(value, trace.layout)
+            settled[target.name] = parts_of(value, trace.layout) if entry.stride == 1 else value
         else:
             settled[target.name] = settle(given, value, entry, mask)
     return settled
+
+
+def _check_shape(name: str, value: Any, shape: tuple[int, ...]) -> None:
+    if value.shape != shape:
+        raise InputError(f"{name} has shape {value.shape}, want {shape}"
+                         f"{fitting_transposition(value.shape, shape)}")  # fmt: skip
+
+
+def _not_finite(mine: Any) -> str:
+    """Where the first NaN or infinity stands, if there is one."""
+    for name, array in mine.items() if isinstance(mine, dict) else [("", mine)]:
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+            return f"holds {array[where]} at {name}{list(where)}"
+    return ""
+
+
+def _thinned_error(mine: NDArray[Any], golden: NDArray[Any], entry: Entry) -> float:
+    """The largest of three: of the elements that are stored, of the norm, of the checksum.
+
+    The checksum adds up over all elements with weights below 1: its error is measured against the
+    norm, as a rounding error of a sum of that many terms of either sign would be.
+    """
+    flat = mine.reshape(-1).astype(np.float64)
+    size = max(entry.norm or 0.0, entry.scale) or 1.0
+    share = size * (golden.size / max(flat.size, 1)) ** 0.5
+    errors = (
+        float(np.linalg.norm(flat[:: entry.stride] - golden)) / max(np.linalg.norm(golden), share),
+        abs(float(np.linalg.norm(flat)) - (entry.norm or 0.0)) / size,
+        abs(checksum(flat) - (entry.checksum or 0.0)) / size,
+    )
+    return max(errors)

@@ -37,7 +37,7 @@ def resolve(name: str, trace: Trace, known: Mapping[str, str]) -> Target:
 
 
 def _split_training(name: str) -> tuple[str, str, str]:
-    """ "training/RULE/step_N/m/PARAMETER" → the buffer, "/", the parameter."""
+    """ "training/RULE/step_N/m/PARAMETER"."""
     parts = name.split("/")
     return "/".join(parts[:4]), "/", "/".join(parts[4:])
 
@@ -92,7 +92,7 @@ def settle(name: str, value: NDArray[Any], entry: Entry, mask: NDArray[Any]) -> 
         settled = value.reshape(shape) if _squeezed(value.shape) == _squeezed(shape) else None
     if settled is None:
         raise InputError(f"{name} has shape {value.shape}, want {_wanted(shape, entry, mask)}"
-                         f"{_transposition(value.shape, shape)}")  # fmt: skip
+                         f"{fitting_transposition(value.shape, shape)}")  # fmt: skip
     return settled
 
 
@@ -139,7 +139,8 @@ def _wanted(shape: tuple[int, ...], entry: Entry, mask: NDArray[Any]) -> str:
     return f"{shape}{packed}"
 
 
-def _transposition(got: tuple[int, ...], want: tuple[int, ...]) -> str:
+def fitting_transposition(got: tuple[int, ...], want: tuple[int, ...]) -> str:
+    """What an error about a shape adds, where the axes are only in another order."""
     for axes in itertools.permutations(range(len(got))):
         if tuple(got[axis] for axis in axes) == want:
             return f": transpose{axes} would fit"

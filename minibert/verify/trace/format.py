@@ -40,6 +40,7 @@ class Entry:
     meaning: str
     formula: str
     aliases: tuple[str, ...] = ()
+    axes: str = ""  # "tokens": (B, S, …), "pairs": (B, N, S, S), "rows": (B, …)
     error_float32: float | None = None  # relative L2 error of NumPy in float32
     budget_float32: float | None = None  # allowed; in float64 2⁻²⁹ of it
     scale: float = 0.0
@@ -49,12 +50,20 @@ class Entry:
 
     def budget(self, dtype: str) -> float:
         """The relative L2 error that a right implementation in `dtype` stays under."""
-        return (self.budget_float32 or 0.0) * UNIT[dtype] / UNIT["float32"]
+        if self.budget_float32 is None:
+            return 2 * UNIT[dtype]  # given, not computed: rounding alone
+        return self.budget_float32 * UNIT[dtype] / UNIT["float32"]
 
 
-def weights_of_places(count: int) -> NDArray[np.float64]:
-    """What a checksum multiplies the elements with: −1 … 1, in a period of 257."""
-    return (np.arange(count) % 257 - 128) / 128
+PERIOD = 257
+PLACES = (np.arange(PERIOD) - 128) / 128  # what a checksum multiplies the elements with
+
+
+def checksum(flat: NDArray[Any]) -> float:
+    """Σᵢ xᵢ·((i mod 257) − 128)/128."""
+    whole = flat.size // PERIOD * PERIOD
+    rows, rest = flat[:whole].reshape(-1, PERIOD), flat[whole:]
+    return float((rows @ PLACES).sum() + rest @ PLACES[: rest.size])
 
 
 def thin(value: NDArray[Any], limit: int | None) -> tuple[NDArray[Any], dict[str, Any]]:
@@ -65,8 +74,8 @@ def thin(value: NDArray[Any], limit: int | None) -> tuple[NDArray[Any], dict[str
     stride = -(-flat.size // limit)
     while math.gcd(stride, value.shape[-1]) != 1:  # or only some of the columns would be seen
         stride += 1
-    norm, checksum = float(np.linalg.norm(flat)), float(flat @ weights_of_places(flat.size))
-    return flat[::stride].copy(), {"stride": stride, "norm": norm, "checksum": checksum}
+    about = {"stride": stride, "norm": float(np.linalg.norm(flat)), "checksum": checksum(flat)}
+    return flat[::stride].copy(), about
 
 
 class TraceWriter:
@@ -79,7 +88,10 @@ class TraceWriter:
 
     def add(self, name: str, value: NDArray[Any], **about: Any) -> None:
         """One tensor; `about`: fields of its `Entry`."""
-        stored, thinned = thin(value, self._limit)
+        limit = self._limit
+        if limit is not None and name.startswith("training/"):
+            limit //= 4  # there are 48 of them, each with all parameters
+        stored, thinned = thin(value, limit)
         data = np.ascontiguousarray(stored)
         shape, size = list(stored.shape), data.nbytes  # ascontiguousarray makes () a (1,)
         kind = DTYPES[str(data.dtype)]

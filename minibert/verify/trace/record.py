@@ -59,8 +59,8 @@ class Recorder:
 
     def observing(self, xp: Backend) -> Backend:
         """The backend, with every layer function observed, and nothing else changed."""
+        decide = xp.keep_decisions  # of the original: no cycle keeps the recording alive
         xp = copy.copy(xp.plain)
-        decide = xp.keep_decisions
 
         def keep_decisions(*place: Any) -> Any:
             decisions = decide(*place)
@@ -121,14 +121,13 @@ def record(setup: Setup, run: Run | None = None) -> Recording:
         output = model.forward(batch, output_attentions=True)  # keeps the plain functions
         return Recording(recorder.root, batch, length, output, None)
     gradients = model.parameters.zeros_like()
-    output = model.accumulate_gradients(batch, gradients, run)
+    output = model.accumulate_gradients(batch, gradients, run, shards=1)
     return Recording(recorder.root, batch, length, output, gradients)
 
 
 def build(setup: Setup, xp: Backend) -> BertPreTrainedModel:
-    """The model of a setup on a backend, on one thread."""
-    arrays = dict(setup.weights)
-    return setup.kind(setup.config, backend=xp, dtype=setup.dtype, threads=1, arrays=arrays)
+    """The model of a setup on a backend."""
+    return setup.kind(setup.config, backend=xp, dtype=setup.dtype, arrays=dict(setup.weights))
 
 
 def packed(setup: Setup) -> tuple[PackedBatch, int]:

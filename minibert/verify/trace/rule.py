@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -44,11 +44,14 @@ WEIGHTS = (
 )
 
 
-def rule_weights(layout: Layout, seed: int, width: float) -> dict[str, NDArray[np.float32]]:
-    """Every parameter by `WEIGHTS`; `width` is a power of two."""
+def rule_weights(
+    layout: Layout, seed: int, width: float, only: Collection[str] | None = None
+) -> dict[str, NDArray[np.float32]]:
+    """Every parameter, or some, by `WEIGHTS`; `width` is a power of two."""
     return {
         name: _uniform(seed, n, shape, width, float(name.endswith("LayerNorm.weight")))
         for n, (name, shape) in enumerate(layout.shapes.items())
+        if only is None or name in only
     }
 
 

@@ -29,6 +29,8 @@ class Recipe:
     max_norm: float = 1.0
     steps: tuple[int, ...] = STEPS  # after which the state is written down
     rules: tuple[str, ...] = ADAM_RULES
+    decay_all: bool = False  # biases and layer norms too: wrong
+    zero_gradients: bool = True  # False: they pile up from step to step: wrong
     updates: Mapping[str, Update] = field(
         default_factory=lambda: {name: rule.update for name, rule in RULES.items()}
     )

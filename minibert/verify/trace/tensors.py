@@ -32,6 +32,7 @@ class Tensor(NamedTuple):
     meaning: str
     formula: str = ""
     aliases: tuple[str, ...] = ()
+    axes: str = ""  # "tokens": (B, S, …), "pairs": (B, N, S, S), "rows": (B, …); see the catalogue
     scale: float = 0.0  # of rounding errors, for what is zero in exact arithmetic
 
 
@@ -43,8 +44,16 @@ def given(setup: Setup) -> Iterator[Tensor]:
         yield Tensor(f"weight/{name}", np.asarray(array, setup.dtype), "parameter", "given")
 
 
+def collected(setup: Setup) -> dict[str, NDArray[Any]]:
+    """Every computed tensor by name."""
+    return {tensor.name: tensor.value.copy() for tensor in computed(setup)}
+
+
 def computed(setup: Setup) -> Iterator[Tensor]:
-    """Everything that follows from them, in the order of execution."""
+    """Everything that follows from them, in the order of execution.
+
+    A tensor of `training` is good until the next one is asked for: its buffer is trained further.
+    """
     yield from _step(setup, None, "")
     if setup.dropout is not None and setup.has_loss:
         yield from _step(setup, setup.dropout, "dropout/")
@@ -76,10 +85,14 @@ def _step(setup: Setup, run: Run | None, prefix: str) -> Iterator[Tensor]:
         if row.keep and call.keeps:
             mask = _padded(setup, recording, row, keep_mask(row, call))
             meaning = f"which elements of {row.instead} are kept"
-            yield Tensor(f"{prefix}keep/{row.name}", mask, meaning, "see `dropout`")
+            yield Tensor(
+                f"{prefix}keep/{row.name}", mask, meaning, "see `dropout`", axes=row.axes
+            )
         value = _padded(setup, recording, row, row.value(setup.xp, call))
         aliases = (*row.aliases, *names.get(row.name, ()))
-        yield Tensor(f"{prefix}activation/{row.name}", value, row.meaning, row.formula, aliases)
+        yield Tensor(
+            f"{prefix}activation/{row.name}", value, row.meaning, row.formula, aliases, row.axes
+        )
     if recording.output.loss is not None:
         loss = np.asarray(setup.xp.to_host(recording.output.loss))
         yield Tensor(f"{prefix}activation/loss", loss, "the loss", LOSS, ("loss",))
@@ -117,7 +130,7 @@ def _backward(
             scale = float(np.linalg.norm(value)) * recording.batch.num_tokens**0.5
             meaning = f"gradient of the loss with respect to {row.name}"
             aliases = (*row.aliases, *names.get(row.name, ()))
-            yield Tensor(f"{prefix}gradient/{row.name}", value, meaning, "", aliases)
+            yield Tensor(f"{prefix}gradient/{row.name}", value, meaning, "", aliases, row.axes)
         for module in (row.name, *row.aliases):
             for name in (f"{module}.weight", f"{module}.bias"):
                 if name in left:

@@ -54,7 +54,7 @@ def write_trace(
 def _add(writer: TraceWriter, tensor: Tensor, **about: Any) -> None:
     writer.add(
         tensor.name, tensor.value, meaning=tensor.meaning, formula=tensor.formula,
-        aliases=tensor.aliases, scale=float(f"{tensor.scale:.3g}"), **about,
+        aliases=tensor.aliases, axes=tensor.axes, scale=float(f"{tensor.scale:.3g}"), **about,
     )  # fmt: skip
 
 
