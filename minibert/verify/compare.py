@@ -138,14 +138,21 @@ def _settled(mine: Arrays, trace: Trace, mapping: Mapping[str, str | None]) -> d
             shape = trace.layout.shapes[target.parameter]
             _check_shape(given, value, shape)
             settled.setdefault(target.name, {})[target.parameter] = value
-        elif target.name in settled:
-            raise InputError(f"{given!r} and another tensor of yours are both {target.name}")
         elif target.name.startswith("training/"):
             _check_shape(given, value, entry.shape)
             settled[target.name] = parts_of(value, trace.layout) if entry.stride == 1 else value
         else:
-            settled[target.name] = settle(given, value, entry, mask)
+            new = settle(given, value, entry, mask)
+            settled[target.name] = _worse(settled.get(target.name), new, trace, target.name)
     return settled
+
+
+def _worse(old: Any, new: NDArray[Any], trace: Trace, name: str) -> NDArray[Any]:
+    """Of two tensors that should both be the trace's (a module's and its parent's), the worse."""
+    if old is None:
+        return new
+    scores = [compare_one(name, array, trace, "float64").error for array in (old, new)]
+    return old if not scores[1] > scores[0] else new
 
 
 def _check_shape(name: str, value: Any, shape: tuple[int, ...]) -> None:
