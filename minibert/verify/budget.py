@@ -39,28 +39,42 @@ def error_of(mine: NDArray[Any], golden: NDArray[Any], scale: float = 0.0) -> fl
     return difference / size if size else (math.inf if difference else 0.0)
 
 
-def parts_of(flat: Any, layout: Layout) -> dict[str, Any]:
-    """A flat buffer of `training` as named parts, without the key biases.
+Places = Mapping[str, tuple[int, tuple[int, ...]]]
+"""Where the parameters lie in a flat buffer: name → start, shape."""
 
-    A key bias has no gradient, so what Adam makes of it is rounding, divided by itself.
+
+def trained_places(layout: Layout, model: str) -> Places:
+    """The parameters whose training can be compared: without those that have no gradient.
+
+    A key bias shifts a row of scores, and the classifier's bias in multiple choice all scores of a
+    question: softmax does not see it. What Adam makes of such a gradient is rounding, divided by
+    itself.
     """
+    blind = ["key.bias", *(["classifier.bias"] if model == "BertForMultipleChoice" else [])]
     return {
-        name: flat[start : start + math.prod(layout.shapes[name])].reshape(layout.shapes[name])
+        name: (start, layout.shapes[name])
         for name, start in layout.starts.items()
-        if not name.endswith("key.bias")
+        if not name.endswith(tuple(blind))
     }
 
 
-def worst_part(mine: Mapping[str, Any], golden: NDArray[Any], layout: Layout) -> tuple[float, str]:
+def parts_of(flat: Any, places: Places) -> dict[str, Any]:
+    """A flat buffer as named parts."""
+    return {
+        name: flat[start : start + math.prod(shape)].reshape(shape)
+        for name, (start, shape) in places.items()
+    }
+
+
+def worst_part(mine: Mapping[str, Any], golden: NDArray[Any], places: Places) -> tuple[float, str]:
     """The largest error of the parts that `mine` has, and its name.
 
     Each is measured against its own norm or, where that is smaller, its share of the whole's.
     """
     share = float(np.linalg.norm(golden)) / max(golden.size, 1) ** 0.5
-    parts = parts_of(golden, layout)
     errors = (
         (error_of(mine[name], part, share * part.size**0.5), name)
-        for name, part in parts.items()
+        for name, part in parts_of(golden, places).items()
         if name in mine
     )
     return max(errors, default=(0.0, ""))
@@ -73,11 +87,11 @@ def section_of(name: str) -> str:
 
 def float32_errors(setup: Setup) -> Iterator[tuple[Tensor, Tensor, float]]:
     """Every computed tensor of the setup in float64 and in float32, and the relative error."""
-    layout = layout_of(setup)
+    places = trained_places(layout_of(setup), setup.kind.__name__)
     both = (computed(setup.replace(dtype=dtype)) for dtype in ("float64", "float32"))
     for double, single in zip(*both, strict=True):
         if double.name.startswith("training/"):
-            error = worst_part(parts_of(single.value, layout), double.value, layout)[0]
+            error = worst_part(parts_of(single.value, places), double.value, places)[0]
         else:
             error = error_of(single.value, double.value, double.scale)
         yield double, single, error

@@ -115,7 +115,7 @@ def compare_one(name: str, mine: Any, trace: Trace, dtype: str) -> Row:
     if found := _not_finite(mine):
         return Row(entry.order, name, math.nan, budget, found)
     if isinstance(mine, dict):
-        error, worst = worst_part(mine, golden, trace.layout)
+        error, worst = worst_part(mine, golden, trace.places)
         return Row(entry.order, name, error, budget, f"worst: {worst}" if worst else "")
     if entry.stride == 1:
         return Row(entry.order, name, error_of(mine, golden, entry.scale), budget)
@@ -124,7 +124,7 @@ def compare_one(name: str, mine: Any, trace: Trace, dtype: str) -> Row:
 
 def _settled(mine: Arrays, trace: Trace, mapping: Mapping[str, str | None]) -> dict[str, Any]:
     """The trace's names → arrays in the trace's shapes, or {parameter: array} of flat buffers."""
-    known, mask = known_names(trace), trace.read("input/attention_mask")
+    known, mask = known_names(trace), trace.mask
     settled: dict[str, Any] = {}
     for given, value in mine.items():
         name = mapping.get(given, given)
@@ -140,7 +140,7 @@ def _settled(mine: Arrays, trace: Trace, mapping: Mapping[str, str | None]) -> d
             settled.setdefault(target.name, {})[target.parameter] = value
         elif target.name.startswith("training/"):
             _check_shape(given, value, entry.shape)
-            settled[target.name] = parts_of(value, trace.layout) if entry.stride == 1 else value
+            settled[target.name] = parts_of(value, trace.places) if entry.stride == 1 else value
         else:
             new = settle(given, value, entry, mask)
             settled[target.name] = _worse(settled.get(target.name), new, trace, target.name)

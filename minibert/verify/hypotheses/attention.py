@@ -78,12 +78,12 @@ def softmax_axis(setup: Setup, _: str) -> Iterator[Guess]:
 
 def mask(setup: Setup, _: str) -> Iterator[Guess]:
     """Padding that is attended to, by other conventions of the mask."""
-    if setup.inputs["attention_mask"].all():
+    if setup.mask.all():
         return
-    everything = np.ones_like(setup.inputs["attention_mask"])
+    everything = np.ones_like(setup.inputs["input_ids"])
     padded = setup.replace(inputs=setup.inputs | {"attention_mask": everything})
     yield Guess("the attention mask is not applied: padding is attended to", padded)
-    keep = setup.inputs["attention_mask"].reshape(-1, everything.shape[-1])[:, None, None, :]
+    keep = setup.mask[:, None, None, :]
     for cause, change in {
         "the attention mask is inverted (1 for padding)": lambda S: S + -10000.0 * keep,
         "the attention mask is added as 0 and 1, not as 0 and −∞": lambda S: S + 1.0 * keep,

@@ -45,7 +45,9 @@ def rows(model: str, config: BertConfig) -> Iterator[Row]:
             yield _named(row._replace(call=path), prefix, call, i)
     last = f"bert.encoder.layer.{config.num_hidden_layers - 1}.output.LayerNorm"
     for row in HEADS[model]:
-        yield row._replace(instead=row.instead.replace("LAST", last))
+        path = row.call.replace("activation", config.hidden_act)
+        formula = row.formula.replace("LAST", "last hidden state")
+        yield row._replace(call=path, instead=row.instead.replace("LAST", last), formula=formula)
 
 
 def _named(row: Row, prefix: str, call: str, i: int) -> Row:
@@ -211,17 +213,73 @@ POOLER = [
 ]  # fmt: skip
 
 
-def _classifier(axes: str, x: str) -> list[Row]:
+def _classifier(axes: str, x: str, name: str = "logits") -> list[Row]:
     return [
         Row("dropout", "classifier/dropout", "the classifier's input, dropped",
             f"{x}·keep/(1 − p̂)", axes, instead=x, keep=True),
-        Row("logits", "classifier/linear", "the logits", f"{x}·weightᵀ + bias", axes,
+        Row(name, "classifier/linear", "the logits", f"{x}·weightᵀ + bias", axes,
             aliases=("classifier",)),
     ]  # fmt: skip
 
 
+def _side(column: int, name: str) -> Row:
+    return Row(
+        name, "linear", f"each token's score: qa_outputs[..., {column}]", "the same",
+        value=lambda _, c: c.y[:, column],
+        gradient=lambda _, c: None if c.dy is None else c.dy[:, column],
+    )  # fmt: skip
+
+
+QUESTION = [
+    Row("qa_outputs", "linear", "scores of every token as start and as end",
+        "last hidden state·weightᵀ + bias"),
+    _side(0, "start_logits"),
+    _side(1, "end_logits"),
+]  # fmt: skip
+CHOICE = [
+    *POOLER,
+    *_classifier("rows", "bert.pooler", "classifier"),
+    Row("logits", "cross_entropy", "one score a choice", "classifier, a row a question", "rows",
+        value=lambda _, c: c.args[0], gradient=lambda _, c: c.dx),
+]  # fmt: skip
+NORM = "cls.predictions.transform.LayerNorm"
+MASKED = [
+    Row("cls.predictions.transform.dense", "masked_lm_head/linear", "the transform",
+        "last hidden state·weightᵀ + bias"),
+    Row("cls.predictions.transform.activation", "masked_lm_head/activation", "its activation",
+        "hidden_act, as in the encoder", aliases=("cls.predictions.transform.transform_act_fn",)),
+    *_norm(NORM, "masked_lm_head/layer_norm", "", "", "cls.predictions.transform")[1:],
+    Row("logits", "masked_lm_head/linear.1", "a score for every word of the vocabulary",
+        f"{NORM}·(word table)ᵀ + cls.predictions.bias",
+        aliases=("cls.predictions.decoder", "cls.predictions", "prediction_logits")),
+]  # fmt: skip
+RELATION = [
+    *POOLER,
+    Row("seq_relationship_logits", "classifier/linear", "0: the next segment, 1: a random one",
+        "bert.pooler·weightᵀ + bias", "rows", aliases=("cls.seq_relationship",)),
+]  # fmt: skip
+EMBEDDING = [
+    Row("pooled", "mean_pooling", "the mean of each sequence's tokens", "mean(last hidden state)",
+        "rows"),
+    Row("sentence_embedding", "normalize", "the same, of length 1", "pooled/‖pooled‖", "rows"),
+]  # fmt: skip
+
 HEADS: dict[str, list[Row]] = {
     "BertModel": POOLER,
     "BertForSequenceClassification": [*POOLER, *_classifier("rows", "bert.pooler")],
+    "BertForTokenClassification": _classifier("tokens", "LAST"),
+    "BertForQuestionAnswering": QUESTION,
+    "BertForMultipleChoice": CHOICE,
+    "BertForMaskedLM": MASKED,
+    "BertForNextSentencePrediction": [
+        *RELATION[:-1],
+        RELATION[-1]._replace(name="logits", aliases=("cls.seq_relationship",)),
+    ],
+    "BertForPreTraining": [
+        *MASKED[:-1],
+        MASKED[-1]._replace(name="prediction_logits", aliases=MASKED[-1].aliases[:2]),
+        *RELATION,
+    ],
+    "BertForSentenceEmbedding": EMBEDDING,
 }
 """What stands behind the encoder, by model class."""

@@ -25,7 +25,7 @@ from minibert.errors import InputError
 from minibert.io.files import staged
 from minibert.io.json_io import read_json_object
 from minibert.parameters import Layout
-from minibert.verify.budget import UNIT
+from minibert.verify.budget import UNIT, Places, trained_places
 
 FORMAT = "minibert-trace/1"
 DTYPES = {"float64": "F64", "float32": "F32", "int64": "I64", "bool": "BOOL"}
@@ -183,9 +183,22 @@ class Trace:
         return self.stored[name].read()
 
     @cached_property
+    def mask(self) -> NDArray[Any]:
+        """1 for real tokens, a row for each sequence: (B, S)."""
+        ids = self.read("input/input_ids")
+        given = "input/attention_mask" in self.entries
+        mask = self.read("input/attention_mask") if given else np.ones_like(ids)
+        return mask.reshape(-1, ids.shape[-1])
+
+    @cached_property
     def layout(self) -> Layout:
         """Where each parameter lies in the flat buffers of `training`."""
         return Layout({name: tuple(shape) for name, _, shape in self.about["layout"]})
+
+    @cached_property
+    def places(self) -> Places:
+        """Of the parameters whose training can be compared."""
+        return trained_places(self.layout, self.about["model"])
 
     def names(self) -> Iterator[str]:
         """Every tensor's name, in the order of execution."""

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from minibert.backend import Backend
 from minibert.models.base import BertPreTrainedModel, ModelOutput, Run
-from minibert.packing import PackedBatch, pack
+from minibert.packing import PackedBatch
 from minibert.parameters import Parameters
 from minibert.verify.coverage import layer_functions
 from minibert.verify.trace.setup import Setup
@@ -116,12 +118,12 @@ def record(setup: Setup, run: Run | None = None) -> Recording:
     """Observe one step of the model; `run` turns dropout on."""
     recorder = Recorder(setup.functions)
     model = build(setup, recorder.observing(setup.xp))
-    batch, length = packed(setup)
+    batch, length = packed(setup, model)
     if not setup.has_loss:
         output = model.forward(batch, output_attentions=True)  # keeps the plain functions
         return Recording(recorder.root, batch, length, output, None)
     gradients = model.parameters.zeros_like()
-    output = model.accumulate_gradients(batch, gradients, run, shards=1)
+    output = model.accumulate_gradients(batch, gradients, run, shards=1, length=length)
     return Recording(recorder.root, batch, length, output, gradients)
 
 
@@ -130,6 +132,7 @@ def build(setup: Setup, xp: Backend) -> BertPreTrainedModel:
     return setup.kind(setup.config, backend=xp, dtype=setup.dtype, arrays=dict(setup.weights))
 
 
-def packed(setup: Setup) -> tuple[PackedBatch, int]:
-    """The batch as the model takes it, and S."""
-    return pack(**setup.inputs), setup.inputs["input_ids"].shape[-1]
+def packed(setup: Setup, model: BertPreTrainedModel) -> tuple[PackedBatch, int]:
+    """The batch as the model takes it, and S. A masked language model predicts every token."""
+    batch = replace(model.pack(**setup.inputs), every_token=True)
+    return batch, np.shape(setup.inputs["input_ids"])[-1]

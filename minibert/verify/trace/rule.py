@@ -79,7 +79,6 @@ def dropout_sites(config: BertConfig, run: Run, head: str | None) -> Mapping[str
         sites[f"{layer}attention.output.dropout"] = (first + 1, hidden)
         sites[f"{layer}output.dropout"] = (first + 2, hidden)
     if head is not None:
-        p = config.classifier_dropout
-        sites[head] = (head_site(config), hidden if p is None else p)
+        sites[head] = (head_site(config), config.head_dropout)
     modules = {name: {"site": site, "p": p} for name, (site, p) in sites.items()}
     return {"seed": run.seed, "step": run.step, "rule": list(DROPOUT), "modules": modules}

@@ -6,15 +6,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from minibert.backend import Backend
 from minibert.backend.numpy_backend import NumpyBackend
 from minibert.config import BertConfig
-from minibert.models.base import BertPreTrainedModel, Run
+from minibert.models import BertForSentenceEmbedding, BertPreTrainedModel, Run
 from minibert.optim.rules import RULES
 
 Update = Callable[..., None]
 ADAM_RULES = ("adamw_torch", "adamw_hf", "adam_google", "adam")
 STEPS = (1, 2, 3, 10)
+INPUTS = {"input_ids", "attention_mask", "token_type_ids"}
 
 
 @dataclass(frozen=True)
@@ -56,4 +59,13 @@ class Setup:
 
     @property
     def has_loss(self) -> bool:
-        return any(name.endswith(("labels", "positions")) for name in self.inputs)
+        """Whether the inputs hold what the model's loss needs."""
+        pairs = np.ndim(self.inputs["input_ids"]) == 3
+        return bool(self.inputs.keys() - INPUTS) or (pairs and self.kind is BertForSentenceEmbedding)
+
+    @property
+    def mask(self) -> Any:
+        """The attention mask with a row for each sequence: (B·C, S) for an input (B, C, S)."""
+        ids = np.asarray(self.inputs["input_ids"])
+        mask = np.asarray(self.inputs.get("attention_mask", np.ones_like(ids)))
+        return mask.reshape(-1, ids.shape[-1])

@@ -20,8 +20,10 @@ INPUTS = {
     "input_ids": "token ids (B, S)",
     "attention_mask": "1 = a real token, 0 = padding (B, S)",
     "token_type_ids": "0 = first segment, 1 = second (B, S)",
-    "labels": "what the loss compares with; -100 = ignored",
 }
+
+
+LABELS = "what the loss compares with; -100 = ignored"
 
 
 class Tensor(NamedTuple):
@@ -39,7 +41,7 @@ class Tensor(NamedTuple):
 def given(setup: Setup) -> Iterator[Tensor]:
     """The inputs and the weights."""
     for name, array in setup.inputs.items():
-        yield Tensor(f"input/{name}", np.asarray(array), INPUTS.get(name, "labels"), "given")
+        yield Tensor(f"input/{name}", np.asarray(array), INPUTS.get(name, LABELS), "given")
     for name, array in setup.weights.items():
         yield Tensor(f"weight/{name}", np.asarray(array, setup.dtype), "parameter", "given")
 
@@ -76,7 +78,7 @@ def _step(setup: Setup, run: Run | None, prefix: str) -> Iterator[Tensor]:
     found = [
         (row, call)
         for row in rows(setup.kind.__name__, setup.config)
-        if not row.instead or run is not None
+        if not (row.instead and run is None) and not (row.call == LOSS and not setup.has_loss)
         for call in [recording.calls.at(row.call)]
         if not row.instead or call.keeps
     ]
@@ -95,12 +97,13 @@ def _step(setup: Setup, run: Run | None, prefix: str) -> Iterator[Tensor]:
         )
     if recording.output.loss is not None:
         loss = np.asarray(setup.xp.to_host(recording.output.loss))
-        yield Tensor(f"{prefix}activation/loss", loss, "the loss", LOSS, ("loss",))
+        yield Tensor(f"{prefix}activation/loss", loss, "the loss", LOSS_IS, ("loss",))
     if recording.gradients is not None:
         yield from _backward(setup, recording, found, prefix, names)
 
 
-LOSS = "mean over the labels that are not -100 (see the model's class)"
+LOSS = "cross_entropy"
+LOSS_IS = "mean over the labels that are not -100 (see the model's class)"
 
 
 def _other_names(setup: Setup, present: set[str]) -> dict[str, list[str]]:
@@ -142,12 +145,16 @@ def _backward(
 def _parameter_gradient(
     setup: Setup, prefix: str, name: str, gradient: Any, scale: float
 ) -> Tensor:
-    """The gradient of one parameter; a key bias's is zero but for rounding."""
-    zero = name.endswith("key.bias")
+    """The gradient of one parameter.
+
+    Where softmax sees no shift, a bias's is zero but for rounding; `scale`, the size of what was
+    summed, is then what errors are measured against.
+    """
+    value = setup.xp.to_host(gradient)
+    zero = name.endswith(".bias") and float(np.linalg.norm(value)) < 1e-5 * scale
     meaning = "gradient of the loss with respect to this parameter"
     if zero:
         meaning += ": zero in exact arithmetic, since softmax does not see a shift"
-    value = setup.xp.to_host(gradient)
     return Tensor(f"{prefix}gradient/{name}", value, meaning, scale=scale if zero else 0.0)
 
 

@@ -54,7 +54,7 @@ def _train(
     gradients: Parameters,
     moments: list[Parameters],
 ) -> Iterator[State]:
-    xp, batch = model.xp, packed(setup)[0]
+    xp, batch = model.xp, packed(setup, model)[0]
     parameters, layout = model.parameters.flat, model.parameters.layout
     decayed = layout.size if recipe.decay_all else layout.decayed
     m, v = (moment.flat for moment in moments)
