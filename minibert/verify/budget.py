@@ -21,6 +21,9 @@ from minibert.verify.trace.tensors import Tensor, computed, layout_of
 FACTOR = 16.0
 """Budget ÷ the error that NumPy makes in float32: other orders of sums stay within it."""
 
+TRAINED = 4.0
+"""More for training: Adam divides a gradient by its own size, also one that is mostly rounding."""
+
 UNIT = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 """Half a unit in the last place of 1: budgets scale with it."""
 
@@ -46,16 +49,22 @@ Places = Mapping[str, tuple[int, tuple[int, ...]]]
 def trained_places(layout: Layout, model: str) -> Places:
     """The parameters whose training can be compared: without those that have no gradient.
 
-    A key bias shifts a row of scores, and the classifier's bias in multiple choice all scores of a
-    question: softmax does not see it. What Adam makes of such a gradient is rounding, divided by
-    itself.
+    Softmax sees no shift, so a bias that shifts all it is given has none; what Adam makes of that
+    is rounding, divided by itself.
     """
-    blind = ["key.bias", *(["classifier.bias"] if model == "BertForMultipleChoice" else [])]
+    blind = ("key.bias", *SHIFTS.get(model, ()))
     return {
         name: (start, layout.shapes[name])
         for name, start in layout.starts.items()
-        if not name.endswith(tuple(blind))
+        if not name.endswith(blind)
     }
+
+
+SHIFTS = {
+    "BertForMultipleChoice": ("classifier.bias",),  # of all choices alike
+    "BertForQuestionAnswering": ("qa_outputs.bias",),  # of all tokens alike
+}
+"""Biases without a gradient, beside the key's."""
 
 
 def parts_of(flat: Any, places: Places) -> dict[str, Any]:
@@ -108,7 +117,8 @@ class Budgets:
         section = section_of(name)
         floor = self._largest.get(section, UNIT["float32"])
         self._largest[section] = max(floor, error)
-        return round_up(FACTOR * self._largest[section])
+        factor = FACTOR * (TRAINED if section.startswith("training") else 1.0)
+        return round_up(factor * self._largest[section])
 
 
 def round_up(value: float) -> float:

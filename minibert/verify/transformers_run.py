@@ -31,7 +31,11 @@ def run_transformers(setup: Setup, dtype: str = "float64", attention: str = "eag
     arguments = _arguments(setup, dtype)
     with _observed(model, setup, seen):
         output = model(**arguments)
-    result: Arrays = {}
+    result: Arrays = {
+        f"activation/{name}": tensor.detach().numpy()
+        for name, tensor in output.items()
+        if name not in ("loss", "hidden_states", "attentions")
+    }
     if setup.has_loss:
         seen["loss"] = output.loss
         output.loss.backward()
@@ -70,6 +74,8 @@ def load(setup: Setup, dtype: str, attention: str) -> Any:
     torch = _torch()
     values = setup.config.to_dict()
     values |= {"attn_implementation": attention, "dtype": getattr(torch, dtype)}
+    if setup.kind.__name__ == "BertForQuestionAnswering":
+        values |= {"id2label": {0: "start", 1: "end"}, "label2id": {"start": 0, "end": 1}}
     config = transformers.BertConfig(**values)
     kind = getattr(transformers, setup.kind.__name__)
     model = kind(config).to(getattr(torch, dtype))
@@ -129,7 +135,7 @@ def _hook(name: str, seen: dict[str, Any]) -> Any:
 
     def hook(module: Any, given: tuple[Any, ...], returned: Any) -> None:
         result = returned[0] if isinstance(returned, tuple) else returned
-        _keep(_own_name(name), result, seen)
+        _keep(name, result, seen)
         if name.endswith("LayerNorm"):
             summed = "sum" if name.startswith("bert.embeddings") else "residual"
             x = given[0]
@@ -140,10 +146,6 @@ def _hook(name: str, seen: dict[str, Any]) -> Any:
             seen[f"{name}.rstd"] = (variance + module.eps).rsqrt().detach()
 
     return hook
-
-
-def _own_name(name: str) -> str:
-    return {"classifier": "logits"}.get(name, name)
 
 
 def _keep(name: str, tensor: Any, seen: dict[str, Any]) -> None:
