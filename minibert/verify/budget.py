@@ -8,7 +8,7 @@ before it in the same pass.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -46,25 +46,17 @@ Places = Mapping[str, tuple[int, tuple[int, ...]]]
 """Where the parameters lie in a flat buffer: name → start, shape."""
 
 
-def trained_places(layout: Layout, model: str) -> Places:
+def trained_places(layout: Layout, blind: Collection[str]) -> Places:
     """The parameters whose training can be compared: without those that have no gradient.
 
-    Softmax sees no shift, so a bias that shifts all it is given has none; what Adam makes of that
-    is rounding, divided by itself.
+    Softmax sees no shift, so a bias that shifts all it is given, as a key's does, has none; what
+    Adam makes of that is rounding, divided by itself. `blind` has their names.
     """
-    blind = ("key.bias", *SHIFTS.get(model, ()))
     return {
         name: (start, layout.shapes[name])
         for name, start in layout.starts.items()
-        if not name.endswith(blind)
+        if name not in blind
     }
-
-
-SHIFTS = {
-    "BertForMultipleChoice": ("classifier.bias",),  # of all choices alike
-    "BertForQuestionAnswering": ("qa_outputs.bias",),  # of all tokens alike
-}
-"""Biases without a gradient, beside the key's."""
 
 
 def parts_of(flat: Any, places: Places) -> dict[str, Any]:
@@ -96,10 +88,13 @@ def section_of(name: str) -> str:
 
 def float32_errors(setup: Setup) -> Iterator[tuple[Tensor, Tensor, float]]:
     """Every computed tensor of the setup in float64 and in float32, and the relative error."""
-    places = trained_places(layout_of(setup), setup.kind.__name__)
+    layout, blind = layout_of(setup), set[str]()
     both = (computed(setup.replace(dtype=dtype)) for dtype in ("float64", "float32"))
     for double, single in zip(*both, strict=True):
+        if double.scale:
+            blind.add(double.name.removeprefix("gradient/"))
         if double.name.startswith("training/"):
+            places = trained_places(layout, blind)
             error = worst_part(parts_of(single.value, places), double.value, places)[0]
         else:
             error = error_of(single.value, double.value, double.scale)

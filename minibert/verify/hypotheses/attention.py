@@ -61,6 +61,23 @@ def heads(setup: Setup, _: str) -> Iterator[Guess]:
     yield Guess("the heads' contexts are put together as (head size, heads)", guess)
 
 
+def exchanged(setup: Setup, _: str) -> Iterator[Guess]:
+    """Right projections, taken for each other."""
+    H = setup.config.hidden_size
+    columns = np.arange(3 * H).reshape(3, H)
+    for order, cause in {
+        (1, 0, 2): "query and key are exchanged in the scores",
+        (2, 1, 0): "query and value are exchanged in attention",
+        (0, 2, 1): "key and value are exchanged in attention",
+    }.items():
+        taken = columns[list(order)].reshape(-1)  # its own inverse
+
+        def swapped(qkv: Array, taken: Any = taken) -> Array:
+            return qkv[:, taken]
+
+        yield Guess(cause, replaced(setup, **around("attention", swapped)))
+
+
 def softmax_axis(setup: Setup, _: str) -> Iterator[Guess]:
     """Over the queries, not over the keys."""
 
@@ -108,4 +125,4 @@ def _masked(change: Callable[[Array], Array]) -> Callable[..., Any]:
     return forward
 
 
-ALL = (scale, heads, softmax_axis, mask)
+ALL = (scale, heads, exchanged, softmax_axis, mask)

@@ -90,18 +90,21 @@ def attention(setup: Setup, _: str) -> Iterator[Guess]:
 def tables(setup: Setup, _: str) -> Iterator[Guess]:
     """What the embedding tables receive."""
 
-    def overwritten(xp: Backend, result: Any, dy: Array, cache: Any) -> Any:
-        rows = []
-        ids = (cache.input_ids, cache.position_ids, cache.token_type_ids)
-        for gradient, row_ids in zip(result, ids, strict=True):
-            table = 0 * gradient.dense(xp)
-            for row, value in zip(row_ids, dy, strict=True):
-                table[row] = value
-            rows.append(RowGradient(xp.arange(len(table)), table, gradient.shape))
-        return tuple(rows)
+    for kept, words in (((0,), "the word table"), ((0, 1, 2), "each table")):
 
-    yield Guess("of a token that occurs twice the table keeps one gradient, not the sum",
-                replaced(setup, **changed_result("lookup", overwritten)))  # fmt: skip
+        def overwritten(
+            xp: Backend, result: Any, dy: Array, cache: Any, kept: tuple[int, ...] = kept
+        ) -> Any:
+            tables = list(result)
+            for place in kept:
+                table = 0 * result[place].dense(xp)
+                for row, value in zip(cache[place], dy, strict=True):
+                    table[row] = value
+                tables[place] = RowGradient(xp.arange(len(table)), table, table.shape)
+            return tuple(tables)
+
+        yield Guess(f"of rows that occur twice {words} keeps one gradient, not the sum",
+                    replaced(setup, **changed_result("lookup", overwritten)))  # fmt: skip
 
     def with_padding(xp: Backend, dy: Array, cache: Any) -> Any:
         return PLAIN["lookup_backward"](xp, dy, cache._replace(padding_idx=None))

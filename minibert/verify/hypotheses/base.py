@@ -32,7 +32,7 @@ def around(
 ) -> dict[str, Layer]:
     """A layer between two linear maps, with its backward: y = after(f(before(x))).
 
-    `before` and `after` are symmetric (scalings), so that each is its own transpose.
+    `before` and `after` are symmetric (scalings, exchanges): each is its own transpose.
     """
     forward, backward = PLAIN[f"{layer}_forward"], PLAIN[f"{layer}_backward"]
     first, last = before or (lambda x: x), after or (lambda y: y)

@@ -14,12 +14,17 @@ from minibert.verify.trace.setup import Setup
 def scale(setup: Setup, _: str) -> Iterator[Guess]:
     """Another factor for what is kept than 1/(1 − p̂)."""
     for cause, factor in {
-        "what dropout keeps is not scaled": lambda p: 1.0,
-        "dropout scales by 1/p, not by 1/(1 − p)": lambda p: 1.0 / p,
-        "dropout scales by 1 − p, not by 1/(1 − p)": lambda p: 1.0 - p,
-        "dropout scales by 1/(1 − p), p not rounded to 1/65536": lambda p: 1.0 / (1.0 - p),
+        "is not scaled": lambda p: 1.0,
+        "is scaled by 1/p, not by 1/(1 − p)": lambda p: 1.0 / p,
+        "is scaled by 1 − p, not by 1/(1 − p)": lambda p: 1.0 - p,
+        "is scaled by 1/(1 − p), p not rounded to 1/65536": lambda p: 1.0 / (1.0 - p),
     }.items():
-        yield Guess(cause, replaced(setup, **_scaled(factor)))
+        functions = _scaled(factor)
+        rows = {name: f for name, f in functions.items() if name.startswith("dropout")}
+        pairs = {name: f for name, f in functions.items() if name.startswith("attention")}
+        yield Guess(f"what dropout keeps {cause}", replaced(setup, **functions))
+        yield Guess(f"what dropout keeps of activations {cause}", replaced(setup, **rows))
+        yield Guess(f"what dropout keeps of attention {cause}", replaced(setup, **pairs))
 
 
 def _scaled(factor: Callable[[float], float]) -> dict[str, Layer]:

@@ -9,7 +9,7 @@ from typing import Any
 from minibert.backend import Array, Backend
 from minibert.layers.activations import GeluCache
 from minibert.layers.layer_norm import LayerNormCache
-from minibert.verify.hypotheses.base import PLAIN, Guess, changed_arguments, replaced
+from minibert.verify.hypotheses.base import PLAIN, Guess, changed_arguments, changed_result, replaced
 from minibert.verify.trace.setup import Setup
 
 ACTIVATIONS = {
@@ -136,8 +136,10 @@ def missing_tables(setup: Setup, _: str) -> Iterator[Guess]:
 def residual(setup: Setup, _: str) -> Iterator[Guess]:
     """Add & Norm without the addition, or with the norm first."""
     none = changed_arguments("add_norm", lambda xp, x, r, *rest: (x, 0 * r, *rest))
+    none |= changed_result("add_norm", lambda xp, d, *_: (d[0], 0 * d[1], *d[2:]))
     yield Guess("the residual connections are missing", replaced(setup, **none))
     twice = changed_arguments("add_norm", lambda xp, x, r, *rest: (x, 2 * r, *rest))
+    twice |= changed_result("add_norm", lambda xp, d, *_: (d[0], 2 * d[1], *d[2:]))
     yield Guess("the residual is added twice", replaced(setup, **twice))
 
 
@@ -154,7 +156,11 @@ def pooler(setup: Setup, _: str) -> Iterator[Guess]:
         y, cache = PLAIN["pooler_forward"](xp, *args)
         return xp.arctanh(y), cache
 
-    yield Guess("the pooler lacks its tanh", replaced(setup, pooler_forward=no_tanh))
+    def no_tanh_backward(xp: Backend, dy: Any, cache: Any) -> Any:
+        return PLAIN["pooler_backward"](xp, dy / (1.0 - cache.y * cache.y), cache)
+
+    linear = replaced(setup, pooler_forward=no_tanh, pooler_backward=no_tanh_backward)
+    yield Guess("the pooler lacks its tanh", linear)
 
 
 def loss(setup: Setup, _: str) -> Iterator[Guess]:

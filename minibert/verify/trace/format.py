@@ -198,7 +198,8 @@ class Trace:
     @cached_property
     def places(self) -> Places:
         """Of the parameters whose training can be compared."""
-        return trained_places(self.layout, self.about["model"])
+        blind = {name.removeprefix("gradient/") for name, e in self.entries.items() if e.scale}
+        return trained_places(self.layout, blind)
 
     def names(self) -> Iterator[str]:
         """Every tensor's name, in the order of execution."""

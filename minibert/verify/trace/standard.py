@@ -37,7 +37,7 @@ NANO = BertConfig(
     classifier_dropout=0.3,
 )
 NANO_INPUTS = {
-    "input_ids": np.array([[1, 7, 7, 11, 18, 2], [1, 5, 9, 2, 0, 0], [1, 16, 7, 4, 0, 2]]),
+    "input_ids": np.array([[1, 7, 7, 0, 18, 2], [1, 5, 9, 2, 0, 0], [1, 16, 7, 4, 12, 2]]),
     "attention_mask": np.array([[1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 1]]),
     "token_type_ids": np.array([[0, 0, 0, 1, 1, 1], [0, 1, 1, 1, 0, 0], [0, 0, 1, 1, 1, 1]]),
     "labels": np.array([2, 0, -100]),
