@@ -99,7 +99,7 @@ def tables(setup: Setup, _: str) -> Iterator[Guess]:
             for place in kept:
                 table = 0 * result[place].dense(xp)
                 for row, value in zip(cache[place], dy, strict=True):
-                    table[row] = value
+                    table[row] = 0.0 if place == 0 and row == cache.padding_idx else value
                 tables[place] = RowGradient(xp.arange(len(table)), table, table.shape)
             return tuple(tables)
 
