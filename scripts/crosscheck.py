@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
-from minibert.errors import InputError
 from minibert.io.command_line import Parser, run
 from minibert.verify import inputs
 from minibert.verify.budget import UNIT
@@ -28,7 +28,7 @@ from minibert.verify.report import as_dict, as_text
 from minibert.verify.trace.catalogue import HEADS
 from minibert.verify.trace.format import Trace
 from minibert.verify.trace.standard import STANDARD, write_standard
-from minibert.verify.trace.writing import setup_of, write_trace
+from minibert.verify.trace.writing import check_weights, setup_of, write_trace
 
 
 def main() -> int:
@@ -58,6 +58,8 @@ def compare_files(args: argparse.Namespace) -> int:
 def report(args, golden, mine, dtype, mapping=None) -> int:
     """Compare, diagnose where something is out, and print."""
     weights = Path(args.weights) if args.weights else None
+    if weights is not None:
+        check_weights(golden, weights)
     comparison = compare(mine, golden, dtype=dtype, mapping=mapping)
     diagnosis = None
     if not comparison.passed and not args.no_diagnosis:
@@ -87,14 +89,16 @@ def budget(args: argparse.Namespace) -> int:
         print(json.dumps(rows, indent=1))
         return 0
     for row in rows:
-        print(f"{row['name']:<72} {row['numpy']:8.1e} {row['pytorch'] or 0:8.1e}  {row['budget']:.1e}")
+        print(
+            f"{row['name']:<72} {row['numpy']:8.1e} {row['pytorch'] or 0:8.1e}  {row['budget']:.1e}"
+        )
     return 0
 
 
 def certify(args: argparse.Namespace) -> int:
     from minibert.verify.certificate import certificate, markdown
 
-    result = certificate(progress=not args.json)
+    result = certificate(lambda line: print(line, file=sys.stderr) if args.verbose else None)
     print(json.dumps(result, indent=1) if args.json else markdown(result))
     return 0 if all(row["passed"] for row in result["rows"]) else 1
 
@@ -127,6 +131,7 @@ def parse_arguments() -> argparse.Namespace:
 
     certified = commands.add_parser("certify")
     certified.set_defaults(command=certify)
+    certified.add_argument("--verbose", action="store_true", help="each line as it is done")
 
     for command in (files, live, errors):
         command.add_argument("--weights", help="the weight file, where the trace only names it")

@@ -158,9 +158,11 @@ def model_errors(name: str, xp: Backend, dtype: str) -> dict[str, float]:
     other = kind(model.config, backend=xp, dtype=dtype, threads=1, arrays=arrays)
     wanted, got = (_gradients(each, batch) for each in (model, other))
     norm = float(np.sqrt(sum(np.vdot(array, array) for array in wanted.values())))
-    share = {key: norm * (array.size / model.parameters.flat.size) ** 0.5 for key, array in wanted.items()}
-    # A gradient that is zero in exact arithmetic is measured against its share of the whole's norm.
-    return {key: _relative(got[key], array, 1e-3 * share[key]) for key, array in wanted.items()}
+    size = model.parameters.flat.size
+    return {  # what is zero in exact arithmetic is measured against its share of the whole's norm
+        key: _relative(got[key], array, 1e-2 * norm * (array.size / size) ** 0.5)
+        for key, array in wanted.items()
+    }
 
 
 def _gradients(model: Any, batch: Any) -> dict[str, NDArray[Any]]:
@@ -173,7 +175,9 @@ def _gradients(model: Any, batch: Any) -> dict[str, NDArray[Any]]:
 
 def _relative(got: NDArray[Any], want: NDArray[Any], least: float = 0.0) -> float:
     norm = max(float(np.linalg.norm(want)), least)
-    return float(np.linalg.norm((got - want).reshape(-1))) / norm if norm else float(np.abs(got).max())
+    return (
+        float(np.linalg.norm((got - want).reshape(-1))) / norm if norm else float(np.abs(got).max())
+    )
 
 
 def markdown(result: dict[str, Any]) -> str:

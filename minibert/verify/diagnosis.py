@@ -72,7 +72,11 @@ def _guesses(section: str, setup: Setup, first: str) -> Iterator[Guess]:
 def _sections(first: str) -> list[str]:
     """Where to look: first where it shows, then at what comes before that."""
     order = list(HYPOTHESES)
-    here = order.index(first.split("/")[0]) if first.split("/")[0] in order else 0
+    here = (
+        order.index(first.split("/", maxsplit=1)[0])
+        if first.split("/", maxsplit=1)[0] in order
+        else 0
+    )
     return [order[here], *reversed(order[:here])]
 
 
@@ -132,9 +136,9 @@ def _given(comparison: Comparison, trace: Trace, first: Row) -> str | None:
     if mine.ndim == 2 and mine.shape == mine.shape[::-1] and _same(mine, golden.T, first):
         return f"{name} is transposed"
     for other in trace.names():
-        if other.startswith("weight/") and trace.entries[other].shape == mine.shape:
-            if _same(mine, trace.read(other), first):
-                return f"{name} is really {other.removeprefix('weight/')}"
+        alike = other.startswith("weight/") and trace.entries[other].shape == mine.shape
+        if alike and _same(mine, trace.read(other), first):
+            return f"{name} is really {other.removeprefix('weight/')}"
     return f"{name} is not the trace's"
 
 
@@ -174,7 +178,7 @@ def _within(comparison: Comparison, dtype: str) -> bool:
 def _of_lower_precision(comparison: Comparison, first: Row) -> str | None:
     """float64 with errors as large as those of float32, no larger and no smaller."""
     worst = max(row.error for row in comparison.rows)
-    if comparison.dtype == "float64" and worst > UNIT["float32"] / 16:
-        if _within(comparison, "float32"):
-            return f"{first.name} is only as exact as float32: something is computed in it"
+    visible = comparison.dtype == "float64" and worst > UNIT["float32"] / 16
+    if visible and _within(comparison, "float32"):
+        return f"{first.name} is only as exact as float32: something is computed in it"
     return None

@@ -11,9 +11,8 @@ import numpy as np
 
 from minibert import models
 from minibert.errors import InputError
-from minibert.models.base import Run
 from minibert.verify.compare import read_arrays
-from minibert.verify.trace.setup import Recipe, Setup
+from minibert.verify.trace.setup import Setup
 from minibert.verify.trace.standard import encoded, of_checkpoint
 from minibert.verify.trace.writing import Weights
 
@@ -29,8 +28,10 @@ def add_arguments(parser: argparse.ArgumentParser, heads: Iterable[str]) -> None
     parser.add_argument("--num_labels", type=int, help="of a new head")
     parser.add_argument("--dtype", choices=("float64", "float32"), default="float64")
     parser.add_argument("--limit", type=int, help="tensors of more elements are thinned")
-    parser.add_argument("--store_weights", action="store_true",
-                        help="copy the weights into the trace, rather than name their file")  # fmt: skip
+    parser.add_argument(
+        "--store_weights", action="store_true",
+        help="copy the weights into the trace, rather than name their file",
+    )  # fmt: skip
     parser.add_argument("--no_dropout", action="store_true", help="leave the dropout pass out")
     parser.add_argument("--no_training", action="store_true", help="leave the training steps out")
 

@@ -37,7 +37,7 @@ def resolve(name: str, trace: Trace, known: Mapping[str, str]) -> Target:
 
 
 def _split_training(name: str) -> tuple[str, str, str]:
-    """ "training/RULE/step_N/m/PARAMETER"."""
+    """Of training/RULE/step_N/m/PARAMETER the buffer, "/" and the parameter."""
     parts = name.split("/")
     return "/".join(parts[:4]), "/", "/".join(parts[4:])
 

@@ -72,6 +72,8 @@ def load(setup: Setup, dtype: str, attention: str) -> Any:
     import transformers
 
     torch = _torch()
+    if not hasattr(transformers, setup.kind.__name__):
+        raise InputError(f"transformers has no {setup.kind.__name__}: trace another head")
     values = setup.config.to_dict()
     values |= {"attn_implementation": attention, "dtype": getattr(torch, dtype)}
     if setup.kind.__name__ == "BertForQuestionAnswering":
@@ -177,7 +179,7 @@ def _softmax_observer(seen: dict[str, Any]) -> Any:
 
 
 def _has_gradient(name: str) -> bool:
-    """Position embeddings are one row for all sequences there, and word embeddings not kept here."""
+    """Of the tables' rows a trace has no gradient: it is the sum's."""
     return not name.endswith("_embeddings")
 
 

@@ -22,7 +22,8 @@ def my_layer(x, weight, bias, eps):
 
 def main(path, eps=1e-12):
     golden = load_file(path + ".safetensors")
-    explained = json.load(open(path + ".json", encoding="utf-8"))["tensors"]
+    with open(path + ".json", encoding="utf-8") as file:
+        explained = json.load(file)["tensors"]
     name = "bert.embeddings.LayerNorm"
     x = golden["activation/bert.embeddings.sum"]
     weight, bias = golden[f"weight/{name}.weight"], golden[f"weight/{name}.bias"]

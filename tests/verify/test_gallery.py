@@ -9,10 +9,9 @@ from __future__ import annotations
 import importlib
 import sys
 import types
-from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -73,7 +72,8 @@ BUGS = {
         "softmax's derivative lacks the sum over its row: dx = y·dy"),
     "heads and features scrambled": Bug("layers/attention.py",
         (("parts, num_heads, -1)", "parts, -1, num_heads).swapaxes(3, 4)"),
-         ("x.swapaxes(1, 2).reshape(G * n, N * D)", "x.transpose(0, 2, 3, 1).reshape(G * n, N * D)")),
+         ("x.swapaxes(1, 2).reshape(G * n, N * D)",
+          "x.transpose(0, 2, 3, 1).reshape(G * n, N * D)")),
         "features are dealt to the heads as (head size, heads), not (heads, head size)"),
     "dk with scrambled axes": Bug("layers/attention.py",
         (("dk = xp.matmul(dS.swapaxes(-1, -2), q)",
@@ -91,7 +91,8 @@ BUGS = {
         ((VARIANCE, VARIANCE + " * (x.shape[-1] / (x.shape[-1] - 1))"),
          (MEANS, MEANS + " * (dy.shape[-1] / (dy.shape[-1] - 1))")),
         "layer norm divides by the sample variance (n − 1)"),
-    "layer norm right at gamma = 1": Bug("layers/layer_norm.py", (("dxhat = dy * gamma", "dxhat = dy"),),
+    "layer norm right at gamma = 1": Bug("layers/layer_norm.py",
+        (("dxhat = dy * gamma", "dxhat = dy"),),
         "layer norm's dx forgets the weight (right only at weight = 1)"),
     "layer norm's dx without the mean": Bug("layers/layer_norm.py",
         ((DX, "rstd * (dxhat - xhat * along)"),), "layer norm's dx forgets the term of the mean"),
@@ -249,7 +250,8 @@ def failed_checks(bug: Bug) -> list[str]:
     cases = [
         case._replace(forward=module[f"{name}_forward"], backward=module[f"{name}_backward"])
         for name, case in CASES.items()
-        if module.get(f"{name}_forward") and module[f"{name}_forward"].__module__ == "minibert.mutant"
+        if module.get(f"{name}_forward")
+        and module[f"{name}_forward"].__module__ == "minibert.mutant"
     ]
     with np.errstate(all="ignore"):
         checks = [check for case in cases for check in check_layer(case)]

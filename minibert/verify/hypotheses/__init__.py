@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-
 from minibert.verify.hypotheses import attention, backward, dropout, loading, network, training
 from minibert.verify.hypotheses.base import Guess
 from minibert.verify.trace.setup import Setup

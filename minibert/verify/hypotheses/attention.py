@@ -48,7 +48,9 @@ def heads(setup: Setup, _: str) -> Iterator[Guess]:
         return inner[1](xp, dcontext[:, deal], cache)[:, np.argsort(everything)]
 
     guess = replaced(setup, attention_forward=forward, attention_backward=backward)
-    yield Guess("features are dealt to the heads as (head size, heads), not (heads, head size)", guess)
+    yield Guess(
+        "features are dealt to the heads as (head size, heads), not (heads, head size)", guess
+    )
 
     def not_back(xp: Backend, qkv: Array, *rest: Any) -> Any:
         context, cache = inner[0](xp, qkv, *rest)

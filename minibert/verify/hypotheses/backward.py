@@ -89,7 +89,6 @@ def attention(setup: Setup, _: str) -> Iterator[Guess]:
 
 def tables(setup: Setup, _: str) -> Iterator[Guess]:
     """What the embedding tables receive."""
-
     for kept, words in (((0,), "the word table"), ((0, 1, 2), "each table")):
 
         def overwritten(
@@ -172,8 +171,8 @@ def heads(setup: Setup, _: str) -> Iterator[Guess]:
     yield Guess("no gradient flows from the head into the encoder",
                 replaced(setup, **changed_result("pooler", cut)))  # fmt: skip
     for cause, factor in {
-        "the loss's gradient is that of a sum, not of a mean": lambda c: _count(c),
-        "the loss's gradient is divided by the number of logits": lambda c: _rows(c),
+        "the loss's gradient is that of a sum, not of a mean": _count,
+        "the loss's gradient is divided by the number of logits": _rows,
     }.items():
         functions: dict[str, Layer] = {}
         for loss in ("cross_entropy", "mean_squared_error", "binary_cross_entropy"):

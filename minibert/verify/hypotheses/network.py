@@ -9,7 +9,13 @@ from typing import Any
 from minibert.backend import Array, Backend
 from minibert.layers.activations import GeluCache
 from minibert.layers.layer_norm import LayerNormCache
-from minibert.verify.hypotheses.base import PLAIN, Guess, changed_arguments, changed_result, replaced
+from minibert.verify.hypotheses.base import (
+    PLAIN,
+    Guess,
+    changed_arguments,
+    changed_result,
+    replaced,
+)
 from minibert.verify.trace.setup import Setup
 
 ACTIVATIONS = {

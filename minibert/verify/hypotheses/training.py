@@ -25,7 +25,7 @@ def other_rule(setup: Setup, first: str) -> Iterator[Guess]:
     """The update of another rule: bias correction and the place of the decay."""
     rule = first.split("/")[1] if first.startswith("training/") else "adamw_torch"
     for other, words in DECAYS.items():
-        if other != rule and other != "sgd":
+        if other not in (rule, "sgd"):
             cause = f"the update is that of {other}, not {rule}: {words}"
             yield _guess(setup, cause, updates={rule: RULES[other].update})
     variants: dict[str, Update] = {
@@ -34,7 +34,9 @@ def other_rule(setup: Setup, first: str) -> Iterator[Guess]:
         "eps stands inside the root": lambda *a: _adam(*a, eps_inside=True),
         "steps are counted from 0 in the bias correction": lambda *a: _adam(*a, late=1),
         "there is no weight decay": lambda *a: _adam(*a, decay=False),
-        "the weight decay is not multiplied by the learning rate": lambda *a: _adam(*a, lr_wd=False),
+        "the weight decay is not multiplied by the learning rate": lambda *a: _adam(
+            *a, lr_wd=False
+        ),
     }
     if rule == "adamw_torch":
         for cause, update in variants.items():

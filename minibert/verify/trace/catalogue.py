@@ -44,7 +44,7 @@ def rows(model: str, config: BertConfig) -> Iterator[Row]:
             path = row.call.replace("activation", config.hidden_act)
             named = _named(row._replace(call=path), prefix, call, i)
             is_last = f"hidden_states.{config.num_hidden_layers}" in named.aliases
-            yield named._replace(aliases=(*named.aliases, *["last_hidden_state"][: is_last]))
+            yield named._replace(aliases=(*named.aliases, *["last_hidden_state"][:is_last]))
     last = f"bert.encoder.layer.{config.num_hidden_layers - 1}.output.LayerNorm"
     for row in HEADS[model]:
         path = row.call.replace("activation", config.hidden_act)

@@ -98,7 +98,9 @@ class TraceWriter:
         self.header[name] = {
             "dtype": kind, "shape": shape, "data_offsets": [self._at, self._at + size]
         }  # fmt: skip
-        self._data.write(memoryview(data.astype(data.dtype.newbyteorder("<"), copy=False)).cast("B"))
+        self._data.write(
+            memoryview(data.astype(data.dtype.newbyteorder("<"), copy=False)).cast("B")
+        )
         self._at += size
         entry = Entry(order=len(self.entries), shape=value.shape, **about, **thinned)
         self.entries[name] = {
@@ -138,7 +140,9 @@ def _dumps(head: Mapping[str, Any], entries: Mapping[str, Any]) -> str:
     def dump(value: Any) -> str:
         return json.dumps(value, ensure_ascii=False)
 
-    lines = [f" {dump(key)}: {json.dumps(v, indent=1, ensure_ascii=False)}" for key, v in head.items()]
+    lines = [
+        f" {dump(key)}: {json.dumps(v, indent=1, ensure_ascii=False)}" for key, v in head.items()
+    ]
     tensors = ",\n".join(f"  {dump(name)}: {dump(entry)}" for name, entry in entries.items())
     return "{\n" + ",\n".join(lines) + ',\n "tensors": {\n' + tensors + "\n }\n}\n"
 

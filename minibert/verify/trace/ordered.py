@@ -94,8 +94,9 @@ def tanh(x: Floats) -> Floats:
 
 def _reduced(x: Floats) -> tuple[Any, Floats]:
     """k and eʳ − 1, for x = k·ln 2 + r and |r| ≤ ln(2)/2: fourteen terms of its Taylor series."""
-    k = np.rint(np.maximum(x, -745.0) / (LN2_HIGH + LN2_LOW))
-    r = (np.maximum(x, -745.0) - k * LN2_HIGH) - k * LN2_LOW
+    x = np.maximum(x, -750.0)  # below, the result is 0
+    k = np.rint(x / (LN2_HIGH + LN2_LOW))
+    r = (x - k * LN2_HIGH) - k * LN2_LOW
     series = np.ones_like(r)
     for n in range(15, 1, -1):
         series = 1.0 + r / n * series

@@ -61,7 +61,9 @@ class Setup:
     def has_loss(self) -> bool:
         """Whether the inputs hold what the model's loss needs."""
         pairs = np.ndim(self.inputs["input_ids"]) == 3
-        return bool(self.inputs.keys() - INPUTS) or (pairs and self.kind is BertForSentenceEmbedding)
+        return bool(self.inputs.keys() - INPUTS) or (
+            pairs and self.kind is BertForSentenceEmbedding
+        )
 
     @property
     def mask(self) -> Any:

@@ -12,7 +12,7 @@ from minibert.checkpoint import load_checkpoint
 from minibert.config import BertConfig
 from minibert.hub import DEFAULT_MODEL
 from minibert.layers.losses import IGNORE_INDEX
-from minibert.models import BertForSequenceClassification as CLASSIFIER
+from minibert.models import BertForSequenceClassification
 from minibert.models.base import BertPreTrainedModel, Run
 from minibert.parameters import Layout
 from minibert.verify.trace.format import sha256
@@ -78,16 +78,17 @@ def write_standard(name: str, path: Path) -> None:
 
 def nano() -> Setup:
     """2 layers, 1,403 parameters; in ordered arithmetic, so that its bytes are fixed."""
-    weights = rule_weights(Layout(CLASSIFIER.shapes(NANO)), SEED, 2.0**-1)
+    layout = Layout(BertForSequenceClassification.shapes(NANO))
+    weights = rule_weights(layout, SEED, 2.0**-1)
     return Setup(
-        CLASSIFIER, NANO, weights, NANO_INPUTS,
+        BertForSequenceClassification, NANO, weights, NANO_INPUTS,
         dropout=DROPOUT, recipe=Recipe(), xp=OrderedBackend(),
     )  # fmt: skip
 
 
 def base() -> Setup:
     """BERT-base's size, with weights and ids by the counter rule: nothing to fetch."""
-    layout = Layout(CLASSIFIER.shapes(BASE_SIZE))
+    layout = Layout(BertForSequenceClassification.shapes(BASE_SIZE))
     mask = (np.arange(32) < np.array([32, 21, 5, 32])[:, None]).astype(np.int64)
     ids = pieces(SEED, len(layout.shapes), mask.size).reshape(mask.shape) % BASE_SIZE.vocab_size
     ids[0, 3] = ids[0, 4]  # a repeated token
@@ -97,7 +98,9 @@ def base() -> Setup:
         "token_type_ids": (np.arange(32) >= 16) * mask,
         "labels": np.array([2, 0, 1, -100]),
     }
-    return Setup(CLASSIFIER, BASE_SIZE, rule_weights(layout, SEED, WIDTH), inputs)
+    return Setup(
+        BertForSequenceClassification, BASE_SIZE, rule_weights(layout, SEED, WIDTH), inputs
+    )
 
 
 def by_rule(setup: Setup) -> Weights:
@@ -118,7 +121,7 @@ def of_checkpoint(
 
     directory = resolve_model(name)
     config = BertConfig.from_pretrained(directory).replace(**config_changes)
-    kind = kind or CLASSIFIER
+    kind = kind or BertForSequenceClassification
     shapes = kind.shapes(config)
     loaded, report = load_checkpoint(directory, shapes)
     weights = rule_weights(Layout(shapes), SEED, 2.0**-3, only=report.missing) | loaded

@@ -87,9 +87,7 @@ def _step(setup: Setup, run: Run | None, prefix: str) -> Iterator[Tensor]:
         if row.keep and call.keeps:
             mask = _padded(setup, recording, row, keep_mask(row, call))
             meaning = f"which elements of {row.instead} are kept"
-            yield Tensor(
-                f"{prefix}keep/{row.name}", mask, meaning, "see `dropout`", axes=row.axes
-            )
+            yield Tensor(f"{prefix}keep/{row.name}", mask, meaning, "see `dropout`", axes=row.axes)
         value = _padded(setup, recording, row, row.value(setup.xp, call))
         aliases = (*row.aliases, *names.get(row.name, ()))
         yield Tensor(

@@ -17,7 +17,7 @@ from minibert.optim.rules import RULES
 from minibert.verify.budget import Budgets, float32_errors
 from minibert.verify.trace.catalogue import HEADS
 from minibert.verify.trace.format import Trace, TraceWriter, sha256, write
-from minibert.verify.trace.rule import PIECE, WEIGHTS, dropout_sites, rule_weights
+from minibert.verify.trace.rule import PIECE, dropout_sites, rule_weights
 from minibert.verify.trace.setup import Recipe, Setup
 from minibert.verify.trace.tensors import Tensor, given, layout_of
 
@@ -127,9 +127,7 @@ def setup_of(trace: Trace, weights: Path | None = None) -> Setup:
     return setup
 
 
-def _weights(
-    trace: Trace, kind: Any, config: BertConfig, file: Path | None
-) -> dict[str, Any]:
+def _weights(trace: Trace, kind: Any, config: BertConfig, file: Path | None) -> dict[str, Any]:
     elsewhere = trace.about["weights"]
     stored = {n.removeprefix("weight/"): trace.read(n) for n in trace.names() if n[:7] == "weight/"}
     if "seed" in elsewhere:
