@@ -184,4 +184,4 @@ def _thinned_error(mine: NDArray[Any], golden: NDArray[Any], entry: Entry) -> fl
         abs(float(np.linalg.norm(flat)) - (entry.norm or 0.0)) / size,
         abs(checksum(flat) - (entry.checksum or 0.0)) / size,
     )
-    return max(errors)
+    return float(max(errors))

@@ -6,6 +6,7 @@ are observed by forward hooks, and softmax, which is no module, by a `TorchFunct
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -63,7 +64,8 @@ def _torch() -> Any:
             f"{error.name} is missing: python -m pip install -e '.[crosscheck]' installs PyTorch "
             "and transformers"
         ) from None
-    transformers.logging.set_verbosity_error()
+    logging: Any = transformers.logging
+    logging.set_verbosity_error()
     return torch
 
 
@@ -161,21 +163,17 @@ def _softmax_observer(seen: dict[str, Any]) -> Any:
     torch = _torch()
     from torch.overrides import TorchFunctionMode
 
-    class Observer(TorchFunctionMode):  # type: ignore[misc]
-        layer = 0
+    count = itertools.count()
 
-        def __torch_function__(
-            self, function: Any, types: Any, args: Any = (), kwargs: Any = None
-        ) -> Any:
-            result = function(*args, **(kwargs or {}))
-            if function is torch.nn.functional.softmax:
-                prefix = f"bert.encoder.layer.{self.layer}.attention.self."
-                _keep(f"{prefix}scores", args[0], seen)
-                _keep(f"{prefix}probs", result, seen)
-                self.layer += 1
-            return result
+    def observe(self: Any, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        if function is torch.nn.functional.softmax:
+            prefix = f"bert.encoder.layer.{next(count)}.attention.self."
+            _keep(f"{prefix}scores", args[0], seen)
+            _keep(f"{prefix}probs", result, seen)
+        return result
 
-    return Observer()
+    return type("Observer", (TorchFunctionMode,), {"__torch_function__": observe})()
 
 
 def _has_gradient(name: str) -> bool:

@@ -100,7 +100,7 @@ def mask(setup: Setup, _: str) -> Iterator[Guess]:
     if setup.mask.all():
         return
     everything = np.ones_like(setup.inputs["input_ids"])
-    padded = setup.replace(inputs=setup.inputs | {"attention_mask": everything})
+    padded = setup.replace(inputs={**setup.inputs, "attention_mask": everything})
     yield Guess("the attention mask is not applied: padding is attended to", padded)
     keep = setup.mask[:, None, None, :]
     for cause, change in {

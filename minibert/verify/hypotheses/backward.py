@@ -174,11 +174,13 @@ def heads(setup: Setup, _: str) -> Iterator[Guess]:
         "the loss's gradient is that of a sum, not of a mean": _count,
         "the loss's gradient is divided by the number of logits": _rows,
     }.items():
+
+        def scaled(xp: Backend, result: Any, dy: Any, cache: Any, factor: Layer = factor) -> Any:
+            return result * factor(cache)
+
         functions: dict[str, Layer] = {}
         for loss in ("cross_entropy", "mean_squared_error", "binary_cross_entropy"):
-            functions |= changed_result(
-                loss, lambda xp, result, dy, cache, factor=factor: result * factor(cache)
-            )
+            functions |= changed_result(loss, scaled)
         yield Guess(cause, replaced(setup, **functions))
 
 

@@ -6,13 +6,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from minibert.backend import Backend
-from minibert.verify.coverage import layer_functions
+from minibert.verify.coverage import plain_functions
 from minibert.verify.trace.setup import Setup
 
 Layer = Callable[..., Any]
 
-PLAIN: dict[str, Layer] = {name: f.plain for name, f in layer_functions().items()}  # type: ignore[attr-defined]
-"""The layer functions as `layers/` has them, without a look for twins."""
+PLAIN: dict[str, Layer] = plain_functions()
 
 
 class Guess(NamedTuple):

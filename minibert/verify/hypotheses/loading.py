@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import operator
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,6 @@ import numpy as np
 from minibert.verify.hypotheses.base import Guess
 from minibert.verify.trace.setup import Setup
 
-Weights = Mapping[str, Any]
 LAYER = re.compile(r"bert\.encoder\.layer\.(\d+)\.")
 QKV = ("query", "key", "value")
 
@@ -60,7 +60,7 @@ def unfused(setup: Setup, _: str) -> Iterator[Guess]:
         if order != (0, 1, 2):
             taken = ", ".join(QKV[part] for part in order)
             cause = f"query, key, value are taken apart as {taken}"
-            yield Guess(cause, _refused(setup, lambda parts, o=order: [parts[i] for i in o]))
+            yield Guess(cause, _refused(setup, operator.itemgetter(*order)))
 
     def by_head(parts: list[Any]) -> list[Any]:
         fused = np.concatenate(parts)
@@ -71,7 +71,7 @@ def unfused(setup: Setup, _: str) -> Iterator[Guess]:
                 _refused(setup, by_head))  # fmt: skip
 
 
-def _refused(setup: Setup, change: Callable[[list[Any]], list[Any]]) -> Setup:
+def _refused(setup: Setup, change: Callable[[list[Any]], Sequence[Any]]) -> Setup:
     weights = dict(setup.weights)
     for i, kind in itertools.product(range(setup.config.num_hidden_layers), ("weight", "bias")):
         names = [f"bert.encoder.layer.{i}.attention.self.{part}.{kind}" for part in QKV]
@@ -87,12 +87,13 @@ def layers(setup: Setup, _: str) -> Iterator[Guess]:
         kept = {n: w for n, w in setup.weights.items() if _layer_of(n) < fewer}
         cause = f"there are {fewer} layers, not {L}"
         yield Guess(cause, setup.replace(config=config, weights=kept))
-    for cause, source in {
+    sources: dict[str, Callable[[int], int]] = {
         "every layer has the weights of layer 0": lambda i: 0,
         "the layers are in reverse order": lambda i: L - 1 - i,
         "of a layer's number only the first digit is read": lambda i: int(str(i)[0]),
         "of a layer's number only the last digit is read": lambda i: i % 10,
-    }.items():
+    }
+    for cause, source in sources.items():
         if any(source(i) != i for i in range(L)):
             weights = {
                 n: setup.weights[LAYER.sub(f"bert.encoder.layer.{source(_layer_of(n))}.", n)]

@@ -12,6 +12,7 @@ from minibert.layers.layer_norm import LayerNormCache
 from minibert.verify.hypotheses.base import (
     PLAIN,
     Guess,
+    Layer,
     changed_arguments,
     changed_result,
     replaced,
@@ -32,7 +33,10 @@ def activation(setup: Setup, _: str) -> Iterator[Guess]:
             cause = f"the activation is {words}, not {ACTIVATIONS[setup.config.hidden_act]}"
             yield Guess(cause, setup.replace(config=setup.config.replace(hidden_act=name)))
     act = setup.config.hidden_act
-    quick = {f"{act}_forward": _quick_gelu, f"{act}_backward": _quick_gelu_backward}
+    quick: dict[str, Layer] = {
+        f"{act}_forward": _quick_gelu,
+        f"{act}_backward": _quick_gelu_backward,
+    }
     yield Guess("the activation is x·sigmoid(1.702·x) (quick GELU)", replaced(setup, **quick))
     if act == "gelu":
         rough = replaced(setup, gelu_forward=_rough_gelu)
@@ -70,8 +74,10 @@ def eps(setup: Setup, _: str) -> Iterator[Guess]:
 
 def layer_norm(setup: Setup, _: str) -> Iterator[Guess]:
     """Another variance, a place of eps, or no parameters."""
-    sample = {"layer_norm_forward": _sample_norm, "layer_norm_backward": _sample_norm_backward}
-    yield Guess("layer norm divides by the sample variance (n − 1)", replaced(setup, **sample))
+    sample = replaced(
+        setup, layer_norm_forward=_sample_norm, layer_norm_backward=_sample_norm_backward
+    )
+    yield Guess("layer norm divides by the sample variance (n − 1)", sample)
     no_weight = changed_arguments("layer_norm", lambda xp, x, g, b, e: (x, xp.ones_like(g), b, e))
     yield Guess("layer norm without its weight", replaced(setup, **no_weight))
     no_bias = changed_arguments("layer_norm", lambda xp, x, g, b, e: (x, g, xp.zeros_like(b), e))
@@ -122,10 +128,13 @@ def inputs(setup: Setup, _: str) -> Iterator[Guess]:
         "positions are ignored (all 0)": lambda i, p, t: (i, 0 * p, t),
         "input_ids are off by one": lambda i, p, t: ((i + 1) % setup.config.vocab_size, p, t),
     }.items():  # fmt: skip
-        changed = changed_arguments(
-            "embeddings", lambda xp, w, i, p, t, *rest, change=change: (w, *change(i, p, t), *rest)
-        )
-        yield Guess(cause, replaced(setup, **changed))
+
+        def changed(
+            xp: Backend, w: Any, i: Any, p: Any, t: Any, *rest: Any, change: Layer = change
+        ) -> tuple[Any, ...]:
+            return (w, *change(i, p, t), *rest)
+
+        yield Guess(cause, replaced(setup, **changed_arguments("embeddings", changed)))
 
 
 def missing_tables(setup: Setup, _: str) -> Iterator[Guess]:

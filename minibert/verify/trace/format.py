@@ -98,9 +98,8 @@ class TraceWriter:
         self.header[name] = {
             "dtype": kind, "shape": shape, "data_offsets": [self._at, self._at + size]
         }  # fmt: skip
-        self._data.write(
-            memoryview(data.astype(data.dtype.newbyteorder("<"), copy=False)).cast("B")
-        )
+        little: Any = data.astype(data.dtype.newbyteorder("<"), copy=False)
+        self._data.write(memoryview(little).cast("B"))
         self._at += size
         entry = Entry(order=len(self.entries), shape=value.shape, **about, **thinned)
         self.entries[name] = {
@@ -213,7 +212,8 @@ class Trace:
 def _entry(value: Mapping[str, Any]) -> Entry:
     known = dict(value) | {"shape": tuple(value["shape"])}
     known["aliases"] = tuple(value.get("aliases", ()))
-    return Entry(**{"meaning": "", "formula": ""} | known)
+    blank: dict[str, Any] = {"meaning": "", "formula": ""}
+    return Entry(**blank | known)
 
 
 def _check(

@@ -81,7 +81,8 @@ def _in_float64(function: Callable[[Floats], Floats], x: Array) -> Array:
 def exp(x: Floats) -> Floats:
     """eˣ = 2ᵏ·(1 + (eʳ − 1)) with x = k·ln 2 + r; within 1.5 units in the last place."""
     k, small = _reduced(x)
-    return np.ldexp(1.0 + small, k)
+    y: Floats = np.ldexp(1.0 + small, k)
+    return y
 
 
 def tanh(x: Floats) -> Floats:
@@ -89,7 +90,8 @@ def tanh(x: Floats) -> Floats:
     k, small = _reduced(np.minimum(2.0 * np.abs(x), 44.0))  # beyond, the result is 1
     power = np.ldexp(1.0, k)
     E = power * small + (power - 1.0)
-    return np.copysign(E / (E + 2.0), x)
+    y: Floats = np.copysign(E / (E + 2.0), x)
+    return y
 
 
 def _reduced(x: Floats) -> tuple[Any, Floats]:

@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minibert.backend import Backend
-from minibert.models.base import BertPreTrainedModel, ModelOutput, Run
+from minibert.models import BertPreTrainedModel, ModelOutput, Run
 from minibert.packing import PackedBatch
 from minibert.parameters import Parameters
-from minibert.verify.coverage import layer_functions
+from minibert.verify.coverage import plain_functions
 from minibert.verify.trace.setup import Setup
 
 
@@ -55,7 +55,7 @@ class Recorder:
 
     def __init__(self, functions: Mapping[str, Callable[..., Any]]) -> None:
         self.root = Call("model")
-        self._functions = {name: f.plain for name, f in layer_functions().items()} | functions  # type: ignore[attr-defined]
+        self._functions = plain_functions() | dict(functions)
         self._open = [self.root]
         self._by_cache: dict[int, tuple[Call, Any]] = {}
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from minibert.config import BertConfig
 from minibert.layers.encoder_layer import SITES
-from minibert.models.base import Run
+from minibert.models import Run
 from minibert.models.encoder import head_site
 from minibert.parameters import Layout
 

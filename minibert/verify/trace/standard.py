@@ -12,8 +12,7 @@ from minibert.checkpoint import load_checkpoint
 from minibert.config import BertConfig
 from minibert.hub import DEFAULT_MODEL
 from minibert.layers.losses import IGNORE_INDEX
-from minibert.models import BertForSequenceClassification
-from minibert.models.base import BertPreTrainedModel, Run
+from minibert.models import BertForSequenceClassification, BertPreTrainedModel, Run
 from minibert.parameters import Layout
 from minibert.verify.trace.format import sha256
 from minibert.verify.trace.ordered import OrderedBackend

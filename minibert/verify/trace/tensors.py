@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from minibert.models.base import Run
+from minibert.models import Run
 from minibert.packing import unpack
 from minibert.parameters import Layout
 from minibert.verify.trace.catalogue import Row, keep_mask, rows

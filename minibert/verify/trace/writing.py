@@ -12,7 +12,7 @@ from minibert import models
 from minibert.checkpoint import load_checkpoint
 from minibert.config import BertConfig
 from minibert.errors import InputError
-from minibert.models.base import Run
+from minibert.models import Run
 from minibert.optim.rules import RULES
 from minibert.verify.budget import Budgets, float32_errors
 from minibert.verify.trace.catalogue import HEADS
