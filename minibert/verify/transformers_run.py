@@ -32,11 +32,10 @@ def run_transformers(setup: Setup, dtype: str = "float64", attention: str = "eag
     arguments = _arguments(setup, dtype)
     with _observed(model, setup, seen):
         output = model(**arguments)
-    result: Arrays = {
-        f"activation/{name}": tensor.detach().numpy()
-        for name, tensor in output.items()
-        if name not in ("loss", "hidden_states", "attentions")
-    }
+    for name, tensor in output.items():
+        if name not in ("loss", "hidden_states", "attentions"):
+            _keep(name, tensor, seen)
+    result: Arrays = {}
     if setup.has_loss:
         seen["loss"] = output.loss
         output.loss.backward()

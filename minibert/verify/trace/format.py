@@ -11,8 +11,8 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -37,8 +37,8 @@ class Entry:
 
     order: int
     shape: tuple[int, ...]
-    meaning: str
-    formula: str
+    meaning: str = ""
+    formula: str = ""
     aliases: tuple[str, ...] = ()
     axes: str = ""  # "tokens": (B, S, …), "pairs": (B, N, S, S), "rows": (B, …)
     error_float32: float | None = None  # relative L2 error of NumPy in float32
@@ -55,6 +55,7 @@ class Entry:
         return self.budget_float32 * UNIT[dtype] / UNIT["float32"]
 
 
+DEFAULTS = {field.name: field.default for field in fields(Entry)}
 PERIOD = 257
 PLACES = (np.arange(PERIOD) - 128) / 128  # what a checksum multiplies the elements with
 
@@ -103,9 +104,8 @@ class TraceWriter:
         self._at += size
         entry = Entry(order=len(self.entries), shape=value.shape, **about, **thinned)
         self.entries[name] = {
-            key: item for key, item in asdict(entry).items() if item not in (None, "", (), 0.0, 1)
-            or key in ("order", "shape")
-        }  # fmt: skip
+            key: item for key, item in asdict(entry).items() if item != DEFAULTS[key]
+        }
 
     def finish(self, whole: BinaryIO) -> None:
         """The complete file: length, header, data."""
@@ -116,7 +116,10 @@ class TraceWriter:
         shutil.copyfileobj(self._data, whole, 1 << 20)
 
 
-def write(path: Path, about: Mapping[str, Any], fill: Any, limit: int | None = None) -> None:
+Fill = Callable[[TraceWriter], None]
+
+
+def write(path: Path, about: Mapping[str, Any], fill: Fill, limit: int | None = None) -> None:
     """Write `path`.safetensors and `path`.json; `fill(writer)` adds the tensors.
 
     Both appear when both are complete. `about` comes first in the JSON.
@@ -125,10 +128,10 @@ def write(path: Path, about: Mapping[str, Any], fill: Any, limit: int | None = N
         whole = stage / f"{path.name}.safetensors"
         with open(stage / "data", "w+b") as data, open(whole, "wb") as out:
             writer = TraceWriter(data, limit)
-            extra = fill(writer) or {}
+            fill(writer)
             writer.finish(out)
         (stage / "data").unlink()
-        head = {"format": FORMAT, "file": whole.name, "sha256": sha256(whole), **about, **extra}
+        head = {"format": FORMAT, "file": whole.name, "sha256": sha256(whole), **about}
         text = _dumps(head, writer.entries)
         (stage / f"{path.name}.json").write_text(text, encoding="utf-8")
 
@@ -210,10 +213,9 @@ class Trace:
 
 
 def _entry(value: Mapping[str, Any]) -> Entry:
-    known = dict(value) | {"shape": tuple(value["shape"])}
+    known: dict[str, Any] = dict(value) | {"shape": tuple(value["shape"])}
     known["aliases"] = tuple(value.get("aliases", ()))
-    blank: dict[str, Any] = {"meaning": "", "formula": ""}
-    return Entry(**blank | known)
+    return Entry(**known)
 
 
 def _check(
