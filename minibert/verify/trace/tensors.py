@@ -97,7 +97,7 @@ def _step(setup: Setup, run: Run | None, prefix: str) -> Iterator[Tensor]:
         loss = np.asarray(setup.xp.to_host(recording.output.loss))
         yield Tensor(f"{prefix}activation/loss", loss, "the loss", LOSS_IS, ("loss",))
     if recording.gradients is not None:
-        yield from _backward(setup, recording, found, prefix, names)
+        yield from _floored(_backward(setup, recording, found, prefix, names))
 
 
 LOSS = "cross_entropy"
@@ -138,6 +138,23 @@ def _backward(
                     yield _parameter_gradient(setup, prefix, name, left.pop(name), scale)
     for name, gradient in left.items():
         yield _parameter_gradient(setup, prefix, name, gradient, 0.0)
+
+
+TINY = 1e-6
+
+
+def _floored(gradients: Iterator[Tensor]) -> Iterator[Tensor]:
+    """A gradient that is next to nothing beside those before it is measured against them.
+
+    (A layer norm of two features has none, for one: each is 1 or −1 whatever comes in. Nor has a
+    query in a sequence of one token.)
+    """
+    largest = 0.0
+    for tensor in gradients:
+        norm = float(np.linalg.norm(tensor.value))
+        largest = max(largest, norm)
+        tiny = norm < TINY * largest and not tensor.scale
+        yield tensor._replace(scale=largest) if tiny else tensor
 
 
 def _parameter_gradient(
