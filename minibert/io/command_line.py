@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from minibert.errors import InputError, Interrupted, TrainingDiverged
 
@@ -18,9 +18,11 @@ class Parser(argparse.ArgumentParser):
     argparse alone would print a screenful of usage above its error.
     """
 
-    def __init__(self, description: str | None = None) -> None:
+    def __init__(self, description: str | None = None, **options: Any) -> None:
         layout = argparse.RawDescriptionHelpFormatter
-        super().__init__(description=description, formatter_class=layout, allow_abbrev=False)
+        super().__init__(
+            description=description, formatter_class=layout, allow_abbrev=False, **options
+        )
 
     def error(self, message: str) -> NoReturn:
         """Raise InputError, which `run` prints."""

@@ -25,6 +25,11 @@ def layer_functions() -> dict[str, Callable[..., Any]]:
     return found
 
 
+def plain_functions() -> dict[str, Callable[..., Any]]:
+    """The same without a look for twins: exactly what the files in `layers/` say."""
+    return {name: function.plain for name, function in layer_functions().items()}  # type: ignore[attr-defined]
+
+
 def differentiable_arguments(forward: Callable[..., Any]) -> list[str]:
     """The names of a forward's differentiable arguments: "x", or "w.W_qkv" for a weights tuple."""
     module = inspect.getmodule(forward)

@@ -1,0 +1,122 @@
+"""How large an error is allowed: measured in float32, not guessed.
+
+The budget of a tensor is what an honest float32 computation of it loses against float64, times a
+factor for another order of sums. Errors travel: a tensor's budget is at least that of the tensors
+before it in the same pass.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minibert.parameters import Layout
+from minibert.verify.trace.setup import Setup
+from minibert.verify.trace.tensors import Tensor, computed, layout_of
+
+FACTOR = 16.0
+"""Budget ÷ the error that NumPy makes in float32: other orders of sums stay within it."""
+
+TRAINED = 4.0
+"""More for training: Adam divides a gradient by its own size, also one that is mostly rounding."""
+
+UNIT = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
+"""Half a unit in the last place of 1: budgets scale with it."""
+
+
+def error_of(mine: NDArray[Any], golden: NDArray[Any], scale: float = 0.0) -> float:
+    """‖mine − golden‖/‖golden‖; of integers and masks the share that differs.
+
+    `scale` takes the place of ‖golden‖ where that is smaller: of a tensor that is zero in exact
+    arithmetic only rounding is left, and it is measured against what was summed.
+    """
+    if golden.dtype.kind in "biu":
+        return float(np.mean(mine != golden)) if golden.size else 0.0
+    golden = golden.astype(np.float64, copy=False)
+    difference = float(np.linalg.norm((mine - golden).reshape(-1)))
+    size = max(float(np.linalg.norm(golden.reshape(-1))), scale)
+    return difference / size if size else (math.inf if difference else 0.0)
+
+
+Places = Mapping[str, tuple[int, tuple[int, ...]]]
+"""Where the parameters lie in a flat buffer: name → start, shape."""
+
+
+def trained_places(layout: Layout, blind: Collection[str]) -> Places:
+    """The parameters whose training can be compared: without those that have no gradient.
+
+    Softmax sees no shift, so a bias that shifts all it is given, as a key's does, has none; what
+    Adam makes of that is rounding, divided by itself. `blind` has their names.
+    """
+    return {
+        name: (start, layout.shapes[name])
+        for name, start in layout.starts.items()
+        if name not in blind
+    }
+
+
+def parts_of(flat: Any, places: Places) -> dict[str, Any]:
+    """A flat buffer as named parts."""
+    return {
+        name: flat[start : start + math.prod(shape)].reshape(shape)
+        for name, (start, shape) in places.items()
+    }
+
+
+def worst_part(mine: Mapping[str, Any], golden: NDArray[Any], places: Places) -> tuple[float, str]:
+    """The largest error of the parts that `mine` has, and its name.
+
+    Each is measured against its own norm or, where that is smaller, its share of the whole's.
+    """
+    share = float(np.linalg.norm(golden)) / max(golden.size, 1) ** 0.5
+    errors = (
+        (error_of(mine[name], part, share * part.size**0.5), name)
+        for name, part in parts_of(golden, places).items()
+        if name in mine
+    )
+    return max(errors, default=(0.0, ""))
+
+
+def section_of(name: str) -> str:
+    """The pass that a tensor belongs to: "activation", "dropout/gradient", "training/adam"."""
+    return name.rsplit("/", 2 if name.startswith("training/") else 1)[0]
+
+
+def float32_errors(setup: Setup) -> Iterator[tuple[Tensor, Tensor, float]]:
+    """Every computed tensor of the setup in float64 and in float32, and the relative error."""
+    layout, blind = layout_of(setup), set[str]()
+    both = (computed(setup.replace(dtype=dtype)) for dtype in ("float64", "float32"))
+    for double, single in zip(*both, strict=True):
+        if double.scale:
+            blind.add(double.name.removeprefix("gradient/"))
+        if double.name.startswith("training/"):
+            places = trained_places(layout, blind)
+            error = worst_part(parts_of(single.value, places), double.value, places)[0]
+        else:
+            error = error_of(single.value, double.value, double.scale)
+        yield double, single, error
+
+
+class Budgets:
+    """Budgets from errors that come in the order of execution."""
+
+    def __init__(self) -> None:
+        self._largest: dict[str, float] = {}
+
+    def next(self, name: str, error: float) -> float:
+        """The float32 budget of the tensor `name`, to two digits, rounded up."""
+        section = section_of(name)
+        floor = self._largest.get(section, UNIT["float32"])
+        self._largest[section] = max(floor, error)
+        factor = FACTOR * (TRAINED if section.startswith("training") else 1.0)
+        return round_up(factor * self._largest[section])
+
+
+def round_up(value: float) -> float:
+    """The next number of two significant digits."""
+    digits = 1 - math.floor(math.log10(value))
+    return float(f"{math.ceil(value * 10**digits)}e{-digits}")

@@ -1,0 +1,187 @@
+"""Somebody's tensors against a trace: which one is out first."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minibert.checkpoint.safetensors_io import open_safetensors
+from minibert.errors import InputError
+from minibert.io.json_io import read_json_object
+from minibert.verify.budget import UNIT, error_of, parts_of, worst_part
+from minibert.verify.names import fitting_transposition, known_names, resolve, settle
+from minibert.verify.trace.format import Entry, Trace, checksum
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One tensor: what was found."""
+
+    order: int
+    name: str  # the trace's
+    error: float  # relative L2; NaN where the tensor holds NaN or infinity
+    budget: float
+    note: str = ""
+
+    @property
+    def passed(self) -> bool:
+        return self.error <= self.budget  # False for NaN
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All rows in the order of execution."""
+
+    dtype: str  # whose budgets apply
+    rows: tuple[Row, ...]
+    settled: Mapping[str, Any] = field(repr=False)  # what was compared, by the trace's names
+
+    @property
+    def passed(self) -> bool:
+        return all(row.passed for row in self.rows)
+
+    @property
+    def first_out(self) -> Row | None:
+        """What to look at first: a NaN or infinity, else the first tensor out of its budget."""
+        out = [row for row in self.rows if not row.passed]
+        return next((row for row in out if math.isnan(row.error)), out[0] if out else None)
+
+
+def read_arrays(path: Path) -> tuple[dict[str, NDArray[Any]], str]:
+    """The tensors of a .safetensors or .npz file, and the coarsest floating dtype among them."""
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file; name a .safetensors or .npz file")
+    if path.suffix == ".safetensors":
+        stored = open_safetensors(path)
+        names = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+        kinds = [names[tensor.dtype] for tensor in stored.values() if tensor.dtype in names]
+        return {name: tensor.read() for name, tensor in stored.items()}, coarsest(kinds)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (ValueError, OSError, AttributeError) as error:
+        raise InputError(f"{path}: not a .safetensors or .npz file ({error})") from None
+    return arrays, coarsest([str(array.dtype) for array in arrays.values()])
+
+
+def coarsest(dtypes: list[str]) -> str:
+    """Of floating dtypes the one with the fewest bits: its budgets apply to all."""
+    return max((d for d in dtypes if d in UNIT), key=UNIT.__getitem__, default="float64")
+
+
+def read_mapping(path: Path) -> dict[str, str | None]:
+    """A JSON object from your names to the trace's; null leaves a tensor out."""
+    mapping = read_json_object(path)
+    for name, target in mapping.items():
+        if target is not None and not isinstance(target, str):
+            raise InputError(f"{path}: {name}: got {target!r}, want a name of the trace, or null")
+    return mapping
+
+
+def compare(
+    mine: Arrays,
+    trace: Trace,
+    *,
+    dtype: str | None = None,
+    mapping: Mapping[str, str | None] | None = None,
+) -> Comparison:
+    """Each tensor of `mine` against the trace's.
+
+    dtype: whose budgets apply (default: the coarsest dtype in `mine`). mapping: see
+    `read_mapping`. Raises InputError for unknown names and shapes that do not fit.
+    """
+    if not mine:
+        raise InputError("there is no tensor to compare")
+    dtype = dtype or coarsest([str(array.dtype) for array in mine.values()])
+    settled = _settled(mine, trace, mapping or {})
+    rows = [
+        compare_one(name, settled[name], trace, dtype) for name in trace.entries if name in settled
+    ]
+    return Comparison(dtype, tuple(rows), settled)
+
+
+def compare_one(name: str, mine: Any, trace: Trace, dtype: str) -> Row:
+    """One tensor, in the trace's shape, against the trace's."""
+    entry, golden = trace.entries[name], trace.read(name)
+    budget = entry.budget(dtype) if golden.dtype.kind == "f" else 0.0
+    if found := _not_finite(mine):
+        return Row(entry.order, name, math.nan, budget, found)
+    if isinstance(mine, dict):
+        error, worst = worst_part(mine, golden, trace.places)
+        return Row(entry.order, name, error, budget, f"worst: {worst}" if worst else "")
+    if entry.stride == 1:
+        return Row(entry.order, name, error_of(mine, golden, entry.scale), budget)
+    return Row(entry.order, name, _thinned_error(mine, golden, entry), budget, "thinned")
+
+
+def _settled(mine: Arrays, trace: Trace, mapping: Mapping[str, str | None]) -> dict[str, Any]:
+    """The trace's names → arrays in the trace's shapes, or {parameter: array} of flat buffers."""
+    known, mask = known_names(trace), trace.mask
+    settled: dict[str, Any] = {}
+    for given, value in mine.items():
+        name = mapping.get(given, given)
+        if name is None:
+            continue
+        target = resolve(name, trace, known)
+        entry = trace.entries[target.name]
+        if target.parameter:
+            if entry.stride > 1:
+                raise InputError(f"{given}: the trace holds a thinned {target.name}: give it whole")
+            shape = trace.layout.shapes[target.parameter]
+            _check_shape(given, value, shape)
+            settled.setdefault(target.name, {})[target.parameter] = value
+        elif target.name.startswith("training/"):
+            _check_shape(given, value, entry.shape)
+            settled[target.name] = parts_of(value, trace.places) if entry.stride == 1 else value
+        else:
+            new = settle(given, value, entry, mask)
+            settled[target.name] = _worse(settled.get(target.name), new, trace, target.name)
+    return settled
+
+
+def _worse(old: Any, new: NDArray[Any], trace: Trace, name: str) -> NDArray[Any]:
+    """Of two tensors that should both be the trace's (a module's and its parent's), the worse."""
+    if old is None:
+        return new
+    scores = [compare_one(name, array, trace, "float64").error for array in (old, new)]
+    return old if not scores[1] > scores[0] else new
+
+
+def _check_shape(name: str, value: Any, shape: tuple[int, ...]) -> None:
+    if value.shape != shape:
+        raise InputError(f"{name} has shape {value.shape}, want {shape}"
+                         f"{fitting_transposition(value.shape, shape)}")  # fmt: skip
+
+
+def _not_finite(mine: Any) -> str:
+    """Where the first NaN or infinity stands, if there is one."""
+    for name, array in mine.items() if isinstance(mine, dict) else [("", mine)]:
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+            return f"holds {array[where]} at {name}{list(where)}"
+    return ""
+
+
+def _thinned_error(mine: NDArray[Any], golden: NDArray[Any], entry: Entry) -> float:
+    """The largest of three: of the elements that are stored, of the norm, of the checksum.
+
+    The checksum adds up over all elements with weights below 1: its error is measured against the
+    norm, as a rounding error of a sum of that many terms of either sign would be.
+    """
+    flat = mine.reshape(-1).astype(np.float64)
+    size = max(entry.norm or 0.0, entry.scale) or 1.0
+    share = size * (golden.size / max(flat.size, 1)) ** 0.5
+    errors = (
+        float(np.linalg.norm(flat[:: entry.stride] - golden)) / max(np.linalg.norm(golden), share),
+        abs(float(np.linalg.norm(flat)) - (entry.norm or 0.0)) / size,
+        abs(checksum(flat) - (entry.checksum or 0.0)) / size,
+    )
+    return float(max(errors))

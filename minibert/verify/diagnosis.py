@@ -1,0 +1,184 @@
+"""Why is it wrong? Each known mistake is made on purpose, and the result held beside what came out.
+
+A cause is named only if it explains every tensor that was given, to within the error budget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from minibert.verify.budget import UNIT, error_of, section_of, worst_part
+from minibert.verify.compare import Comparison, Row
+from minibert.verify.hypotheses import HYPOTHESES, Guess
+from minibert.verify.names import settle
+from minibert.verify.trace.format import Trace
+from minibert.verify.trace.setup import Setup
+from minibert.verify.trace.tensors import Tensor, computed
+
+SLACK = 8.0
+"""Budgets are those of the right model; a mistake may make rounding errors grow."""
+
+
+class Diagnosis(NamedTuple):
+    """The likely cause, or why there is none."""
+
+    causes: tuple[str, ...]  # more than one: the tensors given cannot tell them apart
+    tried: int
+    partly: tuple[str, str] | None = None  # (what explains the first tensor, where that ends)
+
+    def __str__(self) -> str:
+        if self.causes:
+            return "; or ".join(self.causes)
+        if self.partly:
+            cause, where = self.partly
+            return f"{cause}; but from {where} on something else is wrong as well"
+        return f"unknown: none of {self.tried} known mistakes gives these tensors"
+
+
+def diagnose(comparison: Comparison, trace: Trace, setup: Setup) -> Diagnosis:
+    """The known mistakes that give exactly these tensors. setup: `setup_of(trace)`."""
+    first = comparison.first_out
+    if first is None:
+        return Diagnosis((), 0)
+    if cause := _given(comparison, trace, first) or _rounded(comparison):
+        return Diagnosis((cause,), 1)
+    needed, tried = _needed(setup, comparison), 0
+    partly: tuple[int, tuple[str, str]] | None = None
+    for section in _sections(first.name):
+        found = []
+        for guess in _guesses(section, needed, first.name):
+            tried += 1
+            out = _explained_until(guess, comparison, trace)
+            if out is None:
+                found.append(guess.cause)
+            elif out.order > first.order and (partly is None or out.order > partly[0]):
+                partly = out.order, (guess.cause, out.name)
+        if found:
+            return Diagnosis(tuple(found), tried)
+    if cause := _of_lower_precision(comparison, first):
+        return Diagnosis((cause,), tried)
+    return Diagnosis((), tried, partly and partly[1])
+
+
+def _guesses(section: str, setup: Setup, first: str) -> Iterator[Guess]:
+    for hypothesis in HYPOTHESES[section]:
+        yield from hypothesis(setup, first)
+
+
+def _sections(first: str) -> list[str]:
+    """Where to look: first where it shows, then at what comes before that."""
+    order = list(HYPOTHESES)
+    here = (
+        order.index(first.split("/", maxsplit=1)[0])
+        if first.split("/", maxsplit=1)[0] in order
+        else 0
+    )
+    return [order[here], *reversed(order[:here])]
+
+
+def _needed(setup: Setup, comparison: Comparison) -> Setup:
+    """The setup without the passes of which no tensor was given."""
+    sections = {section_of(row.name).split("/")[0] for row in comparison.rows}
+    if "dropout" not in sections:
+        setup = setup.replace(dropout=None)
+    if "training" not in sections or setup.recipe is None:
+        return setup.replace(recipe=None)
+    trained = [row.name.split("/") for row in comparison.rows if row.name.startswith("training/")]
+    rules = tuple(rule for rule in setup.recipe.rules if any(rule == t[1] for t in trained))
+    steps = tuple(s for s in setup.recipe.steps if any(f"step_{s}" == t[2] for t in trained))
+    return setup.replace(recipe=replace(setup.recipe, rules=rules, steps=steps))
+
+
+def _explained_until(guess: Guess, comparison: Comparison, trace: Trace) -> Row | None:
+    """The first tensor that the guess does not explain, or None if it explains all of them."""
+    left = {row.name: row for row in comparison.rows if row.name in _computed(comparison)}
+    with np.errstate(all="ignore"):
+        for tensor in computed(guess.setup):
+            row = left.pop(tensor.name, None)
+            if row is None:
+                continue
+            error = _error(comparison.settled[tensor.name], tensor, trace)
+            budget = SLACK * row.budget
+            if not error <= budget:
+                return replace(row, error=error, budget=budget)
+    return next(iter(left.values()), None)
+
+
+def _computed(comparison: Comparison) -> set[str]:
+    given = ("input/", "weight/")
+    return {row.name for row in comparison.rows if not row.name.startswith(given)}
+
+
+def _error(mine: Any, tensor: Tensor, trace: Trace) -> float:
+    """Of somebody's tensor against what a guess makes of it."""
+    if isinstance(mine, dict):
+        return worst_part(mine, tensor.value, trace.places)[0]
+    mask = trace.mask
+    wanted = settle(tensor.name, tensor.value, trace.entries[tensor.name], mask)
+    return error_of(mine, wanted, tensor.scale)
+
+
+# ---- Causes that need no simulation ----
+
+
+def _given(comparison: Comparison, trace: Trace, first: Row) -> str | None:
+    """An input or a weight that is not the trace's."""
+    section, _, name = first.name.partition("/")
+    if section == "input":
+        return f"{name} is not the trace's"
+    if section != "weight":
+        return None
+    mine, golden = comparison.settled[first.name], trace.read(first.name)
+    if mine.ndim == 2 and mine.shape == mine.shape[::-1] and _same(mine, golden.T, first):
+        return f"{name} is transposed"
+    for other in trace.names():
+        alike = other.startswith("weight/") and trace.entries[other].shape == mine.shape
+        if alike and _same(mine, trace.read(other), first):
+            return f"{name} is really {other.removeprefix('weight/')}"
+    return f"{name} is not the trace's"
+
+
+def _same(mine: Any, golden: Any, row: Row) -> bool:
+    return error_of(mine, golden) <= row.budget
+
+
+def _rounded(comparison: Comparison) -> str | None:
+    """Wide numbers that hold only what a narrower dtype holds: computed in that one."""
+    arrays = [
+        array
+        for mine in comparison.settled.values()
+        for array in (mine.values() if isinstance(mine, dict) else [mine])
+        if array.dtype.kind == "f"
+    ]
+    for name in reversed(UNIT):
+        narrower = UNIT[name] > UNIT[comparison.dtype]
+        if narrower and all(_fits(array, name) for array in arrays) and _within(comparison, name):
+            return f"computed in {name}: compare with --dtype {name}"
+    return None
+
+
+def _fits(array: Any, dtype: str) -> bool:
+    """Whether rounding to `dtype` leaves every number as it is."""
+    if dtype == "bfloat16":
+        single = array.astype(np.float32)
+        return bool((single == array).all()) and not (single.view(np.uint32) & 0xFFFF).any()
+    with np.errstate(over="ignore"):
+        return bool((array.astype(dtype) == array).all())
+
+
+def _within(comparison: Comparison, dtype: str) -> bool:
+    factor = UNIT[dtype] / UNIT[comparison.dtype]
+    return all(row.error <= factor * row.budget for row in comparison.rows)
+
+
+def _of_lower_precision(comparison: Comparison, first: Row) -> str | None:
+    """float64 with errors as large as those of float32, no larger and no smaller."""
+    worst = max(row.error for row in comparison.rows)
+    visible = comparison.dtype == "float64" and worst > UNIT["float32"] / 16
+    if visible and _within(comparison, "float32"):
+        return f"{first.name} is only as exact as float32: something is computed in it"
+    return None

@@ -1,0 +1,116 @@
+"""Mistakes in loading: transposed, unfused, forgotten and misplaced weights, missing layers."""
+
+from __future__ import annotations
+
+import itertools
+import operator
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from minibert.verify.hypotheses.base import Guess
+from minibert.verify.trace.setup import Setup
+
+LAYER = re.compile(r"bert\.encoder\.layer\.(\d+)\.")
+QKV = ("query", "key", "value")
+
+
+def transposed(setup: Setup, first: str) -> Iterator[Guess]:
+    """A weight stored (in, out) and read as (out, in): of one module, of its kind, of all."""
+    module = first.split("/", 1)[1].removesuffix(".weight")
+    kind = LAYER.sub("", module)
+    linear = [n for n, w in setup.weights.items() if w.ndim == 2 and "_embeddings" not in n]
+    for cause, names in {
+        f"{module}.weight is transposed": [n for n in linear if n == f"{module}.weight"],
+        f"the weights of every layer's {kind} are transposed": [
+            n for n in linear if LAYER.sub("", n) == f"{kind}.weight" and n != kind
+        ],
+        "all linear weights are transposed": linear,
+        "all square linear weights are transposed": [
+            n for n in linear if len(set(setup.weights[n].shape)) == 1
+        ],
+    }.items():
+        if names:
+            yield Guess(cause, _with(setup, names, lambda w: w.T.reshape(w.shape)))
+
+
+def no_bias(setup: Setup, first: str) -> Iterator[Guess]:
+    """A bias that is not added."""
+    module = first.split("/", 1)[1]
+    kind = LAYER.sub("", module)
+    biases = [n for n in setup.weights if n.endswith(".bias") and "LayerNorm" not in n]
+    for cause, names in {
+        f"{module}.bias is not added": [n for n in biases if n == f"{module}.bias"],
+        f"the bias of every layer's {kind} is not added": [
+            n for n in biases if LAYER.sub("", n) == f"{kind}.bias"
+        ],
+        "query, key and value have no bias": [n for n in biases if ".self." in n],
+        "no linear layer has a bias": biases,
+    }.items():
+        if names:
+            yield Guess(cause, _with(setup, names, lambda w: 0 * w))
+
+
+def unfused(setup: Setup, _: str) -> Iterator[Guess]:
+    """Query, key and value of a fused weight taken apart in another order."""
+    N, D = setup.config.num_attention_heads, setup.config.head_size
+    for order in itertools.permutations(range(3)):
+        if order != (0, 1, 2):
+            taken = ", ".join(QKV[part] for part in order)
+            cause = f"query, key, value are taken apart as {taken}"
+            yield Guess(cause, _refused(setup, operator.itemgetter(*order)))
+
+    def by_head(parts: list[Any]) -> list[Any]:
+        fused = np.concatenate(parts)
+        rows = fused.reshape(N, 3, D, *fused.shape[1:])
+        return [rows[:, part].reshape(parts[0].shape) for part in range(3)]
+
+    yield Guess("the fused weight is taken apart head by head, (heads, 3, head size)",
+                _refused(setup, by_head))  # fmt: skip
+
+
+def _refused(setup: Setup, change: Callable[[list[Any]], Sequence[Any]]) -> Setup:
+    weights = dict(setup.weights)
+    for i, kind in itertools.product(range(setup.config.num_hidden_layers), ("weight", "bias")):
+        names = [f"bert.encoder.layer.{i}.attention.self.{part}.{kind}" for part in QKV]
+        weights |= zip(names, change([weights[name] for name in names]), strict=True)
+    return setup.replace(weights=weights)
+
+
+def layers(setup: Setup, _: str) -> Iterator[Guess]:
+    """Layers that are missing, repeated or in another order."""
+    L = setup.config.num_hidden_layers
+    for fewer in range(L - 1, 0, -1):
+        config = setup.config.replace(num_hidden_layers=fewer)
+        kept = {n: w for n, w in setup.weights.items() if _layer_of(n) < fewer}
+        cause = f"there are {fewer} layers, not {L}"
+        yield Guess(cause, setup.replace(config=config, weights=kept))
+    sources: dict[str, Callable[[int], int]] = {
+        "every layer has the weights of layer 0": lambda i: 0,
+        "the layers are in reverse order": lambda i: L - 1 - i,
+        "of a layer's number only the first digit is read": lambda i: int(str(i)[0]),
+        "of a layer's number only the last digit is read": lambda i: i % 10,
+    }
+    for cause, source in sources.items():
+        if any(source(i) != i for i in range(L)):
+            weights = {
+                n: setup.weights[LAYER.sub(f"bert.encoder.layer.{source(_layer_of(n))}.", n)]
+                if _layer_of(n) >= 0 else w
+                for n, w in setup.weights.items()
+            }  # fmt: skip
+            yield Guess(cause, setup.replace(weights=weights))
+
+
+def _layer_of(name: str) -> int:
+    """The number of the layer that a parameter belongs to, or −1."""
+    found = LAYER.match(name)
+    return int(found[1]) if found else -1
+
+
+def _with(setup: Setup, names: list[str], change: Callable[[Any], Any]) -> Setup:
+    return setup.replace(weights={**setup.weights, **{n: change(setup.weights[n]) for n in names}})
+
+
+ALL = (transposed, unfused, layers, no_bias)

@@ -1,0 +1,92 @@
+"""Mistakes in the optimizer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from minibert.optim.rules import RULES, Hyper
+from minibert.verify.hypotheses.base import Guess
+from minibert.verify.trace.setup import Recipe, Setup, Update
+
+DECAYS = {
+    "adamw_torch": "weight decay before the step",
+    "adamw_hf": "weight decay after the step, eps before the bias correction",
+    "adam_google": "no bias correction",
+    "adam": "weight decay added to the gradient (L2)",
+    "sgd": "gradient descent with momentum",
+}
+"""What is special about each rule."""
+
+
+def other_rule(setup: Setup, first: str) -> Iterator[Guess]:
+    """The update of another rule: bias correction and the place of the decay."""
+    rule = first.split("/")[1] if first.startswith("training/") else "adamw_torch"
+    for other, words in DECAYS.items():
+        if other not in (rule, "sgd"):
+            cause = f"the update is that of {other}, not {rule}: {words}"
+            yield _guess(setup, cause, updates={rule: RULES[other].update})
+    variants: dict[str, Update] = {
+        "Adam's second moment is averaged with 1 − beta1": lambda *a: _adam(*a, v_share="beta1"),
+        "Adam's second moment is of g, not of g²": lambda *a: _adam(*a, square=False),
+        "eps stands inside the root": lambda *a: _adam(*a, eps_inside=True),
+        "steps are counted from 0 in the bias correction": lambda *a: _adam(*a, late=1),
+        "there is no weight decay": lambda *a: _adam(*a, decay=False),
+        "the weight decay is not multiplied by the learning rate": lambda *a: _adam(
+            *a, lr_wd=False
+        ),
+    }
+    if rule == "adamw_torch":
+        for cause, update in variants.items():
+            yield _guess(setup, cause, updates={rule: update})
+
+
+def _adam(
+    xp: Any, p: Any, g: Any, m: Any, v: Any, h: Hyper, scratch: Any, *,
+    v_share: str = "beta2", square: bool = True,
+    eps_inside: bool = False, late: int = 0, decay: bool = True, lr_wd: bool = True,
+) -> None:  # fmt: skip
+    """`adamw_torch` with one thing wrong."""
+    g = g * h.scale
+    m[...] = h.beta1 * m + (1 - h.beta1) * g
+    v[...] = h.beta2 * v + (1 - getattr(h, v_share)) * (g * g if square else abs(g))
+    t = h.step + late
+    mhat = m / (1 - h.beta1**t)
+    vhat = v / (1 - h.beta2**t)
+    if decay:
+        p *= 1 - (h.lr if lr_wd else 1.0) * h.weight_decay
+    root = xp.sqrt(vhat + h.eps) if eps_inside else xp.sqrt(vhat) + h.eps
+    p -= h.lr * mhat / root
+
+
+def recipe(setup: Setup, _: str) -> Iterator[Guess]:
+    """Other numbers, and what surrounds the rule."""
+    if setup.recipe is None:
+        return
+    right = setup.recipe
+    yield _guess(setup, "the gradient is not clipped", max_norm=math.inf)
+    yield _guess(setup, "weight decay applies to everything, biases and layer norms too",
+                 decay_all=True)  # fmt: skip
+    yield _guess(setup, "gradients are not zeroed between the steps", zero_gradients=False)
+    for name, values in {
+        "eps": (1e-6, 1e-8, 1e-7, 1e-12),
+        "beta2": (0.98, 0.99, 0.95),
+        "weight_decay": (0.1, 1e-4),
+        "lr": (right.lr * 10, right.lr / 10),
+    }.items():
+        for value in values:
+            if value != getattr(right, name):
+                cause = f"{name} is {value:g}, not {getattr(right, name):g}"
+                yield _guess(setup, cause, **{name: value})
+
+
+def _guess(setup: Setup, cause: str, **changes: Any) -> Guess:
+    right = setup.recipe or Recipe()
+    if "updates" in changes:
+        changes["updates"] = {**right.updates, **changes["updates"]}
+    return Guess(cause, setup.replace(recipe=replace(right, **changes)))
+
+
+ALL = (other_rule, recipe)

@@ -1,0 +1,64 @@
+"""What the command line says of a trace: which model, which inputs."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minibert import models
+from minibert.errors import InputError
+from minibert.verify.compare import read_arrays
+from minibert.verify.trace.setup import Setup
+from minibert.verify.trace.standard import encoded, of_checkpoint
+from minibert.verify.trace.writing import Weights
+
+NEEDED = ("input_ids",)
+
+
+def add_arguments(parser: argparse.ArgumentParser, heads: Iterable[str]) -> None:
+    """The flags that `setup_from` reads."""
+    parser.add_argument("--model", help="a model directory or hub name")
+    parser.add_argument("--head", choices=tuple(heads), default="BertForSequenceClassification")
+    parser.add_argument("--text", action="append", help="a row of the batch; repeat for more")
+    parser.add_argument("--inputs", help=".safetensors or .npz with input_ids, attention_mask, …")
+    parser.add_argument("--num_labels", type=int, help="of a new head")
+    parser.add_argument("--dtype", choices=("float64", "float32"), default="float64")
+    parser.add_argument("--limit", type=int, help="tensors of more elements are thinned")
+    parser.add_argument(
+        "--store_weights", action="store_true",
+        help="copy the weights into the trace, rather than name their file",
+    )  # fmt: skip
+    parser.add_argument("--no_dropout", action="store_true", help="leave the dropout pass out")
+    parser.add_argument("--no_training", action="store_true", help="leave the training steps out")
+
+
+def setup_from(args: argparse.Namespace) -> tuple[Setup, Weights | None]:
+    """The setup of these flags, and where its weights are."""
+    if args.model is None:
+        raise InputError("say what to trace: nano, minilm, base, or --model DIRECTORY")
+    if (args.inputs is None) == (args.text is None):
+        raise InputError("give the batch as --text (once a row), or as --inputs FILE")
+    changes: dict[str, Any] = {} if args.num_labels is None else {"num_labels": args.num_labels}
+    kind = getattr(models, args.head)
+    inputs = read_inputs(Path(args.inputs)) if args.inputs else encoded(args.model, args.text)
+    if kind.__name__ == "BertModel":
+        inputs.pop("labels", None)
+    setup, elsewhere = of_checkpoint(args.model, inputs, kind, **changes)
+    return setup.replace(
+        dtype=args.dtype,
+        dropout=None if args.no_dropout else setup.dropout,
+        recipe=None if args.no_training else setup.recipe,
+    ), None if args.store_weights else elsewhere
+
+
+def read_inputs(path: Path) -> dict[str, Any]:
+    """The arguments of a model from a file; a mask of ones where it has none."""
+    arrays, _ = read_arrays(path)
+    if "input_ids" not in arrays:
+        raise InputError(f"{path}: wanted input_ids (B, S), got {', '.join(arrays) or 'nothing'}")
+    arrays.setdefault("attention_mask", np.ones_like(arrays["input_ids"]))
+    return arrays

@@ -1,0 +1,147 @@
+"""Whose tensor is this? A user's names as those of a trace, and a user's shapes as its shapes."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minibert.checkpoint.renaming import RENAMES
+from minibert.errors import InputError
+from minibert.verify.trace.format import Entry, Trace
+
+
+class Target(NamedTuple):
+    """The tensor of a trace that a name means; of a flat buffer perhaps one parameter."""
+
+    name: str
+    parameter: str = ""
+
+
+def resolve(name: str, trace: Trace, known: Mapping[str, str]) -> Target:
+    """What `name` means; `known` is `known_names(trace)`. InputError with the nearest match."""
+    if name in known:
+        return Target(known[name])
+    buffer, _, parameter = _split_training(name)
+    if buffer in trace.entries and parameter in trace.layout.shapes:
+        return Target(buffer, parameter)
+    nearest = get_close_matches(name, known, n=1, cutoff=0.0)
+    raise InputError(
+        f"unknown tensor {name!r}: the nearest name that {trace.path.name} has is {nearest[0]!r}; "
+        "rename it, or say what it is in a mapping file (--map)"
+    )
+
+
+def _split_training(name: str) -> tuple[str, str, str]:
+    """Of training/RULE/step_N/m/PARAMETER the buffer, "/" and the parameter."""
+    parts = name.split("/")
+    return "/".join(parts[:4]), "/", "/".join(parts[4:])
+
+
+def known_names(trace: Trace) -> dict[str, str]:
+    """Every name that is understood → the trace's.
+
+    Beside the trace's own: transformers' names of modules (for what they return) and of
+    parameters, with `.grad` for gradients, with or without the prefix `bert.`, and Google's names
+    of a layer norm's parameters. A section's own names win over those borrowed from another.
+    """
+    known = {name: name for name in trace.entries}
+    for name, entry in trace.entries.items():
+        section, _, body = name.rpartition("/")
+        prefix = "dropout/" if section.startswith("dropout/") else ""
+        for other in _spellings(body, entry):
+            known.setdefault(f"{section}/{other}", name)
+            if section.endswith("gradient"):
+                known.setdefault(f"{prefix}{other}.grad", name)
+            elif not section.startswith("training"):
+                known.setdefault(f"{prefix}{other}", name)
+    return known
+
+
+def _spellings(body: str, entry: Entry) -> list[str]:
+    names = [body, *entry.aliases]
+    names += [
+        name.removesuffix(ours) + theirs
+        for name in names
+        for theirs, ours in RENAMES
+        if name.endswith(ours)
+    ]
+    return names + [name.removeprefix("bert.") for name in names]
+
+
+# ---- Shapes ----
+
+
+def settle(name: str, value: NDArray[Any], entry: Entry, mask: NDArray[Any]) -> NDArray[Any]:
+    """A user's array in the trace's shape, zero where there is no token.
+
+    Understood: padded (B, S, …), also with a longer S; packed (T, …); flattened (B·S, …); heads
+    apart, (B, N, S, D) or (B, S, N, D); for pairs (B·N, S, S). mask: (B, S). InputError for
+    anything else, with the transposition that would fit.
+    """
+    shape, value = entry.shape, np.asarray(value)
+    if entry.axes == "tokens":
+        settled = _settle_tokens(value, shape, mask)
+    elif entry.axes == "pairs":
+        settled = _settle_pairs(value, shape, mask)
+    else:
+        settled = value.reshape(shape) if _squeezed(value.shape) == _squeezed(shape) else None
+    if settled is None:
+        raise InputError(f"{name} has shape {value.shape}, want {_wanted(shape, entry, mask)}"
+                         f"{fitting_transposition(value.shape, shape)}")  # fmt: skip
+    return settled
+
+
+def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(size for size in shape if size != 1)
+
+
+def _settle_tokens(
+    value: NDArray[Any], shape: tuple[int, ...], mask: NDArray[Any]
+) -> NDArray[Any] | None:
+    (B, S), rest, real = mask.shape, shape[2:], mask.astype(bool)
+    if value.shape == (int(real.sum()), *rest):
+        settled = np.zeros(shape, value.dtype)
+        settled[real] = value
+        return settled
+    if value.ndim == 4 and len(rest) == 1 and value.shape[0] == B:
+        value = value.swapaxes(1, 2) if value.shape[1] != S or value.shape[2] >= S else value
+        value = value.reshape(B, value.shape[1], -1)
+    if value.shape == (B * S, *rest):
+        value = value.reshape(shape)
+    if value.ndim == len(shape) and value.shape[0] in (1, B) and value.shape[2:] == rest:
+        if value.shape[1] < S:
+            return None
+        value = np.broadcast_to(value[:, :S], shape)  # positions: one row for all
+        return np.where(real.reshape(B, S, *[1] * len(rest)), value, 0)
+    return None
+
+
+def _settle_pairs(
+    value: NDArray[Any], shape: tuple[int, ...], mask: NDArray[Any]
+) -> NDArray[Any] | None:
+    B, N, S, _ = shape
+    if value.ndim == 3 and value.shape[0] == B * N:
+        value = value.reshape(B, N, *value.shape[1:])
+    if value.ndim != 4 or value.shape[:2] != (B, N) or min(value.shape[2:]) < S:
+        return None
+    real = mask.astype(bool)
+    pairs = real[:, None, :, None] & real[:, None, None, :]
+    return np.where(pairs, value[:, :, :S, :S], 0)
+
+
+def _wanted(shape: tuple[int, ...], entry: Entry, mask: NDArray[Any]) -> str:
+    packed = f" or, packed, {(int(mask.sum()), *shape[2:])}" if entry.axes == "tokens" else ""
+    return f"{shape}{packed}"
+
+
+def fitting_transposition(got: tuple[int, ...], want: tuple[int, ...]) -> str:
+    """What an error about a shape adds, where the axes are only in another order."""
+    for axes in itertools.permutations(range(len(got))):
+        if tuple(got[axis] for axis in axes) == want:
+            return f": transpose{axes} would fit"
+    return ""

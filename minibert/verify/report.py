@@ -1,0 +1,55 @@
+"""A comparison as people read it, and as programs do."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from minibert.verify.compare import Comparison, Row
+from minibert.verify.diagnosis import Diagnosis
+
+
+def as_text(comparison: Comparison, diagnosis: Diagnosis | None, *, only_out: bool = False) -> str:
+    """One line a tensor, in the order of execution, then what to look at."""
+    rows = [row for row in comparison.rows if not (only_out and row.passed)]
+    width = max((len(row.name) for row in rows), default=0)
+    lines = [_line(row, width) for row in rows]
+    out = sum(not row.passed for row in comparison.rows)
+    lines += ["", f"{len(comparison.rows)} tensors compared, {out} out of the {comparison.dtype} "
+              "budget"]  # fmt: skip
+    first = comparison.first_out
+    if first is not None:
+        lines.append(f"first out: {first.name}")
+        if math.isnan(first.error):
+            lines.append(f"it {first.note}")
+        elif diagnosis is not None:
+            lines.append(f"likely cause: {diagnosis}")
+    return "\n".join(lines)
+
+
+def _line(row: Row, width: int) -> str:
+    verdict = "" if row.passed else "  OUT"
+    return f"{row.order:5} {row.name:<{width}} {row.error:8.1e} of {row.budget:.1e}{verdict}"
+
+
+def as_dict(comparison: Comparison, diagnosis: Diagnosis | None) -> dict[str, Any]:
+    """The same for JSON; NaN errors are null."""
+    first = comparison.first_out
+    return {
+        "passed": comparison.passed,
+        "dtype": comparison.dtype,
+        "first_out": first and first.name,
+        "cause": str(diagnosis) if diagnosis is not None else None,
+        "known_cause": bool(diagnosis and diagnosis.causes),
+        "tensors": [
+            {
+                "order": row.order,
+                "name": row.name,
+                "error": None if math.isnan(row.error) else row.error,
+                "budget": row.budget,
+                "passed": row.passed,
+                "note": row.note,
+            }
+            for row in comparison.rows
+        ],
+    }

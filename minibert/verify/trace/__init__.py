@@ -1,0 +1,6 @@
+"""Golden traces: everything that one step of a BERT computes, named, explained and written down.
+
+Reading order: setup (what is run), record (how it is observed), catalogue (the name and formula of
+every tensor), training (the update rules), tensors (all of it in order), format (the two files),
+standard (the traces that everybody can make), ordered (bytes that are the same on every machine).
+"""

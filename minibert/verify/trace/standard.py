@@ -1,0 +1,145 @@
+"""Three traces that everybody can make: nano, minilm and base."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minibert.checkpoint import load_checkpoint
+from minibert.config import BertConfig
+from minibert.hub import DEFAULT_MODEL
+from minibert.layers.losses import IGNORE_INDEX
+from minibert.models import BertForSequenceClassification, BertPreTrainedModel, Run
+from minibert.parameters import Layout
+from minibert.verify.trace.format import sha256
+from minibert.verify.trace.ordered import OrderedBackend
+from minibert.verify.trace.rule import WEIGHTS, pieces, rule_weights
+from minibert.verify.trace.setup import Recipe, Setup
+from minibert.verify.trace.writing import Weights, write_trace
+
+SEED = 1
+WIDTH = 2.0**-5  # of random weights in BERT-base's size: σ = 0.018
+DROPOUT = Run(seed=2, step=3)
+NANO = BertConfig(
+    vocab_size=19,
+    hidden_size=8,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    intermediate_size=12,
+    max_position_embeddings=7,
+    num_labels=3,
+    hidden_dropout_prob=0.1,
+    attention_probs_dropout_prob=0.2,
+    classifier_dropout=0.3,
+)
+NANO_INPUTS = {
+    "input_ids": np.array([[1, 7, 7, 0, 18, 2], [1, 5, 9, 2, 0, 0], [1, 16, 7, 4, 12, 2]]),
+    "attention_mask": np.array([[1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 1]]),
+    "token_type_ids": np.array([[0, 0, 0, 1, 1, 1], [0, 1, 1, 1, 0, 0], [0, 0, 1, 1, 1, 1]]),
+    "labels": np.array([2, 0, -100]),
+}
+"""A full row with a repeated token, a padded row, and one that the loss ignores, with the padding
+token attended to."""
+
+TEXTS = (
+    "A quiet, beautifully acted film that never once raises its voice.",
+    "Dreadful.",
+    "It runs for two and a half hours, and I looked at my watch after ten minutes.",
+    "Not bad at all!",
+    "The first half is a comedy and the second is not, which is a pity: the jokes were good.",
+    "Good, good, good.",
+    "Who thought that 94 minutes could feel so cheap?",
+    "One for the fans; everybody else may wait for the book.",
+)
+
+
+BASE_SIZE = BertConfig(num_labels=3)
+WHOLE = 1 << 20  # larger tensors of minilm are thinned
+SLICE = 1 << 12  # and of base
+
+
+STANDARD = ("nano", "minilm", "base")
+
+
+def write_standard(name: str, path: Path) -> None:
+    """Write the standard trace `name` ("nano", "minilm", "base") to `path`.json, .safetensors."""
+    if name == "nano":
+        write_trace(path, nano())
+    elif name == "minilm":
+        setup, elsewhere = of_checkpoint(DEFAULT_MODEL, encoded(DEFAULT_MODEL, TEXTS))
+        write_trace(path, setup, limit=WHOLE, elsewhere=elsewhere)
+    else:
+        write_trace(path, base(), limit=SLICE, elsewhere=by_rule(base()))
+
+
+def nano() -> Setup:
+    """2 layers, 1,403 parameters; in ordered arithmetic, so that its bytes are fixed."""
+    layout = Layout(BertForSequenceClassification.shapes(NANO))
+    weights = rule_weights(layout, SEED, 2.0**-1)
+    return Setup(
+        BertForSequenceClassification, NANO, weights, NANO_INPUTS,
+        dropout=DROPOUT, recipe=Recipe(), xp=OrderedBackend(),
+    )  # fmt: skip
+
+
+def base() -> Setup:
+    """BERT-base's size, with weights and ids by the counter rule: nothing to fetch."""
+    layout = Layout(BertForSequenceClassification.shapes(BASE_SIZE))
+    mask = (np.arange(32) < np.array([32, 21, 5, 32])[:, None]).astype(np.int64)
+    ids = pieces(SEED, len(layout.shapes), mask.size).reshape(mask.shape) % BASE_SIZE.vocab_size
+    ids[0, 3] = ids[0, 4]  # a repeated token
+    inputs = {
+        "input_ids": ids.astype(np.int64) * mask,
+        "attention_mask": mask,
+        "token_type_ids": (np.arange(32) >= 16) * mask,
+        "labels": np.array([2, 0, 1, -100]),
+    }
+    return Setup(
+        BertForSequenceClassification, BASE_SIZE, rule_weights(layout, SEED, WIDTH), inputs
+    )
+
+
+def by_rule(setup: Setup) -> Weights:
+    """What a trace says of weights that follow from the counter rule."""
+    layout = Layout(setup.kind.shapes(setup.config))
+    return {"rule": list(WEIGHTS), "seed": SEED, "width": WIDTH, "names": list(layout.shapes)}
+
+
+def of_checkpoint(
+    name: str, inputs: Mapping[str, Any], kind: type[BertPreTrainedModel] | None = None,
+    **config_changes: Any,
+) -> tuple[Setup, Weights]:  # fmt: skip
+    """A setup from a model directory or hub name, and what its trace says of the weights' file.
+
+    Parameters that the checkpoint lacks (a new head) follow from the counter rule.
+    """
+    from minibert.hub import resolve_model
+
+    directory = resolve_model(name)
+    config = BertConfig.from_pretrained(directory).replace(**config_changes)
+    kind = kind or BertForSequenceClassification
+    shapes = kind.shapes(config)
+    loaded, report = load_checkpoint(directory, shapes)
+    weights = rule_weights(Layout(shapes), SEED, 2.0**-3, only=report.missing) | loaded
+    weights = {name: weights[name] for name in shapes}
+    elsewhere: dict[str, Any] = {}
+    file = directory / "model.safetensors"
+    if file.is_file():
+        elsewhere = {"file": file.name, "sha256": sha256(file), "names": report.loaded}
+    setup = Setup(kind, config, weights, inputs, dropout=DROPOUT, recipe=Recipe())
+    return setup, elsewhere
+
+
+def encoded(name: str, texts: Sequence[str]) -> dict[str, Any]:
+    """Texts as inputs of a sequence classifier, with labels 0, 1, 0, …, the last one ignored."""
+    from minibert.hub import resolve_model
+    from minibert.tokenization import BertTokenizer
+
+    tokenizer = BertTokenizer.from_pretrained(resolve_model(name))
+    inputs = dict(tokenizer(list(texts), padding=True, return_tensors="np"))
+    labels = np.arange(len(texts)) % 2
+    labels[-1] = IGNORE_INDEX if len(texts) > 1 else 0
+    return {key: np.asarray(value, np.int64) for key, value in inputs.items()} | {"labels": labels}

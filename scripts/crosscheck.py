@@ -1,0 +1,148 @@
+#!/usr/bin/env python3
+"""Hold another BERT against this one: golden traces, comparison, certificate.
+
+    python scripts/crosscheck.py trace nano                    a standard trace: nano, minilm, base
+    python scripts/crosscheck.py trace --model DIR --text "…"  a trace of any checkpoint
+    python scripts/crosscheck.py compare MINE GOLDEN           which tensor is wrong first, and why
+    python scripts/crosscheck.py against transformers          a live PyTorch model, with hooks
+    python scripts/crosscheck.py budget GOLDEN                 errors of float32, NumPy and PyTorch
+    python scripts/crosscheck.py certify                       every gradient, in every precision
+
+MINE is a .safetensors or .npz file with any of the trace's tensors, GOLDEN a trace. Exits with
+status 0 if everything is within its budget, 1 if not, 2 for an input to mend.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from minibert.io.command_line import Parser, run
+from minibert.verify import inputs
+from minibert.verify.budget import UNIT
+from minibert.verify.compare import compare, read_arrays, read_mapping
+from minibert.verify.diagnosis import diagnose
+from minibert.verify.report import as_dict, as_text
+from minibert.verify.trace.catalogue import HEADS
+from minibert.verify.trace.format import Trace
+from minibert.verify.trace.standard import STANDARD, write_standard
+from minibert.verify.trace.writing import check_weights, setup_of, write_trace
+
+
+def main() -> int:
+    args = parse_arguments()
+    return args.command(args)
+
+
+def trace(args: argparse.Namespace) -> int:
+    path = Path(args.output or args.standard or "trace")
+    path = path.with_suffix("") if path.suffix in (".json", ".safetensors") else path
+    if args.standard:
+        write_standard(args.standard, path)
+    else:
+        setup, elsewhere = inputs.setup_from(args)
+        write_trace(path, setup, limit=args.limit, elsewhere=elsewhere)
+    print(f"wrote {path}.safetensors and {path}.json: {len(Trace.open(path).entries)} tensors")
+    return 0
+
+
+def compare_files(args: argparse.Namespace) -> int:
+    golden = Trace.open(args.golden)
+    mine, dtype = read_arrays(Path(args.mine))
+    mapping = read_mapping(Path(args.map)) if args.map else None
+    return report(args, golden, mine, args.dtype or dtype, mapping)
+
+
+def report(args, golden, mine, dtype, mapping=None) -> int:
+    """Compare, diagnose where something is out, and print."""
+    weights = Path(args.weights) if args.weights else None
+    if weights is not None:
+        check_weights(golden, weights)
+    comparison = compare(mine, golden, dtype=dtype, mapping=mapping)
+    diagnosis = None
+    if not comparison.passed and not args.no_diagnosis:
+        diagnosis = diagnose(comparison, golden, setup_of(golden, weights))
+    if args.json:
+        print(json.dumps(as_dict(comparison, diagnosis), indent=1))
+    else:
+        print(as_text(comparison, diagnosis, only_out=args.only_out))
+    return 0 if comparison.passed else 1
+
+
+def against(args: argparse.Namespace) -> int:
+    from minibert.verify.transformers_run import run_transformers
+
+    golden = Trace.open(args.golden)
+    setup = setup_of(golden, Path(args.weights) if args.weights else None)
+    theirs = run_transformers(setup, args.dtype or "float64", args.attention)
+    return report(args, golden, theirs, args.dtype or "float64")
+
+
+def budget(args: argparse.Namespace) -> int:
+    from minibert.verify.budget_table import budget_table
+
+    golden = Trace.open(args.golden)
+    rows = budget_table(golden, setup_of(golden, Path(args.weights) if args.weights else None))
+    if args.json:
+        print(json.dumps(rows, indent=1))
+        return 0
+    for row in rows:
+        print(
+            f"{row['name']:<72} {row['numpy']:8.1e} {row['pytorch'] or 0:8.1e}  {row['budget']:.1e}"
+        )
+    return 0
+
+
+def certify(args: argparse.Namespace) -> int:
+    from minibert.verify.certificate import certificate, markdown
+
+    result = certificate(lambda line: print(line, file=sys.stderr) if args.verbose else None)
+    print(json.dumps(result, indent=1) if args.json else markdown(result))
+    return 0 if all(row["passed"] for row in result["rows"]) else 1
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = Parser(__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
+
+    made = commands.add_parser("trace", description=trace.__doc__)
+    made.set_defaults(command=trace)
+    made.add_argument("standard", nargs="?", choices=STANDARD, help="a standard trace")
+    made.add_argument("--output", help="path without a suffix (default: the trace's name)")
+    inputs.add_arguments(made, HEADS)
+
+    files = commands.add_parser("compare")
+    files.set_defaults(command=compare_files)
+    files.add_argument("mine", metavar="MINE", help=".safetensors or .npz")
+    files.add_argument("golden", metavar="GOLDEN", help="a trace")
+    files.add_argument("--map", help="JSON: your names → the trace's; null leaves a tensor out")
+
+    live = commands.add_parser("against")
+    live.set_defaults(command=against)
+    live.add_argument("framework", choices=("transformers",))
+    live.add_argument("golden", metavar="GOLDEN", nargs="?", default="nano", help="a trace")
+    live.add_argument("--attention", choices=("eager", "sdpa"), default="eager")
+
+    errors = commands.add_parser("budget")
+    errors.set_defaults(command=budget)
+    errors.add_argument("golden", metavar="GOLDEN", nargs="?", default="nano", help="a trace")
+
+    certified = commands.add_parser("certify")
+    certified.set_defaults(command=certify)
+    certified.add_argument("--verbose", action="store_true", help="each line as it is done")
+
+    for command in (files, live, errors):
+        command.add_argument("--weights", help="the weight file, where the trace only names it")
+    for command in (files, live):
+        command.add_argument("--dtype", choices=UNIT, help="whose budgets apply")
+        command.add_argument("--only-out", action="store_true", help="print only what is out")
+        command.add_argument("--no-diagnosis", action="store_true", help="do not look for a cause")
+    for command in (files, live, errors, certified):
+        command.add_argument("--json", action="store_true", help="the result as JSON")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,48 @@
+// Check your own JavaScript layer against a golden trace, with nothing but Node.
+//
+//     node scripts/readers/reader.mjs tests/fixtures/nano [EPS]
+//
+// The layer here is the embeddings' layer norm; put yours in its place.
+
+import { readFileSync } from "node:fs";
+
+const [path, eps = 1e-12] = process.argv.slice(2);
+const file = readFileSync(`${path}.safetensors`);
+const explained = JSON.parse(readFileSync(`${path}.json`, "utf8")).tensors;
+const length = Number(file.readBigUInt64LE(0));
+const header = JSON.parse(file.toString("utf8", 8, 8 + length));
+
+function tensor(name) {
+  const { dtype, shape, data_offsets: [begin, end] } = header[name];
+  const bytes = file.buffer.slice(file.byteOffset + 8 + length + begin, file.byteOffset + 8 + length + end);
+  const data = dtype === "F64" ? new Float64Array(bytes) : new BigInt64Array(bytes);
+  return { data, shape };
+}
+
+function myLayer(x, weight, bias, eps) {
+  const mean = x.reduce((a, b) => a + b) / x.length;
+  const variance = x.reduce((a, b) => a + (b - mean) ** 2, 0) / x.length;
+  return x.map((v, h) => ((v - mean) / Math.sqrt(variance + eps)) * weight[h] + bias[h]);
+}
+
+const name = "activation/bert.embeddings.LayerNorm";
+const x = tensor("activation/bert.embeddings.sum").data;
+const weight = tensor("weight/bert.embeddings.LayerNorm.weight").data;
+const bias = tensor("weight/bert.embeddings.LayerNorm.bias").data;
+const mask = tensor("input/attention_mask").data;
+const golden = tensor(name).data;
+const H = weight.length;
+
+let difference = 0, norm = 0;
+mask.forEach((real, t) => {
+  if (!real) return;
+  const y = myLayer(x.slice(t * H, (t + 1) * H), weight, bias, Number(eps));
+  y.forEach((v, h) => {
+    difference += (v - golden[t * H + h]) ** 2;
+    norm += golden[t * H + h] ** 2;
+  });
+});
+const error = Math.sqrt(difference / norm);
+const budget = explained[name].budget_float32 * 2 ** -29; // float64
+console.log(`${name}: error ${error.toExponential(1)}, budget ${budget.toExponential(1)}`);
+process.exit(error > budget ? 1 : 0);

@@ -1,0 +1,124 @@
+"""scripts/crosscheck.py: its commands, their exit status, their errors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import toy
+from traces import NANO
+
+from minibert.verify import layer_cases, model_cases
+from minibert.verify.trace.format import Trace
+
+Script = Callable[..., Any]
+
+
+@pytest.fixture
+def logits(tmp_path: Path) -> Callable[..., Path]:
+    """A file with the nano trace's logits, and what is added to them."""
+
+    def write(plus: float) -> Path:
+        array = Trace.open(NANO).read("activation/logits") + plus
+        np.savez(tmp_path / "mine.npz", logits=array)
+        return tmp_path / "mine.npz"
+
+    return write
+
+
+def test_compare(script: Script, logits: Any) -> None:
+    ended = script("crosscheck", "compare", logits(0.0), NANO)
+    assert (ended.status, ended.err) == (0, "")
+    assert "1 tensors compared, 0 out of the float64 budget" in ended.out
+    ended = script("crosscheck", "compare", logits(1.0), NANO, "--no-diagnosis")
+    assert ended.status == 1
+    assert "first out: activation/logits" in ended.out
+    ended = script("crosscheck", "compare", logits(1.0), NANO, "--json", "--no-diagnosis")
+    said = json.loads(ended.out)
+    assert (said["passed"], said["first_out"]) == (False, "activation/logits")
+    assert said["cause"] is None
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    return toy.save_model(tmp_path / "model")
+
+
+def test_trace_of_a_checkpoint(script: Script, checkpoint: Path, tmp_path: Path) -> None:
+    """By its text; the weights stay in their file, whose sha256 must be right."""
+    path = tmp_path / "made"
+    ended = script(
+        "crosscheck", "trace", "--model", checkpoint, "--text", "a good film", "--text", "bad",
+        "--output", path,
+    )  # fmt: skip
+    assert (ended.status, ended.err) == (0, "")
+    trace = Trace.open(path)
+    assert ended.out == (
+        f"wrote {path}.safetensors and {path}.json: {len(trace.entries)} tensors\n"
+    )
+    assert trace.about["weights"]["file"] == "model.safetensors"
+    np.savez(tmp_path / "mine.npz", logits=trace.read("activation/logits") + 1)
+    mine = tmp_path / "mine.npz"
+    ended = script("crosscheck", "compare", mine, path)
+    assert ended.status == 2
+    assert "does not hold its weights: name the file model.safetensors with --weights" in ended.err
+    weights = checkpoint / "model.safetensors"
+    few = ["--weights", weights, "--no-diagnosis"]
+    ended = script("crosscheck", "compare", mine, path, *few)
+    assert (ended.status, ended.err) == (1, "")
+    toy.save_model(tmp_path / "other", seed=5)
+    other = tmp_path / "other" / "model.safetensors"
+    ended = script("crosscheck", "compare", mine, path, "--weights", other)
+    assert ended.status == 2
+    assert "its sha256 is" in ended.err
+    assert "but made.json was made with" in ended.err
+
+
+def test_trace_of_another_head_and_inputs(script: Script, checkpoint: Path, tmp_path: Path) -> None:
+    ids = np.array([[2, 6, 12, 3], [2, 9, 3, 0]])
+    np.savez(tmp_path / "in.npz", input_ids=ids, attention_mask=ids > 0, labels=ids % 2)
+    path = tmp_path / "made"
+    ended = script(
+        "crosscheck", "trace", "--model", checkpoint, "--head", "BertForTokenClassification",
+        "--inputs", tmp_path / "in.npz", "--dtype", "float32", "--store_weights",
+        "--no_dropout", "--no_training", "--output", path,
+    )  # fmt: skip
+    assert (ended.status, ended.err) == (0, "")
+    trace = Trace.open(path)
+    assert trace.about["model"] == "BertForTokenClassification"
+    assert trace.read("weight/classifier.weight").dtype == np.float32
+    assert not any(name.startswith(("dropout", "training")) for name in trace.names())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trace"], "say what to trace: nano, minilm, base, or --model DIRECTORY"),
+        (["trace", "--model", "x"], "give the batch as --text (once a row), or as --inputs FILE"),
+        (["trace", "huge"], "invalid choice: 'huge'"),
+        (["compare", "absent.npz", str(NANO)], "absent.npz: there is no such file"),
+        (["compare", f"{NANO}.safetensors", "absent"], "cannot read absent.json"),
+        (["against", "keras", str(NANO)], "invalid choice: 'keras'"),
+    ],
+)
+def test_bad_input_is_one_line(arguments: list[str], message: str, script: Script) -> None:
+    ended = script("crosscheck", *arguments)
+    assert (ended.status, ended.out) == (2, "")
+    (line,) = ended.err.splitlines()
+    assert line.startswith("crosscheck.py: error: ")
+    assert message in line
+
+
+def test_certify(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    cases = [case for case in layer_cases.layer_cases() if case.layer == "softmax"]
+    monkeypatch.setattr(layer_cases, "layer_cases", lambda: cases)
+    monkeypatch.setattr(model_cases, "KINDS", {})
+    ended = script("crosscheck", "certify")
+    assert ended.status == 0
+    assert ended.out.startswith("| what | computed by | against |")
+    said = json.loads(script("crosscheck", "certify", "--json").out)
+    assert {row["what"] for row in said["rows"]} == {"softmax"}

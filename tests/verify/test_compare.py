@@ -1,0 +1,186 @@
+"""Comparison: whose tensor is meant, which shapes are understood, what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+from traces import NANO
+
+from minibert.errors import InputError
+from minibert.verify.compare import compare, read_arrays, read_mapping
+from minibert.verify.trace.format import Trace
+
+LAYER = "bert.encoder.layer.0."
+QUERY = LAYER + "attention.self.query"
+
+
+@pytest.fixture(scope="module")
+def nano() -> Trace:
+    return Trace.open(NANO)
+
+
+def read(trace: Trace, name: str) -> Any:
+    return trace.read(name).copy()
+
+
+@pytest.mark.parametrize(
+    ("name", "golden"),
+    [
+        (QUERY, f"activation/{QUERY}"),
+        ("encoder.layer.0.attention.self.query", f"activation/{QUERY}"),
+        (f"{QUERY}.grad", f"gradient/{QUERY}"),
+        (f"{QUERY}.weight", f"weight/{QUERY}.weight"),
+        (f"{QUERY}.weight.grad", f"gradient/{QUERY}.weight"),
+        ("bert.embeddings.LayerNorm.gamma", "weight/bert.embeddings.LayerNorm.weight"),
+        ("bert.embeddings.LayerNorm.gamma.grad", "gradient/bert.embeddings.LayerNorm.weight"),
+        ("bert.embeddings", "activation/bert.embeddings.LayerNorm"),
+        (f"{LAYER}output", f"activation/{LAYER}output.LayerNorm"),
+        (LAYER[:-1], f"activation/{LAYER}output.LayerNorm"),
+        ("hidden_states.1", f"activation/{LAYER}output.LayerNorm"),
+        ("attentions.0", f"activation/{LAYER}attention.self.probs"),
+        (f"{LAYER}attention.self", f"activation/{LAYER}attention.self.context"),
+        (f"{LAYER}attention.output.dropout", f"activation/{LAYER}attention.output.dense"),
+        ("pooler_output", "activation/bert.pooler"),
+        ("classifier", "activation/logits"),
+        ("input_ids", "input/input_ids"),
+        ("loss", "activation/loss"),
+    ],
+)
+def test_names_of_transformers(name: str, golden: str, nano: Trace) -> None:
+    (row,) = compare({name: read(nano, golden)}, nano).rows
+    assert (row.name, row.error) == (golden, 0.0)
+
+
+def test_parameters_of_a_flat_buffer_by_name(nano: Trace) -> None:
+    buffer, name = "training/adam/step_3/parameters", f"{LAYER}output.dense.weight"
+    start, shape = nano.layout.starts[name], nano.layout.shapes[name]
+    part = read(nano, buffer)[start : start + int(np.prod(shape))].reshape(shape)
+    assert compare({f"{buffer}/{name}": part}, nano).passed
+    (row,) = compare({f"{buffer}/{name}": part + 1e-6}, nano).rows
+    assert (row.passed, row.note) == (False, f"worst: {name}")
+    assert not compare({buffer: read(nano, buffer) + 1e-6}, nano).passed
+
+
+def shapes(x: Any, mask: Any) -> dict[str, Any]:
+    B, S, H = x.shape
+    return {
+        "padded": x,
+        "padded with anything": np.where(mask[..., None] == 1, x, 7.0),
+        "padded further": np.concatenate([x, np.ones((B, 3, H))], axis=1),
+        "packed": x[mask == 1],
+        "flattened": x.reshape(B * S, H),
+        "heads apart": x.reshape(B, S, 2, 4).transpose(0, 2, 1, 3),
+        "heads apart, unturned": x.reshape(B, S, 2, 4),
+    }
+
+
+@pytest.mark.parametrize("how", shapes(np.zeros((3, 6, 8)), np.ones((3, 6))))
+def test_shapes_of_token_tensors(how: str, nano: Trace) -> None:
+    name = f"activation/{QUERY}"
+    mine = shapes(read(nano, name), nano.mask)[how]
+    assert compare({name: mine}, nano).passed
+    assert not compare({name: mine * 1.01}, nano).passed
+
+
+def test_shapes_of_attention_probabilities(nano: Trace) -> None:
+    name = f"activation/{LAYER}attention.self.probs"
+    probs = read(nano, name)
+    at_padding = np.where(probs == 0, 0.1, probs)
+    for mine in (probs, at_padding, probs.reshape(6, 6, 6)):
+        assert compare({name: mine}, nano).passed
+
+
+def test_position_embeddings_of_one_row(nano: Trace) -> None:
+    name = "bert.embeddings.position_embeddings"
+    table = read(nano, f"weight/{name}.weight")
+    assert compare({name: table[None, :6]}, nano).passed
+
+
+def test_a_module_and_its_parent_are_both_looked_at(nano: Trace) -> None:
+    right = read(nano, "activation/bert.embeddings.LayerNorm")
+    pair = {"bert.embeddings.LayerNorm": right, "bert.embeddings": right * 1.1}
+    assert not compare(pair, nano).passed
+    assert not compare(dict(reversed(pair.items())), nano).passed
+
+
+def test_float32_has_float32_budgets(nano: Trace) -> None:
+    name = "activation/bert.pooler"
+    single = read(nano, name).astype(np.float32)
+    assert compare({name: single}, nano).passed
+    assert not compare({name: single.astype(float)}, nano).passed
+    assert compare({name: single.astype(float)}, nano, dtype="float32").passed
+    assert compare({name: single.astype(np.float16)}, nano).dtype == "float16"
+
+
+def test_key_bias_gradients_have_an_absolute_bound(nano: Trace) -> None:
+    name = f"gradient/{LAYER}attention.self.key.bias"
+    assert nano.entries[name].scale > 0
+    assert compare({name: np.full(8, 1e-17)}, nano).passed
+    assert not compare({name: np.full(8, 1e-9)}, nano).passed
+
+
+def test_a_mapping_file(nano: Trace, tmp_path: Path) -> None:
+    file = tmp_path / "map.json"
+    file.write_text(json.dumps({"q0": QUERY, "junk": None}))
+    mine = {"q0": read(nano, f"activation/{QUERY}"), "junk": np.zeros(3)}
+    assert compare(mine, nano, mapping=read_mapping(file)).passed
+    file.write_text('{"q0": 3}')
+    with pytest.raises(InputError, match="q0: got 3, want a name of the trace, or null"):
+        read_mapping(file)
+
+
+def test_files(nano: Trace, tmp_path: Path) -> None:
+    arrays = {"loss": np.asarray(read(nano, "activation/loss"), np.float32)}
+    save_file(arrays, tmp_path / "mine.safetensors")
+    np.savez(tmp_path / "mine.npz", **arrays)
+    for name in ("mine.safetensors", "mine.npz"):
+        read_back, dtype = read_arrays(tmp_path / name)
+        assert (list(read_back), dtype) == (["loss"], "float32")
+
+
+# ---- Bad input ----
+
+
+@pytest.mark.parametrize(
+    ("mine", "message"),
+    [
+        ({"bert.encoder.layer.0.attention.self.qeury": np.zeros(3)},
+         r"unknown tensor .* the nearest name that nano.json has is "
+         r"'bert.encoder.layer.0.attention.self.query'"),
+        ({"weight/bert.encoder.layer.0.intermediate.dense.weight": np.zeros((8, 12))},
+         r"has shape \(8, 12\), want \(12, 8\): transpose\(1, 0\) would fit"),
+        ({QUERY: np.zeros((6, 3, 8))},
+         r"has shape \(6, 3, 8\), want \(3, 6, 8\) or, packed, \(16, 8\): transpose\(1, 0, 2\)"),
+        ({"training/adam/step_1/m/classifier.weight": np.zeros((8, 3))}, r"want \(3, 8\)"),
+        ({"training/adam/step_4/m": np.zeros(3)}, "unknown tensor"),
+        ({}, "there is no tensor to compare"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_refused(mine: dict[str, Any], message: str, nano: Trace) -> None:
+    with pytest.raises(InputError, match=message):
+        compare(mine, nano)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_nan_and_infinity_are_named_first(value: float, nano: Trace) -> None:
+    """Even where an earlier tensor is out as well."""
+    wrong = read(nano, f"activation/{QUERY}") + 1
+    late = read(nano, "activation/logits")
+    late[1, 2] = value
+    comparison = compare({QUERY: wrong, "logits": late}, nano)
+    assert comparison.first_out is not None
+    assert comparison.first_out.name == "activation/logits"
+    assert comparison.first_out.note == f"holds {value} at [1, 2]"
+
+
+@pytest.mark.parametrize("name", ["absent.npz", "text.npz", "text.safetensors"])
+def test_files_that_are_none(name: str, tmp_path: Path) -> None:
+    (tmp_path / "text.npz").write_text("no archive")
+    (tmp_path / "text.safetensors").write_text("no tensors")
+    with pytest.raises(InputError, match=r"text|absent"):
+        read_arrays(tmp_path / name)

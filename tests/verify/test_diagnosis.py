@@ -1,0 +1,203 @@
+"""Diagnosis: a right port is never accused, and the words say what is known."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from traces import NANO, random_setup, trace_of
+
+from minibert import BertConfig
+from minibert.models import BertForSequenceClassification
+from minibert.verify.compare import compare
+from minibert.verify.diagnosis import Diagnosis, diagnose
+from minibert.verify.hypotheses import HYPOTHESES
+from minibert.verify.report import as_dict, as_text
+from minibert.verify.trace.format import Trace
+from minibert.verify.trace.setup import Setup
+from minibert.verify.trace.tensors import collected
+from minibert.verify.trace.writing import setup_of
+
+FORWARD = "activation/"
+
+
+@pytest.fixture(scope="module")
+def nano() -> Trace:
+    return Trace.open(NANO)
+
+
+def forward_of(setup: Setup) -> dict[str, Any]:
+    with np.errstate(all="ignore"):
+        tensors = collected(setup.replace(recipe=None, dropout=None))
+    return {name: array for name, array in tensors.items() if name.startswith(FORWARD)}
+
+
+def diagnosis_of(mine: dict[str, Any], trace: Trace, **options: Any) -> Diagnosis:
+    return diagnose(compare(mine, trace, **options), trace, setup_of(trace))
+
+
+def random_config(rng: np.random.Generator) -> BertConfig:
+    heads, size = int(rng.integers(1, 5)), int(rng.integers(2, 9))
+    return BertConfig(
+        vocab_size=int(rng.integers(20, 60)),
+        hidden_size=heads * size,
+        num_attention_heads=heads,
+        num_hidden_layers=int(rng.integers(1, 5)),
+        intermediate_size=int(rng.integers(3, 40)),
+        max_position_embeddings=12,
+        hidden_act=str(rng.choice(["gelu", "gelu_new", "relu"])),
+        layer_norm_eps=float(rng.choice([1e-12, 1e-5])),
+        num_labels=int(rng.integers(2, 6)),
+    )
+
+
+def assert_a_right_port_passes(seed: int, tmp_path: Path) -> None:
+    """minibert's public API: its fast twins in float32, BLAS in float64, two threads."""
+    rng = np.random.default_rng(seed)
+    config = random_config(rng)
+    lengths = tuple(int(n) for n in rng.integers(1, 12, rng.integers(2, 6)))
+    setup = random_setup(BertForSequenceClassification, config, lengths, seed)
+    trace = trace_of(setup, tmp_path / "trace")
+    for dtype in ("float32", "float64"):
+        model = setup.kind(
+            config, backend="numpy", dtype=dtype, threads=2, arrays=dict(setup.weights)
+        )
+        output = model(**setup.inputs, output_hidden_states=True)
+        trained, gradients = model.loss_and_gradients(**setup.inputs)
+        mine = {f"{name}.grad": array for name, array in gradients.items()}
+        mine |= {f"hidden_states.{i}": x for i, x in enumerate(output.hidden_states)}
+        mine |= {"logits": output.logits, "loss": np.asarray(trained.loss)}
+        comparison = compare(mine, trace, dtype=dtype)
+        assert comparison.passed, f"seed {seed}, {dtype}: {comparison.first_out}"
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_right_port_is_not_accused(seed: int, tmp_path: Path) -> None:
+    assert_a_right_port_passes(seed, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_hundred_right_ports_are_not_accused(tmp_path: Path) -> None:
+    for seed in range(100, 200):
+        assert_a_right_port_passes(seed, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("section", HYPOTHESES)
+def test_every_hypothesis_finds_itself(section: str, dtype: str, nano: Trace) -> None:
+    """Except where two mistakes give the same tensors, or one shows nothing in float32."""
+    setup, first = setup_of(nano), "activation/bert.encoder.layer.0.attention.self.query"
+    if section == "training":
+        setup = setup.replace(recipe=replace(setup.recipe, rules=("adamw_torch",), steps=(1, 3)))
+        first = "training/adamw_torch/step_1/parameters"
+    guesses = [g for hypothesis in HYPOTHESES[section] for g in hypothesis(setup, first)]
+    unseen, missed = [], []
+    for guess in guesses:
+        needed = guess.setup.replace(dtype=dtype)
+        needed = needed if section == "training" else needed.replace(recipe=None)
+        needed = needed if section == "dropout" else needed.replace(dropout=None)
+        with np.errstate(all="ignore"):
+            tensors = collected(needed)
+        mine = {n: a for n, a in tensors.items() if a.dtype.kind == "f"}
+        comparison = compare(mine, nano)
+        if comparison.passed:
+            unseen.append(guess.cause)
+        elif guess.cause not in (found := diagnose(comparison, nano, setup_of(nano))).causes:
+            missed.append((guess.cause, str(found)))
+    assert missed == []
+    assert len(unseen) <= (0 if dtype == "float64" else 0.2 * len(guesses)), unseen
+
+
+def test_from_the_logits_alone(nano: Trace) -> None:
+    """One tensor at the end is enough for a mistake at the beginning."""
+    setup = setup_of(nano)
+    wrong = forward_of(setup.replace(config=setup.config.replace(hidden_act="gelu_new")))
+    diagnosis = diagnosis_of({"logits": wrong["activation/logits"]}, nano)
+    assert len(diagnosis.causes) == 1
+    assert diagnosis.causes[0].startswith("the activation is GELU by tanh")
+
+
+def test_a_second_mistake_is_said_to_remain(nano: Trace) -> None:
+    setup = setup_of(nano)
+    mine = forward_of(setup.replace(config=setup.config.replace(layer_norm_eps=1e-5)))
+    mine["activation/logits"] = mine["activation/logits"] + 1
+    diagnosis = diagnosis_of(mine, nano)
+    assert diagnosis.causes == ()
+    assert str(diagnosis) == (
+        "layer_norm_eps is 1e-05, not 1e-12; but from activation/logits on something else is "
+        "wrong as well"
+    )
+
+
+def test_an_unknown_mistake_is_said_to_be_unknown(nano: Trace) -> None:
+    mine = forward_of(setup_of(nano))
+    mine["activation/logits"] = mine["activation/logits"] + 1
+    assert str(diagnosis_of(mine, nano)).startswith("unknown: none of ")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_float64_that_was_computed_in_less(dtype: str, nano: Trace) -> None:
+    mine = {
+        name: array.astype(dtype).astype(np.float64)
+        for name, array in forward_of(setup_of(nano).replace(dtype="float32")).items()
+    }
+    cause = f"computed in {dtype}: compare with --dtype {dtype}"
+    assert diagnosis_of(mine, nano).causes == (cause,)
+
+
+def test_bfloat16_is_recognised(nano: Trace) -> None:
+    bits = nano.read("activation/logits").astype(np.float32).view(np.uint32) & 0xFFFF0000
+    mine = {"logits": bits.view(np.float32).astype(np.float64)}
+    assert diagnosis_of(mine, nano).causes[0].startswith("computed in bfloat16")
+
+
+def test_given_tensors_that_are_others(nano: Trace) -> None:
+    name = "bert.encoder.layer.1.attention.self.key.weight"
+    key, query = (nano.read(f"weight/{name.replace('key', part)}") for part in ("key", "query"))
+    assert diagnosis_of({name: key.T}, nano).causes == (f"{name} is transposed",)
+    other = name.replace("key", "query")
+    assert diagnosis_of({name: query}, nano).causes == (f"{name} is really {other}",)
+    ids = nano.read("input/input_ids") + 1
+    assert diagnosis_of({"input_ids": ids}, nano).causes == ("input_ids is not the trace's",)
+
+
+@pytest.mark.slow
+def test_layers_by_one_digit(tmp_path: Path) -> None:
+    """A port that reads one digit of the layer's number loads layer 1 as layers 10 and 11."""
+    config = BertConfig(vocab_size=20, hidden_size=4, num_attention_heads=2, num_hidden_layers=12,
+                        intermediate_size=5, max_position_embeddings=8)  # fmt: skip
+    setup = random_setup(BertForSequenceClassification, config, (5, 3))
+    trace = trace_of(setup, tmp_path / "trace")
+    weights = dict(setup.weights)
+    for name in weights:
+        for late in ("layer.10.", "layer.11."):
+            if late in name:
+                weights[name] = setup.weights[name.replace(late, "layer.1.")]
+    diagnosis = diagnosis_of(forward_of(setup.replace(weights=weights)), trace)
+    assert diagnosis.causes == ("of a layer's number only the first digit is read",)
+
+
+def test_too_few_layers(nano: Trace) -> None:
+    setup = setup_of(nano)
+    weights = {n: w for n, w in setup.weights.items() if "layer.1." not in n}
+    short = setup.replace(config=setup.config.replace(num_hidden_layers=1), weights=weights)
+    diagnosis = diagnosis_of({"logits": forward_of(short)["activation/logits"]}, nano)
+    assert diagnosis.causes == ("there are 1 layers, not 2",)
+
+
+def test_the_report(nano: Trace) -> None:
+    mine = {"logits": nano.read("activation/logits") + 1, "loss": nano.read("activation/loss")}
+    comparison = compare(mine, nano)
+    text = as_text(comparison, Diagnosis(("a cause",), 3))
+    assert "2 tensors compared, 1 out of the float64 budget" in text
+    assert text.endswith("first out: activation/logits\nlikely cause: a cause")
+    assert "loss" not in as_text(comparison, None, only_out=True)
+    mine["logits"][0, 0] = math.nan
+    said = as_dict(compare(mine, nano), None)
+    assert (said["passed"], said["first_out"], said["cause"]) == (False, "activation/logits", None)
+    assert said["tensors"][0]["error"] is None
