@@ -19,7 +19,7 @@ from minibert.backend.cupy_backend import why_unavailable
 from minibert.layers.embeddings import RowGradient
 from minibert.verify import layer_cases as cases
 from minibert.verify import model_cases
-from minibert.verify.gradcheck import Check, check_layer, check_model
+from minibert.verify.gradcheck import Check, check_layer, check_model, is_shift
 from minibert.verify.layer_cases import LayerCase
 from minibert.verify.model_cases import DROPOUT, LENGTHS, random_model, small_config
 
@@ -159,10 +159,14 @@ def model_errors(name: str, xp: Backend, dtype: str) -> dict[str, float]:
     wanted, got = (_gradients(each, batch) for each in (model, other))
     norm = float(np.sqrt(sum(np.vdot(array, array) for array in wanted.values())))
     size = model.parameters.flat.size
-    return {  # what is zero in exact arithmetic is measured against its share of the whole's norm
-        key: _relative(got[key], array, 1e-2 * norm * (array.size / size) ** 0.5)
-        for key, array in wanted.items()
-    }
+
+    def least(key: str, array: NDArray[Any]) -> float:
+        """A small tensor is measured against its share of the whole's norm; one that is zero in
+        exact arithmetic, of which rounding leaves what it will, against all of it.
+        """
+        return norm if is_shift(model, key) else 1e-2 * norm * (array.size / size) ** 0.5
+
+    return {key: _relative(got[key], array, least(key, array)) for key, array in wanted.items()}
 
 
 def _gradients(model: Any, batch: Any) -> dict[str, NDArray[Any]]:

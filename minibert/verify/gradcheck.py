@@ -113,13 +113,13 @@ def check_model(
         return [_check(where, "all", method_name, gradients.flat, everything, d, factor=10.0)]
     checks = []
     for name, moved in _moves(parameters, loss):
-        gradient, zero = gradients[name], _is_shift(model, name)
+        gradient, zero = gradients[name], is_shift(model, name)
         d = [_direction(gradient, rng)]
         checks.append(_check(where, name, method_name, gradient, moved, d, zero))
     return checks
 
 
-def _is_shift(model: BertPreTrainedModel, name: str) -> bool:
+def is_shift(model: BertPreTrainedModel, name: str) -> bool:
     """Whether a parameter adds the same to all scores of a softmax, and so has no gradient.
 
     A key's bias; the bias in front of a softmax over choices or tokens; and, in front of that one

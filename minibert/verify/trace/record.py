@@ -128,8 +128,9 @@ def record(setup: Setup, run: Run | None = None) -> Recording:
 
 
 def build(setup: Setup, xp: Backend) -> BertPreTrainedModel:
-    """The model of a setup on a backend."""
-    return setup.kind(setup.config, backend=xp, dtype=setup.dtype, arrays=dict(setup.weights))
+    """The model of a setup on a backend; on one thread, since a recording has one order."""
+    arrays = dict(setup.weights)
+    return setup.kind(setup.config, backend=xp, dtype=setup.dtype, arrays=arrays, threads=1)
 
 
 def packed(setup: Setup, model: BertPreTrainedModel) -> tuple[PackedBatch, int]:
