@@ -123,21 +123,21 @@ class Corpus:
 
     def _lines(self, name: str, stream: IO[bytes], limit: int) -> Iterator[str]:
         """The lines of a file, or pieces of `limit` characters, as valid text."""
-        text = io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape")
         empty = True
-        for line in _guarded(name, iter(lambda: text.readline(limit), "")):
-            empty = False
-            if "\0" in line:
-                raise InputError(f"{name}: it holds a zero byte; a UTF-8 text file is wanted")
-            if line.isascii():
-                yield line
-                continue
-            valid, count = _INVALID.subn("\ufffd", line)
-            if count:
-                self.replaced[name] += count
-            yield valid
+        with io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape") as text:
+            for line in _guarded(name, iter(lambda: text.readline(limit), "")):
+                empty = False
+                if "\0" in line:
+                    raise InputError(f"{name}: it holds a zero byte; a UTF-8 text file is wanted")
+                yield line if line.isascii() else self._valid(name, line)
         if empty:
             raise InputError(f"{name}: the file is empty; leave it out of the corpus")
+
+    def _valid(self, name: str, line: str) -> str:
+        valid, count = _INVALID.subn("\ufffd", line)
+        if count:
+            self.replaced[name] += count
+        return valid
 
     def _parts(self, lines: Iterable[str]) -> Iterator[tuple[int, str]]:
         """(blank lines before it, text) of each paragraph, or of each line."""
