@@ -35,7 +35,7 @@ def write(folder: Path, documents: int = 16, sentences: int = 20, seed: int = 0)
     folder.mkdir(parents=True, exist_ok=True)
     for i in range(documents):
         word = WORDS[i % len(WORDS)]
-        forms = [word, word, word + "s", word + "let", word + "lets"]
+        forms = [*([word] * 6), word + "s", word + "let"]
         lines = [" ".join(rng.choices(forms, k=rng.randint(2, 6))) for _ in range(sentences)]
         text = [f"{line.capitalize()}." for line in lines]
         (folder / f"{i:03}.txt").write_text("\n".join(text), encoding="utf-8")

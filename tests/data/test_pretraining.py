@@ -94,13 +94,13 @@ def test_an_epoch_holds_each_example_once(store: TokenStore) -> None:
 
 def test_phases_follow_each_other_in_the_middle_of_an_epoch(store: TokenStore) -> None:
     short, long = (toy_corpus.data(store, length).phases[0].rule for length in (12, 40))
-    data = PretrainingData(Masking.by(toy_corpus.tokenizer()), (Phase(short, 50), Phase(long)))
+    data = PretrainingData(Masking.by(toy_corpus.tokenizer()), (Phase(short, 100), Phase(long)))
     order = data.order(5, 4, None, 1)
     whole = len(toy_corpus.data(store, 12).order(5, 4, None, 1).epoch(0))
-    assert 25 < whole < 50
+    assert 50 < whole < 100
     epochs = [order.epoch(e) for e in range(4)]
     assert [epoch[0].phase for epoch in epochs] == [0, 0, 1, 1]
-    assert [len(epoch) for epoch in epochs[:2]] == [whole, 50 - whole]
+    assert [len(epoch) for epoch in epochs[:2]] == [whole, 100 - whole]
     lengths = [int(np.diff(data.batch(epoch[0]).offsets).max()) for epoch in epochs]
     assert max(lengths[:2]) <= 12 < min(lengths[2:])
     assert [data.tokens(epoch[0]) for epoch in epochs] == [48, 48, 160, 160]
