@@ -98,9 +98,9 @@ def tokenise(
             train, hold_out(train, 0, seed)[0], validation, hold_out(validation, 0, seed)[0]
         )
     count = a.validation_documents
-    rest, held = hold_out(
-        train, max(2, train.num_documents // 20) if count is None else count, seed
-    )
+    if count is None:
+        count = max(2, train.num_documents // 20)
+    rest, held = hold_out(train, count, seed)
     return Sources(train, rest, train, held)
 
 
@@ -162,6 +162,11 @@ def make_examples(
         )
     held_out = sources.validation, sources.validation_documents
     evaluate = None
+    if len(sources.validation_documents) == 1 and not e.no_nsp:
+        raise InputError(
+            "one document is held out, but the random next sentences of its examples come from "
+            "another: hold out two or more, or leave next sentences out (--no_nsp)"
+        )
     if len(sources.validation_documents):
         full = rule(*held_out, e.max_seq_length, 0.0)
         check = PretrainingData(masking, (Phase(full),))
