@@ -53,7 +53,7 @@ def store_directory(a: CorpusArguments, v: VocabularyArguments) -> Path:
     """Where vocabulary and stores of these arguments are kept."""
     if a.store:
         return Path(a.store)
-    paths = [str(Path(path).resolve()) for path in (*a.corpus, "", *a.validation_corpus)]
+    paths = [str(Path(path).resolve()) for path in (*a.corpus, "", *(a.validation_corpus or ()))]
     settings = [a.documents, a.sentences, a.text_field, *vars(v).values()]
     key = hashlib.sha256(json.dumps([paths, settings]).encode()).hexdigest()[:12]
     return cache_directory() / "corpora" / f"{Path(a.corpus[0]).stem}-{key}"
@@ -104,7 +104,7 @@ def tokenise(
     return Sources(train, rest, train, held)
 
 
-def _corpus(a: CorpusArguments, paths: tuple[str, ...]) -> Corpus:
+def _corpus(a: CorpusArguments, paths: list[str]) -> Corpus:
     return Corpus(paths, a.documents, a.sentences, a.text_field)
 
 
@@ -112,7 +112,7 @@ def _tokenised(
     a: CorpusArguments,
     v: VocabularyArguments,
     part: str,
-    paths: tuple[str, ...],
+    paths: list[str],
     tokenizer: BertTokenizer,
     quiet: bool,
 ) -> TokenStore:

@@ -16,10 +16,14 @@ from minibert.training.arguments import TrainingArguments, option
 class CorpusArguments:
     """What to train on."""
 
-    corpus: tuple[str, ...] = option((), "text files, folders, .gz .xz .bz2 .tar archives, .jsonl")
-    validation_corpus: tuple[str, ...] = option((), "text to evaluate on, read in the same way")
+    corpus: list[str] = option(  # noqa: RUF009
+        None, "text files, folders, .gz .xz .bz2 .tar archives, .jsonl", metavar="PATH"
+    )
+    validation_corpus: list[str] | None = option(  # noqa: RUF009
+        None, "text to evaluate on, read in the same way", metavar="PATH"
+    )
     validation_documents: int | None = option(
-        None, "documents of the corpus to hold out instead (default: one in twenty, 2 at least)"
+        None, "documents of the corpus to hold out instead", shown="one in twenty, 2 at least"
     )
     documents: str = option(
         "files", "a document is a file (of an archive: a member), or ends at a blank line; a JSON "
@@ -28,11 +32,11 @@ class CorpusArguments:
     sentences: str = option("rule", "found by punctuation, or one a line", SENTENCES)
     text_field: str = option("text", "of JSON lines: the field that holds the text")
     store: str | None = option(
-        None, "where vocabulary and tokenised corpus are kept (default: in the cache)"
+        None, "where vocabulary and tokenised corpus are kept", shown="in the cache"
     )
     overwrite_store: bool = option(False, "make both anew: after the corpus has changed")
     preprocessing_num_workers: int | None = option(
-        None, "processes that tokenise (default: all cores)"
+        None, "processes that tokenise", shown="all cores"
     )
 
     def __post_init__(self) -> None:
@@ -49,7 +53,7 @@ class VocabularyArguments:
     """Its vocabulary, learnt from the corpus unless there is one."""
 
     tokenizer_name: str | None = option(
-        None, "a directory or hub name with a vocabulary (default: the model's, or a new one)"
+        None, "a directory or hub name with a vocabulary", shown="the model's, or a new one"
     )
     vocab_size: int = option(30522, "pieces of a new vocabulary")
     cased: bool = option(False, "keep capital letters and accents")
@@ -89,13 +93,13 @@ class ModelArguments:
     """Which model."""
 
     model_name_or_path: str | None = option(
-        None, "go on with a pretrained model: a directory or hub name (default: a new model)"
+        None, "go on with a pretrained model: a directory or hub name", shown="a new model"
     )
     model_revision: str | None = option(None, "of a model on the hub: a branch, tag or commit")
     model_size: str = option("small", "of a new model, as Google published them", tuple(SIZES))
     initialization: str = option("huggingface", "whose way of drawing new weights", INITIALIZATIONS)
     dropout: float | None = option(
-        None, "of activations and attention (default: the model's, 0.1 of a new one)"
+        None, "of activations and attention", shown="the model's, 0.1 of a new one"
     )
 
 
