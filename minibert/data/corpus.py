@@ -80,7 +80,7 @@ class Corpus:
 
     def state(self) -> list[FileState]:
         """Name, size and time of every file."""
-        found = ((str(file), file.stat()) for file in self.files)
+        found = ((str(file.resolve()), file.stat()) for file in self.files)
         return [FileState(name, stat.st_size, stat.st_mtime_ns) for name, stat in found]
 
     def paragraphs(self) -> Iterator[Paragraph]:
