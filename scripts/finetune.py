@@ -61,6 +61,7 @@ from minibert.tasks.sentence_embedding import SentenceEmbedding
 from minibert.training.arguments import TrainingArguments, option, parse
 from minibert.training.evaluation import predict
 from minibert.training.kinds import KINDS, Examples, TaskArguments, load_model
+from minibert.training.state import refuse_overwriting
 from minibert.training.trainer import Trainer
 
 REVIEWS = "10,566 movie-review snippets (Hutto & Gilbert 2014)"
@@ -121,7 +122,10 @@ def main() -> None:
         Parser(__doc__), (DataArguments, TaskArguments, TrainingArguments), recipe=defaults
     )
     output = Path(args.output_dir)
-    refuse_overwriting(output, data, args)
+    if args.dry_run and not data.do_train:
+        raise InputError("--dry_run does a training step: it wants --do_train")
+    free = args.overwrite_output_dir or args.resume_from_checkpoint or args.dry_run
+    refuse_overwriting(output, bool(free or not data.do_train))
     files = read_data(data, special)
     directory = resolve_model(data.model_name_or_path, revision=data.model_revision)
     tokenizer = BertTokenizer.from_pretrained(directory)
@@ -156,20 +160,6 @@ def defaults(named: Mapping[str, Any]) -> Mapping[str, Any]:
     if named.get("task") == "question-answering":
         return {"max_seq_length": 384}
     return {} if named.get("train_file") or named.get("task") else REVIEWS_RECIPE
-
-
-def refuse_overwriting(output: Path, data: DataArguments, args: TrainingArguments) -> None:
-    if output.exists() and not output.is_dir():
-        raise InputError(f"output_dir {output} is a file; choose another --output_dir")
-    if args.dry_run and not data.do_train:
-        raise InputError("--dry_run does a training step: it wants --do_train")
-    if args.overwrite_output_dir or args.resume_from_checkpoint or args.dry_run:
-        return
-    if data.do_train and output.is_dir() and any(output.iterdir()):
-        raise InputError(
-            f"output_dir {output} is not empty: add --overwrite_output_dir to replace what is "
-            "there, --resume_from_checkpoint last to go on, or choose another --output_dir"
-        )
 
 
 def read_data(data: DataArguments, special: TaskArguments) -> dict[str, Examples]:

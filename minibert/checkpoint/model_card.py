@@ -21,6 +21,7 @@ def model_card(
     task: str = "text-classification",
     license: str | None = None,
     language: Sequence[str] = ("en",),
+    training: str = "fine-tuned",
 ) -> str:
     """A model card: YAML front matter as the Hugging Face hub reads it, then Markdown.
 
@@ -36,7 +37,7 @@ def model_card(
             "---",
             f"# {_line(name)}",
             "",
-            f"{_line(base_model)}, fine-tuned on {_line(data)}",
+            f"{_line(base_model)}, {training} on {_line(data)}",
             f"with minibert {_version()}, seed {seed}.",
             "",
             "```python",

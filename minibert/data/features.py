@@ -5,13 +5,47 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from minibert.errors import InputError
 from minibert.packing import PackedBatch, pack_sequences
+
+
+class Batches(Protocol):
+    """The batches of one epoch: for each what `TrainingData.batch` makes it of."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, number: int, /) -> Any: ...
+    def __iter__(self) -> Iterator[Any]: ...
+
+
+class Order(Protocol):
+    """The batches of every epoch."""
+
+    def epoch(self, epoch: int) -> Batches: ...
+
+
+class TrainingData(Protocol):
+    """What training goes through: batches that are a function of (seed, epoch, number)."""
+
+    def order(self, seed: int, batch_size: int, max_tokens: int | None, window: int) -> Order:
+        """The batches of every epoch, by examples or by tokens; `window` as in `BatchOrder`."""
+        ...
+
+    def batch(self, which: Any, /) -> PackedBatch:
+        """A batch of an epoch, packed."""
+        ...
+
+    def tokens(self, which: Any, /) -> int:
+        """How many tokens it has, or at most has."""
+        ...
+
+    def fingerprint(self) -> str:
+        """A hash of everything that training reads: a resumed run must see the same."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -48,8 +82,18 @@ class Features:
             self.group,
         )
 
+    def order(
+        self, seed: int, batch_size: int, max_tokens: int | None = None, window: int = 1
+    ) -> BatchOrder:
+        """The batches of every epoch."""
+        return BatchOrder(self.lengths, seed, batch_size, max_tokens, window)
+
+    def tokens(self, indices: NDArray[np.int64]) -> int:
+        """How many tokens the examples with these numbers have."""
+        return int(self.lengths[indices].sum())
+
     def fingerprint(self) -> str:
-        """A hash of everything that training reads: a resumed run must see the same."""
+        """A hash of everything that training reads."""
         digest = hashlib.sha256(self.lengths.tobytes())
         lists: list[Any] = [self.ids, self.type_ids]
         for arrays in lists + ([self.token_labels] if self.token_labels else []):

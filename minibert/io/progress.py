@@ -9,8 +9,10 @@ from typing import Any, TypeVar
 Item = TypeVar("Item")
 
 
-def bar(total: int, description: str, *, unit: str, initial: int = 0, disable: bool = False) -> Any:
-    """A tqdm bar on stderr; silent where stderr is not a terminal."""
+def bar(
+    total: int | None, description: str, *, unit: str, initial: int = 0, disable: bool = False
+) -> Any:
+    """A tqdm bar on stderr; silent where stderr is not a terminal. `total` None: not known."""
     from tqdm import tqdm
 
     return tqdm(
@@ -18,6 +20,7 @@ def bar(total: int, description: str, *, unit: str, initial: int = 0, disable: b
         desc=description,
         unit=unit,
         initial=initial,
+        unit_scale=total is None,
         dynamic_ncols=True,
         leave=False,
         disable=disable or not sys.stderr.isatty(),
@@ -25,9 +28,14 @@ def bar(total: int, description: str, *, unit: str, initial: int = 0, disable: b
 
 
 def tracked(
-    items: Iterable[Item], total: int, description: str, *, size: Callable[[Item], int], unit: str,
+    items: Iterable[Item],
+    total: int | None,
+    description: str,
+    *,
+    size: Callable[[Item], int],
+    unit: str,
     disable: bool = False,
-) -> Iterator[Item]:  # fmt: skip
+) -> Iterator[Item]:
     """The items, with a bar that advances by `size(item)` after each."""
     with bar(total, description, unit=unit, disable=disable) as progress:
         for item in items:

@@ -57,9 +57,11 @@ class BertPreTrainedModel:
         seed: int = 0,
         threads: int | None = None,
         arrays: dict[str, Any] | None = None,
+        initialization: str = "huggingface",
     ) -> None:
-        """A model with random weights, as Hugging Face draws them, or with these host `arrays`.
+        """A model with random weights, or with these host `arrays`.
 
+        `initialization`: weights are drawn as "huggingface" or as "google" does, see `initialize`;
         `backend`: "numpy", "cupy" or "auto"; `dtype`: "float32" or "float64"; `threads`: workers
         on the CPU (default: all cores).
         """
@@ -73,7 +75,7 @@ class BertPreTrainedModel:
         arrays = dict(arrays or {})
         for name, shape in layout.shapes.items():
             if name not in arrays:
-                arrays[name] = initialize(name, shape, config, seed)
+                arrays[name] = initialize(name, shape, config, seed, initialization)
             arrays[name] = self.xp.to_device(arrays[name], dtype)
         self.parameters = Parameters(self.xp, layout, arrays)
         self._bound: tuple[bool, Weights] | None = None

@@ -24,13 +24,15 @@ def global_norm(xp: Any, flat: Array, workers: Workers) -> float | Array:
         return xp.sqrt(xp.dot(flat, flat))
 
     def squares(part: slice, _worker: int) -> float:
-        return _sum_of_squares(xp, flat[part])
+        return float(sum_of_squares(xp, flat[part]))
 
     return math.sqrt(sum(spread(workers, blocks(0, flat.size, BLOCK), squares)))
 
 
-def _sum_of_squares(xp: Any, block: Array) -> float:
-    """Σ block² in rows: BLAS splits a long dot product over its threads, and the split shows."""
+def sum_of_squares(xp: Any, block: Array) -> float | Array:
+    """Σ block² as a float, whatever BLAS does with a long dot product; a 0-d array on a GPU."""
+    if not on_host(block):
+        return xp.dot(block, block)
     rows = block[: block.size // ROW * ROW].reshape(-1, ROW)
     rest = block[rows.size :]
     return float(xp.vecdot(rows, rows).sum(dtype="float64")) + float(xp.vecdot(rest, rest))

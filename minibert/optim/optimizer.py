@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from minibert.backend import Array
 from minibert.errors import CheckpointError, InputError
 from minibert.optim.blocks import BLOCK, blocks, on_host, spread
+from minibert.optim.lamb import lamb_step, parts_of
 from minibert.optim.rules import RULES, Hyper, flush_denormals
 from minibert.parallel import Workers
 
@@ -24,6 +25,7 @@ class Optimizer:
         decayed: weight decay applies to parameters[:decayed) only.
         rule: a name in `RULES`. Google's BERT is "adam_google" with eps 1e-6, weight_decay 0.01.
         weight_decay, beta1, beta2, eps: as in the rule's equations; `momentum` is for "sgd".
+        tensors: where each tensor begins, for "lamb" (default: all that decays is one).
         workers: threads for the CPU; all cores by default. The result has the same bytes for any
             number of them.
 
@@ -42,6 +44,7 @@ class Optimizer:
         beta2: float = 0.999,
         eps: float = 1e-8,
         momentum: float = 0.9,
+        tensors: Sequence[int] = (),
         workers: Workers | None = None,
     ) -> None:
         _check_buffer(parameters, decayed)
@@ -58,7 +61,9 @@ class Optimizer:
         block = BLOCK if self._host else max(size, 1)
         self._blocks = [(part, True) for part in blocks(0, decayed, block)]
         self._blocks += [(part, False) for part in blocks(decayed, size, block)]
-        widest = max((part.stop - part.start for part, _ in self._blocks), default=0)
+        self._parts = parts_of(tensors, decayed, size, self._host)
+        places = [part for part, _ in self._blocks] + [part.place for part in self._parts]
+        widest = max((place.stop - place.start for place in places), default=0)
         shape = (RULES[rule].scratch_rows, widest)
         self._scratch = [xp.empty(shape, dtype=dtype) for _ in range(self._workers.threads)]
 
@@ -73,8 +78,17 @@ class Optimizer:
         h = self._hyper._replace(lr=float(lr), step=self.steps)
         # A NumPy float64 scalar would widen every float32 product; a Python float does not.
         h = h._replace(scale=float(scale) if self._host else scale)
+        flush = self.steps % FLUSH_EVERY == 0
+        update = RULES[self.rule].update
+        if update is None:
+            lamb_step(
+                self._xp, self._parts, self.parameters, gradient, self.m, self.v, h,
+                self._scratch, self._workers,
+            )  # fmt: skip
+            if flush:
+                flush_denormals(self._xp, self.m)
+            return
         undecayed = h._replace(weight_decay=0.0)
-        update, flush = RULES[self.rule].update, self.steps % FLUSH_EVERY == 0
 
         def run(block: tuple[slice, bool], worker: int) -> None:
             part, decays = block
@@ -146,6 +160,3 @@ def _check_hyper(
         raise InputError(f"eps must be positive (it divides where v is 0), got {eps}")
     if not 0 <= weight_decay < math.inf:
         raise InputError(f"weight_decay must be a finite number ≥ 0, got {weight_decay}")
-
-
-# ---- The global norm, and clipping by it ----

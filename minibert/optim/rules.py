@@ -32,7 +32,7 @@ def adamw_torch(xp: Any, p: Array, g: Array, m: Array, v: Array, h: Hyper, scrat
     p ← (1 - lr·wd)·p
     p ← p - lr · m̂ / (√v̂ + eps),   m̂ = m / (1 - beta1^t),   v̂ = v / (1 - beta2^t)
     """
-    _moments(xp, g, m, v, h, h.scale, scratch[0])
+    update_moments(xp, g, m, v, h, h.scale, scratch[0])
     _decay(xp, p, h)
     _descend_corrected(xp, p, m, v, h, scratch[0])
 
@@ -43,7 +43,7 @@ def adamw_hf(xp: Any, p: Array, g: Array, m: Array, v: Array, h: Hyper, scratch:
     p ← p - lr · √(1 - beta2^t) / (1 - beta1^t) · m / (√v + eps)
     p ← (1 - lr·wd)·p
     """
-    _moments(xp, g, m, v, h, h.scale, scratch[0])
+    update_moments(xp, g, m, v, h, h.scale, scratch[0])
     rate = h.lr * math.sqrt(1 - h.beta2**h.step) / (1 - h.beta1**h.step)
     _descend(xp, p, m, v, rate, h.eps, scratch[0])
     _decay(xp, p, h)
@@ -54,7 +54,7 @@ def adam_google(xp: Any, p: Array, g: Array, m: Array, v: Array, h: Hyper, scrat
 
     p ← p - lr · (m / (√v + eps) + wd·p)   =   (1 - lr·wd)·p - lr · m / (√v + eps)
     """
-    _moments(xp, g, m, v, h, h.scale, scratch[0])
+    update_moments(xp, g, m, v, h, h.scale, scratch[0])
     _decay(xp, p, h)
     _descend(xp, p, m, v, h.lr, h.eps, scratch[0])
 
@@ -69,7 +69,7 @@ def adam(xp: Any, p: Array, g: Array, m: Array, v: Array, h: Hyper, scratch: Arr
     if h.weight_decay:
         xp.multiply(p, h.weight_decay, out=penalty)
         xp.add(penalised, penalty, out=penalised)
-    _moments(xp, penalised, m, v, h, 1.0, penalised)
+    update_moments(xp, penalised, m, v, h, 1.0, penalised)
     _descend_corrected(xp, p, m, v, h, penalised)
 
 
@@ -92,7 +92,8 @@ def sgd(xp: Any, p: Array, g: Array, m: Array, v: Array, h: Hyper, scratch: Arra
 class Rule(NamedTuple):
     """A rule and the memory it needs."""
 
-    update: Callable[[Any, Array, Array, Array, Array, Hyper, Array], None]
+    update: Callable[[Any, Array, Array, Array, Array, Hyper, Array], None] | None
+    """None: it looks at whole tensors, see `lamb`."""
     second_moment: bool
     scratch_rows: int
 
@@ -103,13 +104,14 @@ RULES = {
     "adam_google": Rule(adam_google, second_moment=True, scratch_rows=1),
     "adam": Rule(adam, second_moment=True, scratch_rows=2),
     "sgd": Rule(sgd, second_moment=False, scratch_rows=1),
+    "lamb": Rule(None, second_moment=True, scratch_rows=2),
 }
 
 
 # ---- What the rules share. Scalars are folded first: a pass over the block is what costs. ----
 
 
-def _moments(
+def update_moments(
     xp: Any, g: Array, m: Array, v: Array, h: Hyper, scale: float | Array, s: Array
 ) -> None:
     """Update m ← beta1·m + (1 - beta1)·g and v ← beta2·v + (1 - beta2)·g², with g·scale for g.
@@ -123,6 +125,20 @@ def _moments(
     xp.multiply(s, (1 - h.beta2) / (1 - h.beta1) ** 2, out=s)
     xp.multiply(v, h.beta2, out=v)
     xp.add(v, s, out=v)
+
+
+def adam_direction(xp: Any, p: Array, m: Array, v: Array, h: Hyper, scratch: Array) -> Array:
+    """m̂ / (√v̂ + eps) + wd·p, in scratch[0]."""
+    r, penalty = scratch[0], scratch[1]
+    c = math.sqrt(1 - h.beta2**h.step)
+    xp.sqrt(v, out=r)
+    xp.add(r, c * h.eps, out=r)
+    xp.divide(m, r, out=r)
+    xp.multiply(r, c / (1 - h.beta1**h.step), out=r)
+    if h.weight_decay:
+        xp.multiply(p, h.weight_decay, out=penalty)
+        xp.add(r, penalty, out=r)
+    return r
 
 
 def _descend(xp: Any, p: Array, m: Array, v: Array, rate: float, eps: float, s: Array) -> None:

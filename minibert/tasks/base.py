@@ -17,7 +17,28 @@ Outputs = Mapping[str, Sequence[NDArray[Any]]]
 own row, one for each sequence.)"""
 
 
-class Task(Protocol):
+class Measure(Protocol):
+    """How well a model does: what training asks of a task.
+
+    A task whose outputs are too large to keep also has `reduce`, see `training.evaluation`.
+    """
+
+    def metrics(self, outputs: Outputs, features: Features) -> dict[str, float]:
+        """Scores by name."""
+        ...
+
+    @property
+    def metric_names(self) -> Sequence[str]:
+        """The names that `metrics` gives."""
+        ...
+
+    @property
+    def best_metric(self) -> str:
+        """The metric that chooses the best checkpoint."""
+        ...
+
+
+class Task(Measure, Protocol):
     """Features → head → metrics → answers; one file a task.
 
     Beside these a task has `of(train, …)`, what a training file says of it; `of_config(config)`,
@@ -38,18 +59,4 @@ class Task(Protocol):
 
     def predictions(self, outputs: Outputs, features: Features) -> Sequence[Any]:
         """A row for each example of a file, as predictions.jsonl has it."""
-        ...
-
-    def metrics(self, outputs: Outputs, features: Features) -> dict[str, float]:
-        """Scores by name."""
-        ...
-
-    @property
-    def metric_names(self) -> Sequence[str]:
-        """The names that `metrics` gives."""
-        ...
-
-    @property
-    def best_metric(self) -> str:
-        """The metric that chooses the best checkpoint."""
         ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -16,6 +16,8 @@ from minibert.models import BertPreTrainedModel, ModelOutput
 from minibert.packing import PackedBatch
 from minibert.tasks.base import Outputs
 
+Reduce = Callable[[BertPreTrainedModel, ModelOutput, PackedBatch], Mapping[str, Any]]
+
 
 def predict(
     model: BertPreTrainedModel,
@@ -25,9 +27,11 @@ def predict(
     batch_size: int | None = None,
     description: str = "evaluating",
     quiet: bool = False,
+    reduce: Reduce | None = None,
 ) -> tuple[Outputs, float | None]:
     """The outputs in the order of the features, and the mean loss where there are labels.
 
+    `reduce` says what is kept of a batch's output, a row for each example (default: all of it).
     Longest first, so that memory running out shows at once.
     """
     batches = by_length(features.lengths, tokens_per_batch, batch_size)
@@ -38,7 +42,8 @@ def predict(
     ):
         batch = features.batch(indices)
         output = model.forward(batch)
-        for name, rows in _rows(model, output, batch):
+        kept = reduce(model, output, batch).items() if reduce else _rows(model, output, batch)
+        for name, rows in kept:
             each = len(rows) // len(indices)  # 1, or `group` where each sequence has its own row
             places = collected.setdefault(name, [None] * (each * len(features)))
             for j, i in enumerate(indices):

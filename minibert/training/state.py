@@ -127,6 +127,17 @@ def start_afresh(output_dir: Path, overwrite: bool) -> None:
     (output_dir / LOG).unlink(missing_ok=True)
 
 
+def refuse_overwriting(output_dir: Path, overwrite: bool) -> None:
+    """InputError where a new run would mix its files with what is in `output_dir`."""
+    if output_dir.exists() and not output_dir.is_dir():
+        raise InputError(f"output_dir {output_dir} is a file; choose another --output_dir")
+    if not overwrite and output_dir.is_dir() and any(output_dir.iterdir()):
+        raise InputError(
+            f"output_dir {output_dir} is not empty: add --overwrite_output_dir to replace what is "
+            "there, --resume_from_checkpoint last to go on, or choose another --output_dir"
+        )
+
+
 def rotate(output_dir: Path, limit: int, keep: Container[int | None]) -> None:
     """Remove the oldest checkpoints until `limit` are left; those of the steps `keep` stay."""
     found = checkpoints(output_dir)

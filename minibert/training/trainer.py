@@ -13,14 +13,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minibert.data.features import BatchOrder, Features
+from minibert.data.features import Features, TrainingData
 from minibert.errors import InputError, Interrupted, TrainingDiverged
 from minibert.io.files import atomic_write
 from minibert.io.progress import bar, say
 from minibert.models import BertPreTrainedModel, Run
 from minibert.optim import Optimizer, clip_scale, global_norm, schedule
 from minibert.packing import PackedBatch
-from minibert.tasks.base import Task
+from minibert.tasks.base import Measure
 from minibert.training import state as training_state
 from minibert.training.arguments import TrainingArguments
 from minibert.training.diagnosis import first_not_finite
@@ -48,14 +48,14 @@ SETTINGS = (
 
 
 class Trainer:
-    """Fine-tunes `model` on `train`, and measures it on `evaluate` with `task`."""
+    """Trains `model` on `train`, and measures it on `evaluate` with `task`."""
 
     def __init__(
         self,
         model: BertPreTrainedModel,
         args: TrainingArguments,
-        task: Task,
-        train: Features,
+        task: Measure,
+        train: TrainingData,
         evaluate: Features | None = None,
         tokenizer: Any = None,
     ) -> None:
@@ -63,11 +63,10 @@ class Trainer:
         self.train_features, self.eval_features = train, evaluate
         self.output_dir = Path(args.output_dir)
         for name, part in (("training", train), ("validation", evaluate)):
-            if part is not None and not (len(part) and model.has_targets(part)):
+            if isinstance(part, Features) and not (len(part) and model.has_targets(part)):
                 lack = "labels" if len(part) else "examples"
                 raise InputError(f"the {name} data has no {lack}")
-        self.order = BatchOrder(
-            train.lengths,
+        self.order = train.order(
             args.seed,
             args.per_device_train_batch_size * args.gradient_accumulation_steps,
             args.max_tokens_per_batch
@@ -90,6 +89,7 @@ class Trainer:
             beta2=args.adam_beta2,
             eps=args.adam_epsilon,
             momentum=args.momentum,
+            tensors=list(parameters.layout.starts.values()),
             workers=workers,
         )
         self.gradients = parameters.zeros_like()
@@ -123,8 +123,8 @@ class Trainer:
         )  # fmt: skip
         with Interruptible(self.request_stop), progress:
             while self.state.step < self.total_steps and not self._out_of_patience():
-                epoch, indices, ends_epoch = next(batches)
-                batch = self.train_features.batch(indices)
+                epoch, which, ends_epoch = next(batches)
+                batch = self.train_features.batch(which)
                 result = self.step(batch)
                 meter.count(batch)
                 progress.update()
@@ -161,7 +161,7 @@ class Trainer:
     def dry_run(self) -> str:
         """One step on the largest batch of the first epoch: what the run will take."""
         batches = self.order.epoch(0)
-        tokens = [int(self.train_features.lengths[indices].sum()) for indices in batches]
+        tokens = [self.train_features.tokens(which) for which in batches]
         largest = self.train_features.batch(batches[tokens.index(max(tokens))])
         self.step(largest)  # touches all memory, compiles all kernels
         start = time.perf_counter()
@@ -176,14 +176,13 @@ class Trainer:
         )
 
     def _batches(self, start: int) -> Iterator[tuple[float, Any, bool]]:
-        """Endless (epoch with fraction, example numbers, last of its epoch), from step `start`."""
+        """Endless (epoch with fraction, which batch, last of its epoch), from step `start`."""
         step, epoch = 0, 0
         while True:
             batches = self.order.epoch(epoch)
-            for i, indices in enumerate(batches):
-                if step >= start:
-                    yield epoch + (i + 1) / len(batches), indices, i + 1 == len(batches)
-                step += 1
+            for i in range(max(0, start - step), len(batches)):
+                yield epoch + (i + 1) / len(batches), batches[i], i + 1 == len(batches)
+            step += len(batches)
             epoch += 1
 
     def _steps_of_epochs(self) -> int:
@@ -222,6 +221,7 @@ class Trainer:
             batch_size=self.args.per_device_eval_batch_size,
             description=description,
             quiet=self.args.disable_tqdm,
+            reduce=getattr(self.task, "reduce", None),
         )
         if loss is None:
             raise InputError("evaluation needs labels, and these examples have none")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from minibert import BertConfig, BertForSequenceClassification
+from minibert.errors import InputError
 from minibert.models.initialization import initialize
 
 CONFIG = BertConfig(vocab_size=300, pad_token_id=2)
@@ -32,6 +33,31 @@ def test_weights_are_normal_with_the_configured_deviation() -> None:
     assert abs(values.std() / 0.02 - 1) < 4 / (2 * n) ** 0.5
     assert abs((np.abs(values) < 0.02).mean() - 0.6827) < 4 * 0.5 / n**0.5
     assert np.abs(values).max() > 0.06  # not cut off at 2σ, as Google's are
+
+
+def test_google_s_are_cut_off_at_two_deviations_and_not_rescaled() -> None:
+    """std of a normal between −2 and 2: √(1 − 4·φ(2) / (2·Φ(2) − 1)) = 0.8796."""
+    values = initialize("classifier.weight", (300, 400), CONFIG, 1, "google")
+    assert values.dtype == np.float32
+    assert 0.0399 < np.abs(values).max() <= np.float32(0.04)
+    assert abs(values.std() / (0.02 * 0.8796) - 1) < 4 / (2 * values.size) ** 0.5
+    assert abs(values.mean()) < 4 * 0.02 / values.size**0.5
+    plain = initialize("classifier.weight", (300, 400), CONFIG, 1)
+    inside = np.abs(plain) <= np.float32(0.04)
+    assert (values[inside] == plain[inside]).all()
+    table = initialize("bert.embeddings.word_embeddings.weight", (300, 8), CONFIG, 1, "google")
+    assert table.any(axis=1).all()  # the padding row too
+
+
+def test_a_model_is_drawn_as_it_is_asked(tiny: BertConfig) -> None:
+    name = "bert.encoder.layer.0.output.dense.weight"
+    ours, google = (
+        BertForSequenceClassification(tiny, backend="numpy", seed=5, **how).parameters[name]
+        for how in ({}, {"initialization": "google"})
+    )
+    assert np.abs(ours).max() > 0.04 >= np.abs(google).max()
+    with pytest.raises(InputError, match="'apple': choose one of huggingface, google"):
+        BertForSequenceClassification(tiny, backend="numpy", initialization="apple")
 
 
 def test_the_padding_row_alone_is_zero() -> None:

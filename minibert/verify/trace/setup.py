@@ -35,7 +35,7 @@ class Recipe:
     decay_all: bool = False  # biases and layer norms too: wrong
     zero_gradients: bool = True  # False: they pile up from step to step: wrong
     updates: Mapping[str, Update] = field(
-        default_factory=lambda: {name: rule.update for name, rule in RULES.items()}
+        default_factory=lambda: {n: rule.update for n, rule in RULES.items() if rule.update}
     )
 
 

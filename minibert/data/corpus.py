@@ -1,0 +1,222 @@
+"""A corpus: files of text, one after the other, as paragraphs of numbered documents.
+
+It is read as a stream, so it may be larger than memory.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import json
+import lzma
+import re
+import tarfile
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any, NamedTuple, TypeVar
+
+from minibert.data.text_files import JSON_LINES, brief
+from minibert.errors import InputError
+from minibert.io.json_io import error_text
+
+DOCUMENTS = ("files", "blank_lines")
+SENTENCES = ("rule", "lines")
+PIECE = 1 << 16  # characters: a longer line or paragraph is handed on in pieces
+
+Item = TypeVar("Item")
+
+_OPENERS = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
+_ARCHIVE = re.compile(r"\.(tar(\.\w+)?|tgz|txz|tbz2?)$")
+_INVALID = re.compile("[\udc80-\udcff]")
+
+
+class Paragraph(NamedTuple):
+    """Text that lies within one document; a single sentence where the corpus has one a line."""
+
+    document: int
+    text: str
+
+
+class FileState(NamedTuple):
+    """What shows that a file has changed."""
+
+    name: str
+    size: int
+    modified: int  # ns
+
+
+class Corpus:
+    """Text files, folders of them, .gz, .xz, .bz2 and .tar archives, JSON lines.
+
+    documents: "files": each file (of an archive: each member) is one; "blank_lines": they are
+    separated by blank lines. A JSON record is always one: its `text_field`.
+    sentences: "lines": one a line; "rule": found by `split_sentences`, in paragraphs that end at a
+    blank line.
+
+    Invalid UTF-8 is replaced by U+FFFD, and counted in `replaced` by file when it has been read.
+    Raises InputError, naming the file, for what is missing, empty, binary or damaged.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[str | Path],
+        documents: str = "files",
+        sentences: str = "rule",
+        text_field: str = "text",
+    ) -> None:
+        if documents not in DOCUMENTS or sentences not in SENTENCES:
+            raise InputError(
+                f"documents {documents!r} and sentences {sentences!r}: choose one of "
+                f"{', '.join(DOCUMENTS)}, and one of {', '.join(SENTENCES)}"
+            )
+        self.files = [file for path in paths for file in _files(Path(path))]
+        if not self.files:
+            raise InputError("the corpus has no file: name text files, folders or archives")
+        self.documents, self.sentences, self.text_field = documents, sentences, text_field
+        self.replaced: Counter[str] = Counter()
+
+    def state(self) -> list[FileState]:
+        """Name, size and time of every file."""
+        found = ((str(file.resolve()), file.stat()) for file in self.files)
+        return [FileState(name, stat.st_size, stat.st_mtime_ns) for name, stat in found]
+
+    def paragraphs(self) -> Iterator[Paragraph]:
+        """Every paragraph, in order; the numbers of documents rise over the whole corpus."""
+        self.replaced.clear()
+        document = 0
+        for file in self.files:
+            for name, stream in _guarded(str(file), _texts(file)):
+                read = self._records if _form(name).endswith(JSON_LINES) else self._text
+                last = document
+                for paragraph in read(name, stream, document):
+                    yield paragraph
+                    last = paragraph.document
+                document = last + 1
+
+    def _text(self, name: str, stream: IO[bytes], document: int) -> Iterator[Paragraph]:
+        """The paragraphs of a text file; its first document has that number."""
+        for blanks, text in self._parts(self._lines(name, stream, PIECE)):
+            yield Paragraph(document + (blanks if self.documents == "blank_lines" else 0), text)
+
+    def _records(self, name: str, stream: IO[bytes], document: int) -> Iterator[Paragraph]:
+        """The paragraphs of JSON lines, each of them a document."""
+        for number, line in enumerate(self._lines(name, stream, -1)):
+            if line.strip():
+                rows = self._record(name, number + 1, line).split("\n")
+                yield from (Paragraph(document + number, text) for _, text in self._parts(rows))
+
+    def _record(self, name: str, number: int, line: str) -> str:
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{name}, line {number}: not a JSON object ({error})") from None
+        text = record.get(self.text_field) if isinstance(record, dict) else None
+        if not isinstance(text, str):
+            raise InputError(
+                f"{name}, line {number}: wanted an object with a text in {self.text_field!r}, got "
+                f"{brief(record)}; --text_field names another field"
+            )
+        return text.encode("utf-8", "replace").decode()  # half a surrogate pair is no text
+
+    def _lines(self, name: str, stream: IO[bytes], limit: int) -> Iterator[str]:
+        """The lines of a file, or pieces of `limit` characters, as valid text."""
+        empty = True
+        with io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape") as text:
+            for line in _guarded(name, iter(lambda: text.readline(limit), "")):
+                empty = False
+                if "\0" in line:
+                    raise InputError(f"{name}: it holds a zero byte; a UTF-8 text file is wanted")
+                yield line if line.isascii() else self._valid(name, line)
+        if empty:
+            raise InputError(f"{name}: the file is empty; leave it out of the corpus")
+
+    def _valid(self, name: str, line: str) -> str:
+        valid, count = _INVALID.subn("\ufffd", line)
+        if count:
+            self.replaced[name] += count
+        return valid
+
+    def _parts(self, lines: Iterable[str]) -> Iterator[tuple[int, str]]:
+        """(blank lines before it, text) of each paragraph, or of each line."""
+        blanks, size = 0, 0
+        rows: list[str] = []
+        for line in lines:
+            row = line.strip()
+            if rows and (not row or size > PIECE or self.sentences == "lines"):
+                yield blanks, " ".join(rows)
+                rows, size = [], 0
+            if row:
+                rows.append(row)
+                size += len(row)
+            else:
+                blanks += 1
+        if rows:
+            yield blanks, " ".join(rows)
+
+
+def _files(path: Path) -> list[Path]:
+    """A file itself, or a folder's files in the order of their names, without hidden ones."""
+    if not path.exists():
+        raise InputError(f"{path}: there is no such file or folder")
+    if path.is_file():
+        return [path]
+    found = (file for file in sorted(path.rglob("*")) if file.is_file())
+    return [f for f in found if not any(p.startswith(".") for p in f.relative_to(path).parts)]
+
+
+def _texts(file: Path) -> Iterator[tuple[str, IO[bytes]]]:
+    """(name, decompressed stream) of a file, or of the members of an archive."""
+    if not _ARCHIVE.search(file.name.lower()):
+        with open(file, "rb") as stream:
+            yield str(file), _decompressed(file.name, stream)
+        return
+    with tarfile.open(file, "r|*") as archive:
+        for member in archive:
+            content = archive.extractfile(member) if member.isfile() else None
+            if content is not None and not Path(member.name).name.startswith("."):
+                stream = io.BufferedReader(_Forward(content))
+                yield f"{file}/{member.name}", _decompressed(member.name, stream)
+
+
+class _Forward(io.RawIOBase):
+    """A member of an archive that is read as a stream, which before Python 3.13 has no `seekable`.
+
+    An archive that can seek goes back one byte after some members, and decompresses all anew.
+    """
+
+    def __init__(self, content: IO[bytes]) -> None:
+        self._content = content
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._content.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def _decompressed(name: str, stream: IO[bytes]) -> IO[bytes]:
+    opener: Any = _OPENERS.get(Path(name).suffix.lower())
+    return stream if opener is None else opener(stream)
+
+
+def _form(name: str) -> str:
+    """A file's name in small letters, without the suffix of its compression."""
+    stem, _, suffix = name.lower().rpartition(".")
+    return stem if f".{suffix}" in _OPENERS else name.lower()
+
+
+def _guarded(name: str, items: Iterator[Item]) -> Iterator[Item]:
+    """The items; what goes wrong in reading them is said under the file's name."""
+    while True:
+        try:
+            item = next(items)
+        except StopIteration:
+            return
+        except (EOFError, OSError, zlib.error, lzma.LZMAError, tarfile.TarError) as error:
+            raise InputError(f"{name}: the file cannot be read: {error_text(error)}") from error
+        yield item

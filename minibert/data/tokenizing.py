@@ -1,0 +1,203 @@
+"""A corpus → a token store: sentences found and tokenised in parallel, written as they come."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minibert.data.corpus import Corpus, Paragraph
+from minibert.data.sentences import split_sentences
+from minibert.data.token_store import (
+    DOCUMENTS,
+    FORMAT,
+    HEAD,
+    IDS,
+    SENTENCES,
+    TokenStore,
+    content_hash,
+    open_store,
+)
+from minibert.errors import InputError
+from minibert.io.files import new_directory
+from minibert.io.progress import tracked
+from minibert.tokenization import BertTokenizer
+
+CHUNK = 1 << 20  # characters that a process is given at a time
+
+
+class Tokenised(NamedTuple):
+    """Sentences with at least one piece."""
+
+    ids: NDArray[Any]  # (T,)
+    lengths: NDArray[np.int64]  # (S,) pieces
+    documents: NDArray[np.int64]  # (S,) the number of the document
+
+
+def source_of(corpus: Corpus, tokenizer: BertTokenizer) -> dict[str, Any]:
+    """All that decides what a store holds, as JSON: files as they are now, settings, tokenizer."""
+    return {
+        "files": [list(state) for state in corpus.state()],
+        "documents": corpus.documents,
+        "sentences": corpus.sentences,
+        "text_field": corpus.text_field,
+        "tokenizer": tokenizer.fingerprint(),
+    }
+
+
+def tokenised(
+    corpus: Corpus,
+    tokenizer: BertTokenizer,
+    directory: Path,
+    *,
+    processes: int = 1,
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> TokenStore:
+    """The store in `directory`, which is made there if it is absent.
+
+    Raises InputError for a store of another corpus, or a damaged one, unless `overwrite`.
+    """
+    if overwrite or not directory.exists():
+        build_store(corpus, tokenizer, directory, processes=processes, quiet=quiet)
+    return open_store(directory, source_of(corpus, tokenizer))
+
+
+def build_store(
+    corpus: Corpus,
+    tokenizer: BertTokenizer,
+    directory: Path,
+    *,
+    processes: int = 1,
+    quiet: bool = False,
+) -> None:
+    """Tokenise a corpus into `directory`, which appears, or is replaced, when it is whole.
+
+    Memory holds a few chunks of text for each process, however large the corpus.
+    """
+    made_of = source_of(corpus, tokenizer)  # before it is read: a later change will show
+    dtype = "<u2" if len(tokenizer) <= 1 << 16 else "<u4"
+    with new_directory(directory) as stage:
+        counts = _write(stage, _results(corpus, tokenizer, dtype, processes, quiet))
+        if not counts["sentences"]:
+            raise InputError("the corpus holds no text")
+        head = {"format": FORMAT, "dtype": dtype, **counts, "sha256": content_hash(stage)}
+        head |= {"invalid_bytes_replaced": dict(corpus.replaced), "made_of": made_of}
+        (stage / HEAD).write_text(json.dumps(head, indent=1) + "\n", encoding="utf-8")
+
+
+def _write(stage: Path, results: Iterator[Tokenised]) -> dict[str, int]:
+    """Write the three arrays piece by piece; → their sizes."""
+    tokens = sentences = documents = 0
+    last = -1
+    with (
+        (stage / IDS).open("wb") as ids_file,
+        (stage / SENTENCES).open("wb") as sentences_file,
+        (stage / DOCUMENTS).open("wb") as documents_file,
+    ):
+        np.zeros(1, "<i8").tofile(sentences_file)
+        for ids, lengths, numbers in results:
+            ids.tofile(ids_file)
+            (tokens + np.cumsum(lengths)).astype("<i8").tofile(sentences_file)
+            begins = np.flatnonzero(np.diff(numbers, prepend=last))
+            (sentences + begins).astype("<i8").tofile(documents_file)
+            tokens, sentences = tokens + len(ids), sentences + len(lengths)
+            documents, last = documents + len(begins), int(numbers[-1])
+        np.array([sentences], "<i8").tofile(documents_file)
+    return {"tokens": tokens, "sentences": sentences, "documents": documents}
+
+
+def _results(
+    corpus: Corpus, tokenizer: BertTokenizer, dtype: str, processes: int, quiet: bool
+) -> Iterator[Tokenised]:
+    """The chunks of the corpus, tokenised, in order; without those that have no sentence."""
+    chunks = tracked(
+        _chunks(corpus), None, "tokenising", size=_size, unit=" characters", disable=quiet
+    )
+    set_up = (tokenizer, corpus.sentences == "rule", dtype)
+    results = (
+        (_tokenise(chunk, *set_up) for chunk in chunks)
+        if processes == 1
+        else _in_processes(chunks, processes, set_up)
+    )
+    return (result for result in results if len(result.lengths))
+
+
+def _chunks(corpus: Corpus) -> Iterator[list[Paragraph]]:
+    """Paragraphs of CHUNK characters together, or a little more."""
+    chunk: list[Paragraph] = []
+    size = 0
+    for paragraph in corpus.paragraphs():
+        chunk.append(paragraph)
+        size += len(paragraph.text)
+        if size >= CHUNK:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+def _size(chunk: list[Paragraph]) -> int:
+    return sum(len(paragraph.text) for paragraph in chunk)
+
+
+def _tokenise(
+    chunk: list[Paragraph], tokenizer: BertTokenizer, by_rule: bool, dtype: str
+) -> Tokenised:
+    sentences: list[str] = []
+    documents: list[int] = []
+    for document, text in chunk:
+        found = split_sentences(text) if by_rule else [text]
+        sentences += found
+        documents += [document] * len(found)
+    pieces = tokenizer.piece_ids(sentences)
+    lengths = np.array([len(ids) for ids in pieces], np.int64)
+    ids = np.fromiter(itertools.chain.from_iterable(pieces), dtype, int(lengths.sum()))
+    real = lengths > 0
+    return Tokenised(ids, lengths[real], np.array(documents, np.int64)[real])
+
+
+# ---- In processes ----
+
+_set_up: tuple[BertTokenizer, bool, str]
+
+
+def _begin(*set_up: Any) -> None:
+    global _set_up  # noqa: PLW0603  a process is given it once, not with every chunk
+    _set_up = set_up
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+
+
+def _work(chunk: list[Paragraph]) -> Tokenised:
+    return _tokenise(chunk, *_set_up)
+
+
+def _in_processes(
+    chunks: Iterable[list[Paragraph]], processes: int, set_up: tuple[Any, ...]
+) -> Iterator[Tokenised]:
+    """Results in order; a process has one chunk in hand and one waiting.
+
+    The processes are started anew, not forked: a fork of a process with threads may hang.
+    """
+    pool = ProcessPoolExecutor(processes, get_context("spawn"), _begin, set_up)
+    waiting: deque[Future[Tokenised]] = deque()
+    try:
+        for chunk in chunks:
+            waiting.append(pool.submit(_work, chunk))
+            if len(waiting) > 2 * processes:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)

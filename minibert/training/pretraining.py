@@ -1,0 +1,221 @@
+"""From a corpus and flags to all that pretraining takes: tokenizer, examples, model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from minibert.data.corpus import Corpus
+from minibert.data.features import Features
+from minibert.data.masking import Masking
+from minibert.data.pretraining import Phase, PretrainingData
+from minibert.data.segments import (
+    FullSequences,
+    Ints,
+    Segmentation,
+    SentencePairs,
+    hold_out,
+    too_long,
+)
+from minibert.data.token_store import TokenStore
+from minibert.data.tokenizing import tokenised
+from minibert.errors import InputError
+from minibert.hub import resolve_model
+from minibert.hub.package_index import cache_directory
+from minibert.io.files import new_directory
+from minibert.io.progress import say, tracked
+from minibert.models import BertForPreTraining
+from minibert.models.sizes import sized_config
+from minibert.parallel import available_cores
+from minibert.tokenization import BertTokenizer
+from minibert.tokenization.training import train_tokenizer
+from minibert.training.arguments import TrainingArguments
+from minibert.training.pretraining_arguments import (
+    CorpusArguments,
+    ExampleArguments,
+    ModelArguments,
+    VocabularyArguments,
+)
+
+
+class Sources(NamedTuple):
+    """Tokenised text, and which of its documents are for what."""
+
+    train: TokenStore
+    train_documents: Ints
+    validation: TokenStore
+    validation_documents: Ints
+
+
+def store_directory(a: CorpusArguments, v: VocabularyArguments) -> Path:
+    """Where vocabulary and stores of these arguments are kept."""
+    if a.store:
+        return Path(a.store)
+    paths = [str(Path(path).resolve()) for path in (*a.corpus, "", *(a.validation_corpus or ()))]
+    settings = [a.documents, a.sentences, a.text_field, *vars(v).values()]
+    key = hashlib.sha256(json.dumps([paths, settings]).encode()).hexdigest()[:12]
+    return cache_directory() / "corpora" / f"{Path(a.corpus[0]).stem}-{key}"
+
+
+def make_tokenizer(
+    a: CorpusArguments, v: VocabularyArguments, base: str | Path | None, quiet: bool
+) -> BertTokenizer:
+    """The vocabulary that is named, else that of the model `base`, else one learnt from the corpus.
+
+    A learnt one is kept, and is not learnt again.
+    """
+    if v.tokenizer_name or base:
+        return BertTokenizer.from_pretrained(v.tokenizer_name or str(base))
+    directory = store_directory(a, v) / "tokenizer"
+    if a.overwrite_store or not directory.exists():
+        paragraphs = _corpus(a, a.corpus).paragraphs()
+        texts = tracked(
+            (paragraph.text for paragraph in paragraphs), None, "vocabulary", size=len,
+            unit=" characters", disable=quiet,
+        )  # fmt: skip
+        tokenizer = train_tokenizer(
+            texts,
+            v.vocab_size,
+            do_lower_case=not v.cased,
+            limit_alphabet=v.limit_alphabet,
+            min_frequency=v.min_frequency,
+        )
+        with new_directory(directory) as stage:
+            tokenizer.save_pretrained(stage)
+    return BertTokenizer.from_pretrained(directory)
+
+
+def tokenise(
+    a: CorpusArguments, v: VocabularyArguments, tokenizer: BertTokenizer, seed: int, quiet: bool
+) -> Sources:
+    """The corpus in its store, and what of it, or of another corpus, is held out."""
+    train = _tokenised(a, v, "train", a.corpus, tokenizer, quiet)
+    if a.validation_corpus:
+        validation = _tokenised(a, v, "validation", a.validation_corpus, tokenizer, quiet)
+        return Sources(
+            train, hold_out(train, 0, seed)[0], validation, hold_out(validation, 0, seed)[0]
+        )
+    count = a.validation_documents
+    if count is None:
+        count = max(2, train.num_documents // 20)
+    rest, held = hold_out(train, count, seed)
+    return Sources(train, rest, train, held)
+
+
+def _corpus(a: CorpusArguments, paths: list[str]) -> Corpus:
+    return Corpus(paths, a.documents, a.sentences, a.text_field)
+
+
+def _tokenised(
+    a: CorpusArguments,
+    v: VocabularyArguments,
+    part: str,
+    paths: list[str],
+    tokenizer: BertTokenizer,
+    quiet: bool,
+) -> TokenStore:
+    store = tokenised(
+        _corpus(a, paths),
+        tokenizer,
+        store_directory(a, v) / part,
+        processes=a.preprocessing_num_workers or available_cores(),
+        overwrite=a.overwrite_store,
+        quiet=quiet,
+    )
+    say(
+        f"{part}: {len(store.ids):,} tokens, {store.num_sentences:,} sentences, "
+        f"{store.num_documents:,} documents in {store.directory}"
+    )
+    for name, count in store.replaced.items():
+        say(f"warning: {name}: {count} bytes are not UTF-8 and were replaced by U+FFFD")
+    return store
+
+
+def make_examples(
+    e: ExampleArguments, sources: Sources, tokenizer: BertTokenizer, args: TrainingArguments
+) -> tuple[PretrainingData, Features | None]:
+    """What to train on, and the examples to evaluate on."""
+    masking = Masking.by(tokenizer, e.mlm_probability, e.max_predictions_per_seq, e.whole_word_mask)
+
+    def rule(store: TokenStore, documents: Ints, length: int, short: float) -> Segmentation:
+        if e.no_nsp:
+            return FullSequences(store, documents, length)
+        return SentencePairs(store, documents, length, short)
+
+    train = sources.train, sources.train_documents
+    first = rule(*train, e.max_seq_length, e.short_seq_prob)
+    phases: tuple[Phase, ...] = (Phase(first),)
+    if e.second_phase_steps:
+        if not 0 < e.second_phase_steps < args.max_steps:
+            raise InputError(
+                f"second_phase_steps {e.second_phase_steps} are the last of max_steps, which is "
+                f"{args.max_steps}: set it to more"
+            )
+        second = rule(*train, e.second_phase_length, e.short_seq_prob)
+        phases = (Phase(first, args.max_steps - e.second_phase_steps), Phase(second))
+    if longer := too_long(first):
+        say(
+            f"warning: {longer:,} sentences are longer than an example of {e.max_seq_length} "
+            "tokens, and are cut to fit"
+        )
+    held_out = sources.validation, sources.validation_documents
+    evaluate = None
+    if len(sources.validation_documents) == 1 and not e.no_nsp:
+        raise InputError(
+            "one document is held out, but the random next sentences of its examples come from "
+            "another: hold out two or more, or leave next sentences out (--no_nsp)"
+        )
+    if len(sources.validation_documents):
+        full = rule(*held_out, e.max_seq_length, 0.0)
+        check = PretrainingData(masking, (Phase(full),))
+        evaluate = check.sample(args.seed, e.max_eval_samples)
+    return PretrainingData(masking, phases), evaluate
+
+
+def make_model(
+    m: ModelArguments, base: Path | None, tokenizer: BertTokenizer, longest: int,
+    args: TrainingArguments,
+) -> BertForPreTraining:  # fmt: skip
+    """A new model, or the one in the directory `base`, for this vocabulary and length."""
+    dropout: dict[str, Any] = {}
+    if m.dropout is not None:
+        dropout = dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob"), m.dropout)
+    machine: dict[str, Any] = {
+        "backend": args.backend,
+        "dtype": args.dtype,
+        "threads": args.threads,
+    }
+    if base is None:
+        config = sized_config(
+            m.model_size,
+            len(tokenizer),
+            max_position_embeddings=max(512, longest),
+            pad_token_id=tokenizer.pad_token_id,
+            **dropout,
+        )
+        return BertForPreTraining(
+            config, seed=args.seed, initialization=m.initialization, **machine
+        )
+    model = BertForPreTraining.from_pretrained(base, seed=args.seed, **machine, **dropout)
+    say(f"model {m.model_name_or_path}\n{model.load_report}")
+    config = model.config
+    if len(tokenizer) > config.vocab_size:
+        raise InputError(
+            f"the vocabulary has {len(tokenizer)} pieces, but the model's vocab_size is "
+            f"{config.vocab_size}: they do not belong together; leave out tokenizer_name"
+        )
+    if longest > config.max_position_embeddings:
+        raise InputError(
+            f"max_seq_length {longest} is more than the model's position table holds "
+            f"(max_position_embeddings = {config.max_position_embeddings}): lower it"
+        )
+    return model
+
+
+def base_directory(m: ModelArguments) -> Path | None:
+    """The directory of the model to go on with."""
+    if m.model_name_or_path is None:
+        return None
+    return resolve_model(m.model_name_or_path, revision=m.model_revision)

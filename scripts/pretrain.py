@@ -1,0 +1,143 @@
+#!/usr/bin/env python3
+"""Pretrain a BERT on plain text: vocabulary, data, masked language model and next sentence.
+
+    python scripts/pretrain.py --corpus novels/ --model_size small --max_steps 20000
+        A new BERT from a folder of text files, each a document. A twentieth of them is held out;
+        --validation_corpus names other files for it. Compressed files, tar archives and JSON lines
+        (--text_field text) are read as they are.
+
+    python scripts/pretrain.py --corpus wiki.txt --documents blank_lines --sentences lines
+        Google's format: one sentence a line, a blank line between documents.
+
+    python scripts/pretrain.py --corpus novels/ --no_nsp --whole_word_mask
+        Masked language model alone, on full sequences of sentences; words are masked whole.
+
+    python scripts/pretrain.py --corpus … --max_steps 20000 --second_phase_steps 2000
+        The first 18,000 steps on examples of 128 tokens, the last 2,000 on 512.
+
+    python scripts/pretrain.py --corpus papers/ --model_name_or_path google-bert/bert-base-uncased
+        Go on with a pretrained model and its vocabulary, on text of your own.
+
+    python scripts/pretrain.py --corpus … --optim lamb --learning_rate 2e-3
+                               --per_device_train_batch_size 256 --gradient_accumulation_steps 8
+        Large batches; the accumulated parts take the memory of one.
+
+    python scripts/pretrain.py --corpus … --resume_from_checkpoint last
+        Go on after Ctrl-C, or a kill, to the same bytes as if nothing had happened.
+
+The corpus is tokenised once, in parallel, into a store on the disk that may be larger than memory;
+later runs open it in seconds. Examples are made from it as they are needed, with new masks in every
+epoch. The output is a directory that minibert and transformers load, with both heads; log.jsonl;
+and, where matplotlib is installed (the [plot] extra), curves.png.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from minibert.checkpoint.model_card import model_card
+from minibert.io.command_line import Parser, run
+from minibert.io.files import atomic_write
+from minibert.tasks.pre_training import PreTraining
+from minibert.training.arguments import parse
+from minibert.training.plot import plot_log
+from minibert.training.pretraining import (
+    base_directory,
+    make_examples,
+    make_model,
+    make_tokenizer,
+    tokenise,
+)
+from minibert.training.pretraining_arguments import (
+    CorpusArguments,
+    ExampleArguments,
+    ModelArguments,
+    PretrainingArguments,
+    VocabularyArguments,
+)
+from minibert.training.state import LOG, refuse_overwriting
+from minibert.training.trainer import Trainer
+
+SHOWN = (
+    "learning_rate", "lr_scheduler_type", "warmup_ratio", "warmup_steps", "optim", "weight_decay",
+    "per_device_train_batch_size", "gradient_accumulation_steps", "max_grad_norm",
+)  # fmt: skip
+
+
+def main() -> None:
+    corpus, vocabulary, examples, shape, args = parse(
+        Parser(__doc__),
+        (CorpusArguments, VocabularyArguments, ExampleArguments, ModelArguments,
+         PretrainingArguments),
+    )  # fmt: skip
+    output, quiet = Path(args.output_dir), args.disable_tqdm
+    free = args.overwrite_output_dir or args.resume_from_checkpoint or args.dry_run
+    refuse_overwriting(output, bool(free))
+    base = base_directory(shape)
+    tokenizer = make_tokenizer(corpus, vocabulary, base, quiet)
+    model = make_model(shape, base, tokenizer, examples.longest, args)
+    sources = tokenise(corpus, vocabulary, tokenizer, args.seed, quiet)
+    train, held_out = make_examples(examples, sources, tokenizer, args)
+    task = PreTraining(next_sentence=not examples.no_nsp)
+    trainer = Trainer(model, args, task, train, held_out, tokenizer)
+    describe(trainer)
+    if args.dry_run:
+        print(trainer.dry_run())
+        return
+    trainer.train()
+    results = trainer.evaluate(held_out, "held out") if held_out else {}
+    save(trainer, corpus, examples, shape, results)
+    report(results, output)
+
+
+def describe(trainer: Trainer) -> None:
+    model, args = trainer.model, trainer.args
+    c = model.config
+    where = model.xp.name if model.xp.name != "numpy" else f"numpy, {model.workers.threads} threads"
+    held_out = 0 if trainer.eval_features is None else len(trainer.eval_features)
+    print(
+        f"{model.parameters.layout.size:,} parameters ({c.num_hidden_layers} layers of "
+        f"{c.hidden_size}, vocabulary of {c.vocab_size:,}), {args.dtype}, on {where}"
+    )
+    print(f"{trainer.total_steps:,} steps; {held_out:,} held-out examples", flush=True)
+
+
+def save(
+    trainer: Trainer,
+    corpus: CorpusArguments,
+    examples: ExampleArguments,
+    shape: ModelArguments,
+    results: dict[str, float],
+) -> None:
+    args, output = trainer.args, trainer.output_dir
+    hyperparameters = {name: value for name, value in asdict(args).items() if name in SHOWN}
+    hyperparameters |= {"steps": trainer.state.step, **asdict(examples)}
+    card = model_card(
+        output.resolve().name,
+        base_model=shape.model_name_or_path or f"a BERT of size {shape.model_size}, from scratch",
+        data=", ".join(Path(path).name for path in corpus.corpus),
+        hyperparameters=hyperparameters,
+        seed=args.seed,
+        metrics=results,
+        task="fill-mask",
+        training="pretrained",
+    )
+    trainer.model.save_pretrained(output, tokenizer=trainer.tokenizer, card=card)
+    atomic_write(output / "all_results.json", json.dumps(results, indent=1) + "\n")
+    if not plot_log(output / LOG, output / "curves.png"):
+        print('no picture of the curves: pip install "minibert[plot]" for it')
+
+
+def report(results: dict[str, float], output: Path) -> None:
+    if results:
+        print("held out  " + "  ".join(f"{name} {value:.4f}" for name, value in results.items()))
+    python, model = Path(sys.executable).name, shlex.quote(str(output))
+    print(f"model saved; try\n  {python} scripts/finetune.py --model_name_or_path {model}")
+
+
+if __name__ == "__main__":
+    run(main)

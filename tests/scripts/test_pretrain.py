@@ -1,0 +1,165 @@
+"""scripts/pretrain.py: from text to a model, its resume after a kill, one line for bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import toy
+import toy_corpus
+
+from minibert import BertConfig, BertForPreTraining, BertTokenizer
+from minibert.pipelines import FillMaskPipeline
+from minibert.training.state import checkpoints
+
+FAST = [
+    *("--sentences", "lines", "--vocab_size", 200, "--model_size", "tiny", "--max_seq_length", 24),
+    *("--per_device_train_batch_size", 8, "--threads", 1, "--backend", "numpy", "--disable_tqdm"),
+    *("--preprocessing_num_workers", 1, "--logging_steps", 2, "--max_steps", 6, "--eval_steps", 3),
+    *("--max_eval_samples", 8),
+]
+
+
+@pytest.fixture
+def flags(tmp_path: Path) -> list[Any]:
+    corpus = toy_corpus.write(tmp_path / "corpus", documents=8)
+    places = ["--corpus", corpus, "--store", tmp_path / "store", "--output_dir", tmp_path / "out"]
+    return [*places, *FAST]
+
+
+def test_the_main_job(script, flags, tmp_path):
+    """Both heads, a vocabulary, a log, a model that fills masks; a second start opens the store."""
+    ended = script("pretrain", *flags, "--validation_documents", 2)
+    assert (ended.status, ended.err) == (0, "")
+    assert "train: " in ended.out
+    assert "6 steps; 8 held-out examples" in ended.out
+    out = tmp_path / "out"
+    config = BertConfig.from_pretrained(out)
+    assert (config.num_hidden_layers, config.hidden_size) == (2, 128)
+    assert config.architectures == ("BertForPreTraining",)
+    model = BertForPreTraining.from_pretrained(out, backend="numpy")
+    assert not model.load_report.missing
+    tokenizer = BertTokenizer.from_pretrained(out)
+    assert config.vocab_size == len(tokenizer)
+    assert tokenizer.mask_token_id == 103
+    assert FillMaskPipeline.from_pretrained(out)("sun [MASK] sun.")[0]["score"] > 0
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "eval_mlm_accuracy" in line] == [3, 6]
+    results = json.loads((out / "all_results.json").read_text())
+    assert results.keys() >= {"mlm_loss", "perplexity", "mlm_accuracy", "nsp_accuracy"}
+    card = (out / "README.md").read_text()
+    assert "a BERT of size tiny, from scratch, pretrained on corpus" in card
+
+    ids = (tmp_path / "store/train/ids").stat().st_mtime_ns
+    again = script("pretrain", *flags, "--validation_documents", 2, "--overwrite_output_dir")
+    assert again.status == 0
+    assert (tmp_path / "store/train/ids").stat().st_mtime_ns == ids
+    assert json.loads((out / "all_results.json").read_text()) == results
+
+
+def test_going_on_with_a_model_in_two_phases_without_next_sentences(script, flags, tmp_path):
+    """On full sequences with whole words, of another corpus, evaluated on a third."""
+    base = tmp_path / "base"
+    toy_corpus.model().save_pretrained(base, tokenizer=toy_corpus.tokenizer())
+    held_out = toy_corpus.write(tmp_path / "held out", documents=2, seed=3)
+    ended = script(
+        *("pretrain", *flags, "--model_name_or_path", base, "--validation_corpus", held_out),
+        *("--no_nsp", "--whole_word_mask", "--second_phase_steps", 2, "--second_phase_length", 40),
+        *("--optim", "lamb", "--dropout", 0),
+    )
+    assert (ended.status, ended.err) == (0, "")
+    config = BertConfig.from_pretrained(tmp_path / "out")
+    assert (config.hidden_size, config.hidden_dropout_prob) == (24, 0.0)
+    assert not (tmp_path / "store/tokenizer").exists()
+    assert "nsp" not in (tmp_path / "out/all_results.json").read_text()
+
+
+def test_a_dry_run_writes_no_model(script, flags, tmp_path):
+    ended = script("pretrain", *flags, "--dry_run")
+    assert ended.status == 0
+    assert "dry run: loss" in ended.out
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_killed_run_goes_on_to_the_same_bytes(script, process, flags, tmp_path):
+    """kill -9 in the middle of an epoch: what is lost are the steps since the last checkpoint."""
+    run = [*flags, "--max_steps", 40, "--save_steps", 2, "--eval_strategy", "no"]
+    assert script("pretrain", *run).status == 0
+    shutil.move(tmp_path / "out", tmp_path / "whole")
+    killed = process("pretrain", *run)
+    while not (found := checkpoints(tmp_path / "out")) and killed.poll() is None:
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    last = checkpoints(tmp_path / "out")[-1][0]
+    assert found[0][0] <= last < 40
+    resumed = script("pretrain", *run, "--resume_from_checkpoint", "last")
+    assert resumed.status == 0
+    assert f"step {last} of 40" in resumed.out
+    for name in ("model.safetensors", "checkpoint-40/optimizer.safetensors"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_bad_input_is_said_in_one_line(script, flags, tmp_path):
+    corpus, other = tmp_path / "corpus", tmp_path / "other"
+
+    def error(*more: object) -> str:
+        ended = script("pretrain", *flags, *more)
+        assert ended.status == 2
+        assert ended.err.count("\n") == 1
+        return ended.err
+
+    assert "nowhere: there is no such file" in error("--corpus", tmp_path / "nowhere")
+    one = corpus / "000.txt"
+    single = ("--corpus", one, "--store", other, "--validation_documents", 0)
+    assert "needs two documents or more, got 1: add files" in error(*single)
+    assert "validation_documents: got 8, but the corpus has 8" in error("--validation_documents", 8)
+    assert "one document is held out" in error("--validation_documents", 1)
+    assert "are the last of max_steps, which is 6" in error("--second_phase_steps", 6)
+    assert "max_steps, which is -1" in error("--second_phase_steps", 6, "--max_steps", -1)
+    assert "set per_device_train_batch_size" in error("--max_tokens_per_batch", 512)
+    assert "not both" in error("--validation_corpus", one, "--validation_documents", 1)
+    assert "unknown name 'copus'" in error("--config", toy_json(tmp_path, {"copus": []}))
+    os.utime(one, (0, 0))
+    assert "has changed since it was tokenised (" in error()
+    assert script("pretrain", *flags, "--overwrite_store", "--dry_run").status == 0
+    (corpus / "picture.txt").write_bytes(b"\x89PNG\0")
+    assert "picture.txt: it holds a zero byte" in error("--overwrite_store")
+
+
+def test_a_vocabulary_of_another_model_is_refused(script, flags, tmp_path):
+    base, other = tmp_path / "base", tmp_path / "tokenizer"
+    toy.save_model(base)
+    BertTokenizer.from_vocab([*toy_corpus.VOCABULARY, *map(str, range(99))]).save_pretrained(other)
+    ended = script("pretrain", *flags, "--model_name_or_path", base, "--tokenizer_name", other)
+    assert ended.status == 2
+    assert "the vocabulary has 115 pieces, but the model's vocab_size is 20" in ended.err
+    long = script("pretrain", *flags, "--model_name_or_path", base, "--max_seq_length", 128)
+    assert "more than the model's position table holds" in long.err
+
+
+def test_invalid_bytes_and_long_sentences_are_counted(script, flags, tmp_path):
+    (tmp_path / "corpus/000.txt").write_bytes(b"sun \xff " * 40 + b"\nmoon.\n")
+    ended = script("pretrain", *flags, "--dry_run")
+    assert ended.status == 0
+    assert "000.txt: 40 bytes are not UTF-8 and were replaced" in ended.out
+    assert "1 sentences are longer than an example of 24 tokens" in ended.out
+
+
+def test_flags_from_a_file(script, flags, tmp_path):
+    """A list of paths too."""
+    settings = toy_json(tmp_path, {"corpus": [str(tmp_path / "corpus")], "max_steps": 2})
+    rest = [flag for flag in flags[2:] if flag not in ("--max_steps", 6)]
+    assert script("pretrain", "--config", settings, *rest, "--dry_run").status == 0
+
+
+def toy_json(folder: Path, values: dict[str, Any]) -> Path:
+    path = folder / "flags.json"
+    path.write_text(json.dumps(values))
+    return path
