@@ -158,9 +158,10 @@ def model_errors(name: str, xp: Backend, dtype: str) -> dict[str, float]:
     other = kind(model.config, backend=xp, dtype=dtype, threads=1, arrays=arrays)
     wanted, got = (_gradients(each, batch) for each in (model, other))
     norm = float(np.sqrt(sum(np.vdot(array, array) for array in wanted.values())))
-    size = model.parameters.flat.size
-    return {  # what is zero in exact arithmetic is measured against its share of the whole's norm
-        key: _relative(got[key], array, 1e-2 * norm * (array.size / size) ** 0.5)
+    # What is zero in exact arithmetic is measured against all gradients together.
+    zero = {key for key, array in wanted.items() if np.linalg.norm(array) < 1e-10 * norm}
+    return {
+        key: _relative(got[key], array, norm if key in zero else 0.0)
         for key, array in wanted.items()
     }
 
