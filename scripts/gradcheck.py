@@ -23,7 +23,14 @@ from minibert.models import BertForSequenceClassification
 from minibert.verify.derivatives import METHODS
 from minibert.verify.gradcheck import Check, check_layer, check_model
 from minibert.verify.layer_cases import LayerCase, layer_cases
-from minibert.verify.model_cases import DROPOUT, KINDS, LENGTHS, random_model, small_config
+from minibert.verify.model_cases import (
+    DROPOUT,
+    KINDS,
+    LENGTHS,
+    SHARP,
+    random_model,
+    small_config,
+)
 
 
 def main() -> int:
@@ -63,7 +70,7 @@ def all_checks(
         if args.layer:
             continue
         for name, (kind, changes) in KINDS.items():
-            model, batch = random_model(kind, small_config(**changes), LENGTHS, args.seed)
+            model, batch = random_model(kind, small_config(**changes), LENGTHS, args.seed, SHARP)
             for check in check_model(model, batch, DROPOUT, method, seed=args.seed):
                 yield check._replace(where=f"2 layers, {name}")
     if args.base:

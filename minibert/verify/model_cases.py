@@ -24,6 +24,8 @@ from minibert.models import (
 from minibert.packing import PackedBatch, pack_sequences
 
 DROPOUT = Run(seed=3, step=4)
+SHARP = 2.5
+"""Scale of query and key at which their gradients are not lost in finite differences' rounding."""
 LENGTHS = (5, 3, 9, 9, 1, 4)
 
 KINDS: dict[str, tuple[type[BertPreTrainedModel], dict[str, Any]]] = {
@@ -59,9 +61,16 @@ def small_config(**changes: object) -> BertConfig:
 
 
 def random_model(
-    kind: type[BertPreTrainedModel], config: BertConfig, lengths: tuple[int, ...], seed: int = 0
+    kind: type[BertPreTrainedModel],
+    config: BertConfig,
+    lengths: tuple[int, ...],
+    seed: int = 0,
+    attention: float = 1.0,
 ) -> tuple[Any, PackedBatch]:
-    """A float64 model with every parameter random (layer norms and biases too), and a batch."""
+    """A float64 model with every parameter random (layer norms and biases too), and a batch.
+
+    `attention` scales query and key: at SHARP it prefers some tokens to others.
+    """
     rng = np.random.default_rng(seed)
     model = kind(config, backend="numpy", dtype="float64")
     _ = model.parameters.flat
@@ -69,8 +78,8 @@ def random_model(
         array[...] = rng.normal(size=array.shape) / np.sqrt(
             array.shape[-1] if array.ndim > 1 else 9
         )
-        if "query" in name or "key" in name:  # attention that prefers: else these gradients
-            array[...] *= 2.5  # are so small that finite differences drown in rounding
+        if "query" in name or "key" in name:
+            array[...] *= attention
     ids = [rng.integers(1, config.vocab_size, n) for n in lengths]
     types = [rng.integers(0, config.type_vocab_size, n) for n in lengths]
     return model, _labelled(kind, config, pack_sequences(ids, types), rng)

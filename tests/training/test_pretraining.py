@@ -158,7 +158,7 @@ def test_twenty_steps_of_transformers(store: TokenStore, tmp_path: Path) -> None
         curves[1].append(float(trainer.step(batch).loss))
     np.testing.assert_allclose(curves[1], curves[0], rtol=0, atol=1e-8)
     assert len(curves[0]) == 20
-    assert curves[0][-1] < curves[0][0] - 0.1
+    assert np.mean(curves[0][-5:]) < np.mean(curves[0][:5])  # and something was learnt
 
 
 def padded(batch: PackedBatch, torch: Any) -> dict[str, Any]:

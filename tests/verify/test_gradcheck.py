@@ -15,7 +15,14 @@ from minibert.verify.coverage import differentiable_arguments, layer_functions
 from minibert.verify.derivatives import METHODS
 from minibert.verify.gradcheck import check_layer, check_model
 from minibert.verify.layer_cases import layer_cases
-from minibert.verify.model_cases import DROPOUT, KINDS, LENGTHS, random_model, small_config
+from minibert.verify.model_cases import (
+    DROPOUT,
+    KINDS,
+    LENGTHS,
+    SHARP,
+    random_model,
+    small_config,
+)
 
 CASES = {case.layer: case for case in layer_cases()}
 
@@ -46,7 +53,7 @@ def test_finite_differences_of_a_layer_norm():
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_layer_model_with_head_and_dropout(kind):
     model_class, changes = KINDS[kind]
-    model, batch = random_model(model_class, small_config(**changes), LENGTHS)
+    model, batch = random_model(model_class, small_config(**changes), LENGTHS, attention=SHARP)
     checks = check_model(model, batch, DROPOUT)
     assert {check.tensor for check in checks} == set(model.parameters)
     assert_passed(checks)
@@ -57,7 +64,7 @@ def test_two_layer_model_with_head_and_dropout(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_finite_differences_of_models(kind, method):
     model_class, changes = KINDS[kind]
-    model, batch = random_model(model_class, small_config(**changes), LENGTHS)
+    model, batch = random_model(model_class, small_config(**changes), LENGTHS, attention=SHARP)
     assert_passed(check_model(model, batch, DROPOUT, method))
 
 
