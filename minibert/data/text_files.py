@@ -49,7 +49,22 @@ def json_objects(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
 
     InputError for a line that is no object, and where there is no object at all.
     """
-    found, lines = False, text.split("\n")
+    found = False
+    for number, value in json_values(path, text, "a JSON object"):
+        if not isinstance(value, dict):
+            raise error_at(path, number, f"an object {{...}} is wanted, got {type(value).__name__}")
+        found = True
+        yield number, value
+    if not found:
+        raise InputError(f"{path}: the file holds blank lines only; an object a line is wanted")
+
+
+def json_values(path: Path, text: str, wanted: str = "JSON") -> Iterator[tuple[int, Any]]:
+    """The values of JSON lines, each with its line; blank lines are skipped.
+
+    InputError for a line that is not `wanted`, and says so of one that the file's end cuts off.
+    """
+    lines = text.split("\n")
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -57,13 +72,8 @@ def json_objects(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
             value = json.loads(line)
         except (ValueError, RecursionError) as error:
             cut = "; the file ends in the middle of it" if number == len(lines) else ""
-            raise error_at(path, number, f"not a JSON object on one line ({error}){cut}") from None
-        if not isinstance(value, dict):
-            raise error_at(path, number, f"an object {{...}} is wanted, got {type(value).__name__}")
-        found = True
+            raise error_at(path, number, f"not {wanted} on one line ({error}){cut}") from None
         yield number, value
-    if not found:
-        raise InputError(f"{path}: the file holds blank lines only; an object a line is wanted")
 
 
 def brief(value: Any) -> str:

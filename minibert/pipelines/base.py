@@ -91,7 +91,7 @@ class Pipeline:
         if not isinstance(model, str | Path):
             if (threads, dtype, model_kwargs) != (None, "float32", None):
                 raise InputError("the model is loaded already: pass threads, dtype, … to its class")
-            return cls(cls._loaded(model, backend, tokenizer), tokenizer, **options)  # type: ignore[arg-type]
+            return cls(cls._loaded(model, backend, tokenizer), tokenizer, **options)  # type: ignore[arg-type]  # None is refused
         with named(model) as directory:
             arguments: dict[str, Any] = {"backend": backend, "threads": threads, "dtype": dtype}
             arguments |= as_mapping("model_kwargs", model_kwargs)

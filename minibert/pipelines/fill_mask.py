@@ -16,6 +16,7 @@ from minibert.layers.losses import IGNORE_INDEX
 from minibert.models import BertForMaskedLM, BertPreTrainedModel
 from minibert.pipelines.base import Pipeline, texts_of
 from minibert.pipelines.options import AS_USUAL, Reading, check_whole
+from minibert.tasks.classification import softmax
 from minibert.tokenization import BertTokenizer
 from minibert.tokenization.checks import check_texts
 from minibert.tokenization.encoding import Encoding
@@ -115,8 +116,7 @@ class FillMaskPipeline(Pipeline):
         chosen: NDArray[np.int64] | None,
     ) -> list[list[Fill]]:
         """For each mask its best pieces."""
-        e = np.exp(logits - logits.max(axis=1, keepdims=True))
-        probs = e / e.sum(axis=1, keepdims=True)
+        probs = softmax(logits)
         places = np.flatnonzero(ids == self.mask).tolist()
         result = []
         for place, row in zip(places, probs, strict=True):

@@ -14,7 +14,6 @@ All of them also with .gz after the suffix.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from io import BufferedIOBase
 from pathlib import Path
@@ -24,7 +23,7 @@ from minibert.data.conll import WORDS, read_tagged
 from minibert.data.multiple_choice import read_multiple_choice
 from minibert.data.readers import PAIRS, SINGLES, read_examples, read_table
 from minibert.data.squad import read_squad
-from minibert.data.text_files import JSON_LINES, brief, error_at, read_text, suffix_of
+from minibert.data.text_files import JSON_LINES, brief, error_at, json_values, read_text, suffix_of
 from minibert.errors import InputError
 
 TABLES = (".tsv", ".csv")
@@ -129,15 +128,7 @@ def _decoded(name: str, number: int, line: bytes) -> str:
 
 
 def _json_rows(path: Path) -> Iterator[tuple[str, Any]]:
-    lines = read_text(path).split("\n")
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            cut = "; the file ends in the middle of it" if number == len(lines) else ""
-            raise error_at(path, number, f"not JSON on one line ({error}){cut}") from None
+    for number, value in json_values(path, read_text(path)):
         if not isinstance(value, str | dict):
             wanted = "a text in quotes or an object {...} is wanted"
             raise error_at(path, number, f"{wanted}, got {brief(value)}")

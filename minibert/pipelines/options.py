@@ -67,7 +67,7 @@ def as_mapping(name: str, value: object) -> Mapping[str, Any]:
 def check_whole(name: str, value: object, least: int = 1) -> None:
     """InputError unless `value` is a whole number of at least `least`."""
     whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not whole or value < least:  # type: ignore[operator]
+    if not whole or value < least:  # type: ignore[operator]  # a whole number, if we come here
         raise InputError(f"{name} must be a whole number of at least {least}, got {value!r}")
 
 

@@ -178,10 +178,15 @@ def _named(task: Labelled, files: Sequence[Examples]) -> Labelled:
     return replace(task, label2id=found)
 
 
+def _classification(train: Examples, a: TaskArguments, config: BertConfig) -> Task:
+    problem_type: Any = a.problem_type  # one of the flag's choices
+    return Classification.of(train, problem_type).in_the_order_of(config)
+
+
 KINDS = {
     "text-classification": Kind(
         _read_texts,
-        lambda train, a, config: Classification.of(train, a.problem_type).in_the_order_of(config),  # type: ignore[arg-type]
+        _classification,
         lambda config, _, files: _named(Classification.of_config(config), files),
     ),
     "token-classification": Kind(
@@ -190,7 +195,7 @@ KINDS = {
         lambda config, _, files: _named(TokenClassification.of_config(config), files),
     ),
     "question-answering": Kind(
-        lambda path, a: read_squad(path, on_mismatch=a.on_mismatch),  # type: ignore[arg-type]
+        lambda path, a: read_squad(path, on_mismatch=a.on_mismatch),  # type: ignore[arg-type]  # a choice
         lambda train, a, _: QuestionAnswering.of(
             train, a.version_2_with_negative, **_question_settings(a)
         ),

@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 
 from minibert.backend import Backend, get_backend
 from minibert.backend.cupy_backend import why_unavailable
-from minibert.layers.embeddings import RowGradient
 from minibert.verify import layer_cases as cases
 from minibert.verify import model_cases
-from minibert.verify.gradcheck import Check, check_layer, check_model, is_shift
+from minibert.verify.gradcheck import Check, check_layer, check_model, dense_arrays, is_shift
 from minibert.verify.layer_cases import LayerCase
 from minibert.verify.model_cases import DROPOUT, LENGTHS, random_model, small_config
 
@@ -127,7 +126,8 @@ def _run_layer(case: LayerCase, xp: Backend, dtype: str) -> dict[str, NDArray[An
     arguments = [_moved(xp, argument, dtype) for argument in case.arguments(arrays)]
     y, cache = case.forward(xp, *arguments)
     upstream = np.random.default_rng(1).normal(size=np.shape(y))
-    gradients = _flat(xp, case.backward(xp, xp.to_device(np.asarray(upstream), dtype), cache))
+    dy = xp.to_device(np.asarray(upstream), dtype)
+    gradients = dense_arrays(xp, case.backward(xp, dy, cache))
     named = zip(case.arrays, gradients, strict=True)
     result = {"result": y} | {f"d{name}": gradient for name, gradient in named}
     return {name: np.asarray(xp.to_host(array)) for name, array in result.items()}
@@ -138,16 +138,6 @@ def _moved(xp: Backend, argument: Any, dtype: str) -> Any:
     if isinstance(argument, np.ndarray):
         return xp.to_device(argument, dtype if argument.dtype.kind == "f" else None)
     return argument
-
-
-def _flat(xp: Backend, result: Any) -> Iterator[Any]:
-    if isinstance(result, RowGradient):
-        yield result.dense(xp)
-    elif isinstance(result, tuple):
-        for part in result:
-            yield from _flat(xp, part)
-    else:
-        yield result
 
 
 def model_errors(name: str, xp: Backend, dtype: str) -> dict[str, float]:

@@ -27,7 +27,7 @@ def layer_functions() -> dict[str, Callable[..., Any]]:
 
 def plain_functions() -> dict[str, Callable[..., Any]]:
     """The same without a look for twins: exactly what the files in `layers/` say."""
-    return {name: function.plain for name, function in layer_functions().items()}  # type: ignore[attr-defined]
+    return {name: function.plain for name, function in layer_functions().items()}  # type: ignore[attr-defined]  # `twinned` sets it
 
 
 def differentiable_arguments(forward: Callable[..., Any]) -> list[str]:

@@ -61,7 +61,7 @@ def check_layer(case: LayerCase, method_name: str = "complex-step", seed: int = 
     y, cache = case.forward(xp, *case.arguments(case.arrays))
     upstream = rng.normal(size=np.shape(y))
     result = case.backward(xp, upstream[()], cache)
-    gradients = dict(zip(case.arrays, _dense(xp, result), strict=True))
+    gradients = dict(zip(case.arrays, dense_arrays(xp, result), strict=True))
 
     def loss(arrays: Mapping[str, Any]) -> Any:
         dtype = np.result_type(*arrays.values())  # one complex array makes all of them complex
@@ -196,12 +196,12 @@ def _direction(gradient: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]
     return random / np.linalg.norm(random) + gradient / (np.linalg.norm(gradient) or 1.0)
 
 
-def _dense(xp: Any, result: Any) -> Iterator[NDArray[Any]]:
+def dense_arrays(xp: Any, result: Any) -> Iterator[NDArray[Any]]:
     """A backward's result as arrays in the order of the forward's: tuples opened, tables filled."""
     if isinstance(result, RowGradient):
         yield result.dense(xp)
     elif isinstance(result, tuple):
         for part in result:
-            yield from _dense(xp, part)
+            yield from dense_arrays(xp, part)
     else:
         yield result
