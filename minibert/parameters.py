@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from minibert.backend import Array, Backend
 from minibert.layers.embeddings import RowGradient
@@ -132,7 +132,7 @@ def _running(start: int, shapes: Sequence[tuple[int, ...]]) -> Iterator[int]:
         start += math.prod(shape)
 
 
-def accumulate(targets: NamedTuple, gradients: NamedTuple) -> None:
+def accumulate(targets: tuple[Any, ...], gradients: tuple[Any, ...]) -> None:
     """targets += gradients, field by field; a `RowGradient` touches only its rows."""
     for target, gradient in zip(targets, gradients, strict=True):
         if isinstance(gradient, RowGradient):

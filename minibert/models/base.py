@@ -337,7 +337,9 @@ class BertPreTrainedModel:
         """Adds the gradients of the shard's part of the loss, piece by piece, last layer first."""
         dx = self._head_backward(xp, dy, result.head.cache, gradients)
         assert result.encoder is not None
-        encoder_backward(xp, dx, result.encoder, gradients.weights.encoder, gradients.add)
+        encoder_backward(
+            xp, dx, result.encoder, gradients.weights.encoder, gradients.add, gradients.dword
+        )
 
     # ---- What a model class defines ----
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from minibert.backend import Array, Backend, Ints
 from minibert.config import BertConfig
@@ -179,12 +179,14 @@ def encoder_backward(
     dx: Array,
     cache: EncoderCache,
     targets: EncoderWeights,
-    add: Callable[[NamedTuple, NamedTuple], None],
+    add: Callable[[tuple[Any, ...], tuple[Any, ...]], None],
+    dword: Array | None = None,
 ) -> None:
     """dx (T, H), from behind the last layer to the tables.
 
     `add(target, gradient)` is called for each layer of `targets`, last first, and for the
-    embeddings; what it adds, and each layer's cache, is let go at once.
+    embeddings; what it adds, and each layer's cache, is let go at once. `dword` (V, H): the word
+    table's gradient from a head that has it as decoder too.
     """
     for target in reversed(targets.layers):
         layer = cache.layers.pop()
@@ -192,4 +194,8 @@ def encoder_backward(
             _, layer = encoder_layer_forward(xp, *layer)
         dx, dw = encoder_layer_backward(xp, dx, layer)
         add(target, dw)
-    add(targets.embeddings, embeddings_backward(xp, dx, cache.embeddings))
+    tables: tuple[Any, ...] = targets.embeddings
+    gradients: tuple[Any, ...] = embeddings_backward(xp, dx, cache.embeddings)
+    if dword is not None:
+        tables, gradients = (*tables, targets.embeddings.word), (*gradients, dword)
+    add(tables, gradients)

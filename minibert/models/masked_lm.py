@@ -116,5 +116,5 @@ class BertForMaskedLM(TokenLabelledModel):
     def _head_backward(self, xp: Backend, dy: Array, cache: Any, gradients: GradientSum) -> Array:
         dx, head, dword = masked_lm_backward(xp, dy, cache)
         gradients.add(gradients.weights.head, head)
-        gradients.add((gradients.weights.encoder.embeddings.word,), (dword,))
+        gradients.dword = dword
         return dx

@@ -118,6 +118,6 @@ class BertForPreTraining(BertPreTrainedModel):
         if cache.masked.loss is not None:
             dx_masked, masked, dword = masked_lm_backward(xp, dy, cache.masked)
             gradients.add(target.masked, masked)
-            gradients.add((gradients.weights.encoder.embeddings.word,), (dword,))
+            gradients.dword = dword
             dx = dx_masked if dx is None else dx + dx_masked
         return dx

@@ -51,13 +51,19 @@ class Weights(NamedTuple):
 
 
 class GradientSum:
-    """The common gradients, to which each shard adds its own when it is its turn."""
+    """The common gradients, to which each shard adds its own when it is its turn.
+
+    While one shard adds its last piece another may add its first, so no two pieces may share an
+    array: both would write it at once, and one of the sums be lost. A tied decoder's gradient
+    therefore waits in `dword`, and is added in one piece with that of the look-up.
+    """
 
     def __init__(self, weights: Weights, turn: Turn) -> None:
         self.weights = weights
+        self.dword: Array | None = None  # (V, H)
         self._turn = turn
 
-    def add(self, targets: Any, gradients: Any) -> None:
+    def add(self, targets: tuple[Any, ...], gradients: tuple[Any, ...]) -> None:
         """targets += gradients, two tuples alike; every shard adds the same pieces in one order."""
         with self._turn.next_piece():
             accumulate(targets, gradients)

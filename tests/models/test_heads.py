@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import replace
 from typing import Any
@@ -19,6 +20,7 @@ from minibert import (
 )
 from minibert.checkpoint.sentence_transformers import SentenceSettings
 from minibert.errors import InputError
+from minibert.models.shards import GradientSum
 from minibert.packing import pack, split
 from minibert.verify.model_cases import DROPOUT, KINDS, LENGTHS, random_model, small_config
 
@@ -47,6 +49,27 @@ def test_the_cut_changes_nothing_but_rounding(kind: str, shards: int) -> None:
         results.append((output.loss, gradients.flat))
     np.testing.assert_allclose(results[1][0], results[0][0], rtol=1e-13)
     np.testing.assert_allclose(results[1][1], results[0][1], rtol=0, atol=1e-14)
+
+
+@EACH
+def test_no_two_pieces_of_the_gradients_share_an_array(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shards add different pieces at the same time: one array in two of them would lose sums."""
+    model, batch = make(kind)
+    pieces: list[tuple[Any, ...]] = []
+    add = GradientSum.add
+
+    def noted(self: GradientSum, targets: tuple[Any, ...], gradients: tuple[Any, ...]) -> None:
+        pieces.append(targets)
+        add(self, targets, gradients)
+
+    monkeypatch.setattr(GradientSum, "add", noted)
+    model.accumulate_gradients(batch, model.parameters.zeros_like(), DROPOUT, 1)
+    assert len(pieces) > model.config.num_hidden_layers  # layers, embeddings, most often a head
+    for one, other in itertools.combinations(pieces, 2):
+        for a, b in itertools.product(one, other):
+            assert not np.shares_memory(a, b)
 
 
 @EACH
