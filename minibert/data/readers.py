@@ -165,8 +165,9 @@ def read_examples(
     Unless they are named, the texts are the first pair of PAIRS that the header names, else the
     first of SINGLES, else the first one or two columns that are neither a label nor in IGNORED; the
     label is the first of LABELS, else, where no text column has a known name, the last column.
-    A named text column that a file lacks is refused; one without the named label has no labels, as
-    a file to predict. `pairs`: two columns without a header are two texts.
+    A named text column that a file lacks is refused; a file without the named label, or whose
+    labels are all empty, has none and is one to predict. `pairs`: two columns without a header are
+    two texts.
 
     Raises InputError for a file that is missing, empty, not UTF-8 or ragged, for a missing column,
     a first row that must be a header (its label alone is no number), a label that is absent or
@@ -243,7 +244,8 @@ def _gather(
     labels: list[Label] | None = None
     if columns.label is not None:
         at = header.index(columns.label)
-        labels = [_label(path, row.line, row.values[at]) for row in rows]
+        if any(row.values[at] not in (None, "") for row in rows):  # none at all: a file to predict
+            labels = [_label(path, row.line, row.values[at]) for row in rows]
     return Examples(
         path=path,
         columns=columns,

@@ -22,7 +22,7 @@ from minibert.errors import InputError
 Ints = NDArray[np.int64]
 Pieces = NDArray[np.int32]
 
-SPAN = 1 << 18  # sentences planned at a time: memory holds some arrays of that many
+SPAN = 1 << 16  # sentences planned at a time: memory holds some arrays of that many
 
 
 class Example(NamedTuple):

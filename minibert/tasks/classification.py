@@ -72,7 +72,7 @@ class Classification:
         return cls(problem, {} if problem == "regression" else dict(config.label2id))
 
     def in_the_order_of(self, config: BertConfig) -> Classification:
-        """With the label numbers of a model that was trained for the same labels already."""
+        """With the label numbers of a model that was trained for these labels already."""
         return replace(self, label2id=in_the_order_of(config, self.label2id))
 
     def config_changes(self) -> dict[str, Any]:

@@ -13,9 +13,9 @@ _SHOWN = 12  # labels that a message names
 
 
 def in_the_order_of(config: BertConfig, label2id: Mapping[str, int]) -> dict[str, int]:
-    """The labels with the numbers of a model that was trained for the same set of them."""
-    same = config.label2id.keys() == label2id.keys()
-    return dict(config.label2id if same else label2id)
+    """The labels of a model that was trained for these, and may be for more; else these."""
+    known = bool(label2id) and label2id.keys() <= config.label2id.keys()  # none: regression
+    return dict(config.label2id if known else label2id)
 
 
 def are_default(names: Collection[str]) -> bool:

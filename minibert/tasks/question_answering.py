@@ -46,7 +46,7 @@ class QuestionAnswering:
         if version_2_with_negative is False and train.unanswerable:
             raise InputError(
                 f"{train.path}: {train.unanswerable} of {len(train)} questions have no answer; "
-                "pass version_2_with_negative, or remove them"
+                "drop `--version_2_with_negative false`, or remove them"
             )
         return cls(version_2_with_negative or train.unanswerable > 0, **settings)
 

@@ -62,7 +62,7 @@ class TokenClassification:
         return cls(dict(config.label2id))
 
     def in_the_order_of(self, config: BertConfig) -> TokenClassification:
-        """With the label numbers of a model that was trained for the same labels already."""
+        """With the label numbers of a model that was trained for these labels already."""
         return replace(self, label2id=in_the_order_of(config, self.label2id))
 
     def config_changes(self) -> dict[str, Any]:

@@ -262,7 +262,11 @@ BAD = [
     ("a.tsv", b"index\tlabel\n1\t0\n", "no column 'sentence1'"),
     ("a.tsv", b"text\tlabel\na\t \n", "line 2: a label is wanted"),
     ("a.tsv", b"text\tlabel\na\tNaN\n", "line 2: a label is wanted"),
-    ("a.jsonl", b'{"text": "a", "label": null}', "line 1: a label is wanted"),
+    (
+        "a.jsonl",
+        b'{"text": "a", "label": 1}\n{"text": "b", "label": null}',
+        "line 2: a label is wanted",
+    ),
     ("a.jsonl", b'{"text": "a", "label": NaN}', "line 1: a label is wanted"),
     ("a.jsonl", b'{"text": "a", "label": {"x": 1}}', "line 1: a label is wanted"),
     ("a.jsonl", b'{"text": "a", "label": [1.5]}', "line 1: a list of labels holds names"),
@@ -297,6 +301,23 @@ def test_a_missing_file_and_a_directory(tmp_path: Path) -> None:
     (tmp_path / "b.tsv").mkdir()
     with pytest.raises(InputError, match="cannot be read"):
         read_examples(tmp_path / "b.tsv")
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("a.csv", b"text,label\na,\nb,\n"),
+        ("a.jsonl", b'{"text": "a", "label": null}\n{"text": "b", "label": null}\n'),
+    ],
+)
+def test_a_label_column_without_a_label_is_a_file_to_predict(
+    name: str, data: bytes, tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(data)
+    examples = read_examples(path)
+    assert examples.sentence1 == ["a", "b"]
+    assert examples.labels is None
 
 
 def test_empty_texts_where_they_are_allowed(tmp_path: Path) -> None:

@@ -58,6 +58,8 @@ def test_a_model_that_knows_the_labels_keeps_its_order():
     trained = toy.config(label2id={"pos": 0, "neg": 1})
     assert task.in_the_order_of(trained).label2id == {"pos": 0, "neg": 1}
     assert task.in_the_order_of(toy.config()) == task
+    more = toy.config(label2id={"pos": 0, "neutral": 1, "neg": 2})  # the file has two of its three
+    assert task.in_the_order_of(more).label2id == more.label2id
     regression = Classification("regression", {})
     assert regression.in_the_order_of(trained) == regression
 

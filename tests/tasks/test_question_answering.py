@@ -32,7 +32,7 @@ def test_the_training_file_says_whether_questions_may_have_no_answer():
     assert QuestionAnswering.of(examples(ROWS[0]), True, doc_stride=9) == QuestionAnswering(
         version_2_with_negative=True, doc_stride=9
     )
-    with pytest.raises(InputError, match="1 of 3 questions have no answer; pass version_2"):
+    with pytest.raises(InputError, match="1 of 3 questions have no answer; drop `--ver"):
         QuestionAnswering.of(examples(*ROWS), version_2_with_negative=False)
     with pytest.raises(InputError, match="no question has 'answers'; training wants them"):
         QuestionAnswering.of(examples(("who", "ab", None)))
