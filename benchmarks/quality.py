@@ -65,7 +65,7 @@ RECIPES = {
         "sst2/train.tsv", "sst2/dev.tsv", "accuracy", max_train_samples=20_000
     ),
     "rte": Recipe(
-        "rte/train.tsv", "rte/dev.tsv", "accuracy", learning_rate=1e-4, batch_size=16
+        "rte/train.tsv", "rte/dev.tsv", "accuracy", epochs=3, learning_rate=1e-4, batch_size=16
     ),
     "stsb": Recipe(
         "stsb/stsb-en-train.csv", "stsb/stsb-en-test.csv", "spearman",

@@ -255,19 +255,12 @@ class BertTokenizer:
             raise InputError("text_pair: wanted one text for one text, or several for several")
         texts: Any = [text] if single else text
         pairs: Any = [text_pair] if single and text_pair is not None else text_pair
-        strategy = strategy_of(truncation)
         check_padding(padding, return_tensors)
         if stride and not return_overflowing_tokens:
             raise InputError(
                 f"stride: got {stride}, which has no effect without return_overflowing_tokens=True"
             )
-        if strategy or padding == "max_length":
-            max_length = self._limit(max_length)
-        elif max_length is not None:
-            raise InputError(
-                f"max_length: got {max_length}, which has no effect without truncation=True or "
-                'padding="max_length"; pass one of them'
-            )
+        max_length = self._wanted_length(max_length, truncation, padding)
         encodings: Sequence[Encoding | AlignedEncoding]
         aligned = return_special_tokens_mask or return_offsets_mapping or return_overflowing_tokens
         if aligned or is_split_into_words:
@@ -381,6 +374,19 @@ class BertTokenizer:
         for spans in parts:
             chosen = [pieces.part(*span) for pieces, span in zip(segments, spans, strict=False)]
             yield framed(chosen, self.cls_token_id, self.sep_token_id, truncated, example)
+
+    def _wanted_length(
+        self, max_length: int | None, truncation: Truncation, padding: Padding
+    ) -> int | None:
+        """The length to cut or pad to, where one of them is asked for."""
+        if strategy_of(truncation) or padding == "max_length":
+            return self._limit(max_length)
+        if max_length is not None:
+            raise InputError(
+                f"max_length: got {max_length}, which has no effect without truncation=True or "
+                'padding="max_length"; pass one of them'
+            )
+        return None
 
     def _limit(self, max_length: int | None) -> int:
         limit = self.model_max_length if max_length is None else checked_length(max_length)
