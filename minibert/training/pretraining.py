@@ -193,6 +193,7 @@ def make_model(
             len(tokenizer),
             max_position_embeddings=max(512, longest),
             pad_token_id=tokenizer.pad_token_id,
+            initializer_range=m.initializer_range,
             **dropout,
         )
         return BertForPreTraining(

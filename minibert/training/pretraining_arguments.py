@@ -98,6 +98,9 @@ class ModelArguments:
     model_revision: str | None = option(None, "of a model on the hub: a branch, tag or commit")
     model_size: str = option("small", "of a new model, as Google published them", tuple(SIZES))
     initialization: str = option("huggingface", "whose way of drawing new weights", INITIALIZATIONS)
+    initializer_range: float = option(
+        0.02, "standard deviation of new weights; a narrow model learns sooner with a wider one"
+    )
     dropout: float | None = option(
         None, "of activations and attention", shown="the model's, 0.1 of a new one"
     )

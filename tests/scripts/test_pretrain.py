@@ -22,7 +22,7 @@ FAST = [
     *("--sentences", "lines", "--vocab_size", 200, "--model_size", "tiny", "--max_seq_length", 24),
     *("--per_device_train_batch_size", 8, "--threads", 1, "--backend", "numpy", "--disable_tqdm"),
     *("--preprocessing_num_workers", 1, "--logging_steps", 2, "--max_steps", 6, "--eval_steps", 3),
-    *("--max_eval_samples", 8),
+    *("--max_eval_samples", 8, "--initializer_range", 0.05),
 ]
 
 
@@ -43,6 +43,7 @@ def test_the_main_job(script, flags, tmp_path):
     config = BertConfig.from_pretrained(out)
     assert (config.num_hidden_layers, config.hidden_size) == (2, 128)
     assert config.architectures == ("BertForPreTraining",)
+    assert config.initializer_range == 0.05
     model = BertForPreTraining.from_pretrained(out, backend="numpy")
     assert not model.load_report.missing
     tokenizer = BertTokenizer.from_pretrained(out)
