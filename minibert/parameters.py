@@ -132,10 +132,13 @@ def _running(start: int, shapes: Sequence[tuple[int, ...]]) -> Iterator[int]:
         start += math.prod(shape)
 
 
-def accumulate(targets: tuple[Any, ...], gradients: tuple[Any, ...]) -> None:
+def accumulate(xp: Backend, targets: tuple[Any, ...], gradients: tuple[Any, ...]) -> None:
     """targets += gradients, field by field; a `RowGradient` touches only its rows."""
+    dense = []
     for target, gradient in zip(targets, gradients, strict=True):
         if isinstance(gradient, RowGradient):
             target[gradient.rows] += gradient.values
         else:
-            target[...] += gradient
+            dense.append((target, gradient))
+    if dense:
+        xp.add_to(*zip(*dense, strict=True))

@@ -139,7 +139,7 @@ def test_gradients_add_up_and_a_row_gradient_touches_its_rows_only(xp: NumpyBack
     table, bias = np.full((4, 2), 10.0), np.array([1.0, 2.0])
     rows = RowGradient(np.array([3, 1]), np.array([[1.0, 2.0], [3.0, 4.0]]), (4, 2))
     for _ in range(2):
-        accumulate(Pair(table, bias), Pair(rows, np.array([0.5, 0.25])))
+        accumulate(xp, Pair(table, bias), Pair(rows, np.array([0.5, 0.25])))
     np.testing.assert_array_equal(table, [[10, 10], [16, 18], [10, 10], [12, 14]])
     np.testing.assert_array_equal(bias, [2.0, 2.5])
     np.testing.assert_array_equal(rows.dense(xp), [[0, 0], [3, 4], [0, 0], [1, 2]])

@@ -8,22 +8,34 @@ layer functions (see `twinned`).
 
 from __future__ import annotations
 
-from minibert.backend.base import Array, Backend, Ints, Targets, twinned
+from minibert.backend.base import PRECISIONS, Array, Backend, Ints, Targets, twinned
 from minibert.errors import InputError
 
-__all__ = ["Array", "Backend", "Ints", "Targets", "get_backend", "twinned"]
+__all__ = ["PRECISIONS", "Array", "Backend", "Ints", "Targets", "get_backend", "twinned"]
 
 NAMES = ("auto", "numpy", "cupy")
 
 
-def get_backend(name: str | Backend = "auto", *, reference: bool = False) -> Backend:
+def get_backend(
+    name: str | Backend = "auto", *, reference: bool = False, precision: str = "fp32"
+) -> Backend:
     """The backend called `name`: "numpy", "cupy", or "auto" (a CUDA GPU if there is one).
 
     `reference=True` forces the plain layer functions everywhere: slower, and exactly what the
-    files in `layers/` say.
+    files in `layers/` say. `precision`: one of PRECISIONS; a CPU has "fp32" alone.
     """
-    if isinstance(name, Backend):
-        return name
+    if precision not in PRECISIONS:
+        raise InputError(f"precision {precision!r}: choose one of {', '.join(PRECISIONS)}")
+    backend = name if isinstance(name, Backend) else _named(name, reference, precision)
+    if backend.precision != precision and precision != "fp32":
+        raise InputError(
+            f"precision {precision!r} wants a GPU, but the backend is {backend.name!r}, which "
+            f"computes in {backend.precision!r}: leave it out"
+        )
+    return backend
+
+
+def _named(name: str, reference: bool, precision: str) -> Backend:
     if name not in NAMES:
         raise InputError(f"unknown backend {name!r}: choose one of {', '.join(NAMES)}")
     if name != "numpy":
@@ -31,7 +43,7 @@ def get_backend(name: str | Backend = "auto", *, reference: bool = False) -> Bac
 
         problem = cupy_backend.why_unavailable()
         if problem is None:
-            return cupy_backend.CupyBackend(reference=reference)
+            return cupy_backend.CupyBackend(reference=reference, precision=precision)
         if name == "cupy":
             raise InputError(f"backend 'cupy' cannot be used: {problem}")
     from minibert.backend.numpy_backend import NumpyBackend

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import Any, TypeAlias, TypeVar
 
@@ -17,6 +17,9 @@ Targets: TypeAlias = Any
 """Given data, such as labels: floating or integer; nothing flows back into it."""
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
+"""Of the products of float32 models: full; operands rounded to 10 bits; stored in 16 bits."""
 
 
 def dropout_threshold(p: float) -> tuple[int, float]:
@@ -41,6 +44,8 @@ class Backend:
     twins: dict[str, Callable[..., Any]]
     keeps_caches = True
     """False on a backend for inference: nothing is kept for a backward."""
+    precision = "fp32"
+    """Of float32's products; see `PRECISIONS`."""
 
     def __init__(self, *, reference: bool = False) -> None:
         self.reference = reference
@@ -102,15 +107,32 @@ class Backend:
         """
         raise NotImplementedError  # abstract: each backend defines it
 
+    def add_to(self, targets: Iterable[Array], arrays: Iterable[Array]) -> None:
+        """targets += arrays, array by array; no two targets share memory."""
+        for target, array in zip(targets, arrays, strict=True):
+            target[...] += array
+
+    def update(
+        self, rule: str, p: Array, g: Array, m: Array, v: Array, h: Any, decayed: int
+    ) -> bool:
+        """A step of an optimizer's rule over whole buffers at once, where the backend has one.
+
+        False, and nothing done, where it has none. h: the `Hyper` of the parameters p[:decayed].
+        """
+        return False
+
     @property
     def plain(self) -> Backend:
         """The same backend without twins: exactly what `layers/` says."""
-        return self if self.reference else type(self)(reference=True)
+        return self if self.reference else self._sibling(reference=True)
+
+    def _sibling(self, reference: bool) -> Backend:
+        return type(self)(reference=reference)
 
     @property
     def forward_only(self) -> Backend:
         """The same backend for inference: no cache is kept, and forward twins need not fill one."""
-        sibling = type(self)(reference=self.reference)
+        sibling = self._sibling(self.reference)
         sibling.keeps_caches = False
         return sibling
 

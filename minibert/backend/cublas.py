@@ -1,9 +1,9 @@
-"""Products by cuBLAS that CuPy would make with copies, or more slowly.
+"""Products by cuBLAS that CuPy would make with copies, more slowly, or not in this precision.
 
 cuBLAS counts matrices column by column. A row-major matrix is its own transpose there, so for
 c = a b it is asked for cᵀ = bᵀ aᵀ: the same numbers in the same places.
 
-All of it computes in the arrays' own precision: no TF32.
+Sums are taken in float32 (float64 of float64 operands), whatever the operands are.
 """
 
 from __future__ import annotations
@@ -17,42 +17,65 @@ import numpy as np
 
 from minibert.backend.base import Array
 
-LETTERS = {"float32": "s", "float64": "d"}  # what BLAS calls them
+TYPES = {"float32": 0, "float64": 1, "float16": 2, "uint16": 14}
+"""cudaDataType_t by dtype. bfloat16, which NumPy lacks, is uint16 here: nothing else is."""
+
+FLOAT32, TENSOR_FLOAT32, FLOAT64 = 68, 77, 70  # cublasComputeType_t
 KEEP, TRANSPOSE = 0, 1  # cublasOperation_t
+DEFAULT = -1  # cublasGemmAlgo_t
 
-
-def _function(cupy: ModuleType, dtype: Any, name: str) -> Any:
-    return getattr(cupy.cuda.cublas, LETTERS[dtype.name] + name)
+_SCALARS = {dtype: (np.zeros(1, dtype), np.ones(1, dtype)) for dtype in ("float32", "float64")}
 
 
 def can_multiply(a: Array, b: Array) -> bool:
-    """Whether `batched_matmul` serves these arrays: one dtype, one batch shape, no broadcasting."""
-    fit = a.shape[:-2] == b.shape[:-2] and a.shape[-1] == b.shape[-2]
-    return bool(fit and a.dtype == b.dtype and a.dtype.name in LETTERS)
+    """Whether `matmul` serves these arrays: one dtype, one batch shape, no broadcasting."""
+    fit = a.ndim > 1 and a.shape[:-2] == b.shape[:-2] and a.shape[-1] == b.shape[-2]
+    return bool(fit and a.dtype == b.dtype and a.dtype.name in TYPES)
 
 
-def batched_matmul(cupy: ModuleType, a: Array, b: Array) -> Array:
+def matmul(
+    cupy: ModuleType,
+    a: Array,
+    b: Array,
+    compute: int = FLOAT32,
+    out: Array | None = None,
+    dtype: str | None = None,
+    add: bool = False,
+) -> Array:
     """The products of a (…, M, K) and b (…, K, N) → (…, M, N), C-contiguous.
 
-    `cupy.matmul` first makes a contiguous copy of every operand that is a transposed or strided
-    view. cuBLAS reads a view where it lies, if its rows (or columns) are contiguous and one stride
-    leads from each matrix to the next; only another is copied.
+    `compute`: FLOAT32, or TENSOR_FLOAT32, which rounds float32 operands to 10 bits; `out`: where
+    the result goes, C-contiguous, else to a new array of `dtype` (default: the operands'); with
+    `add` it is added to `out`.
+
+    cuBLAS reads a transposed or strided view where it lies, if its rows (or columns) are contiguous
+    and one stride leads from each matrix to the next; only another is copied.
     """
     (M, K), N = a.shape[-2:], b.shape[-1]
-    c = cupy.empty((*a.shape[:-1], N), dtype=a.dtype)
+    c = cupy.empty((*a.shape[:-1], N), dtype=dtype or a.dtype) if out is None else out
     if not c.size or not K:
-        c.fill(0)
+        if not add:
+            c.fill(0)
         return c
     left, right = _operand(cupy, b), _operand(cupy, a)
-    one, zero = np.ones(1, a.dtype), np.zeros(1, a.dtype)
-    _function(cupy, a.dtype, "gemmStridedBatched")(
-        cupy.cuda.device.get_cublas_handle(), left.operation, right.operation,
-        N, M, K,
-        one.ctypes.data, left.array.data.ptr, left.ld, left.stride,
-        right.array.data.ptr, right.ld, right.stride,
-        zero.ctypes.data, c.data.ptr, N, M * N,
-        math.prod(c.shape[:-2]),
-    )  # fmt: skip
+    double = a.dtype.name == "float64"
+    zero, one = _SCALARS["float64" if double else "float32"]
+    kind, result = TYPES[a.dtype.name], TYPES[c.dtype.name]
+    shape = left.operation, right.operation, N, M, K, one.ctypes.data
+    beta = (one if add else zero).ctypes.data
+    how = FLOAT64 if double else compute if a.dtype.name == "float32" else FLOAT32
+    handle, gemm = cupy.cuda.device.get_cublas_handle(), cupy.cuda.cublas
+    if a.ndim == 2:
+        gemm.gemmEx(
+            handle, *shape, left.array.data.ptr, kind, left.ld, right.array.data.ptr, kind,
+            right.ld, beta, c.data.ptr, result, N, how, DEFAULT,
+        )  # fmt: skip
+    else:
+        gemm.gemmStridedBatchedEx(
+            handle, *shape, left.array.data.ptr, kind, left.ld, left.stride,
+            right.array.data.ptr, kind, right.ld, right.stride,
+            beta, c.data.ptr, result, N, M * N, math.prod(c.shape[:-2]), how, DEFAULT,
+        )  # fmt: skip
     return c
 
 
@@ -88,7 +111,7 @@ def _batch_stride(x: Array) -> int | None:
 
 def can_sum_columns(x: Array) -> bool:
     """Whether `column_sums` serves this array."""
-    return bool(x.ndim == 2 and x.size and x.flags.c_contiguous and x.dtype.name in LETTERS)
+    return bool(x.ndim == 2 and x.size and x.flags.c_contiguous and x.dtype.name in _SCALARS)
 
 
 def column_sums(cupy: ModuleType, x: Array) -> Array:
@@ -98,8 +121,9 @@ def column_sums(cupy: ModuleType, x: Array) -> Array:
     """
     T, I = x.shape  # noqa: E741  (the name of the mathematics)
     ones, y = cupy.ones(T, dtype=x.dtype), cupy.empty(I, dtype=x.dtype)
-    one, zero = np.ones(1, x.dtype), np.zeros(1, x.dtype)
-    _function(cupy, x.dtype, "gemv")(
+    zero, one = _SCALARS[x.dtype.name]
+    gemv = cupy.cuda.cublas.sgemv if x.dtype.name == "float32" else cupy.cuda.cublas.dgemv
+    gemv(
         cupy.cuda.device.get_cublas_handle(), KEEP, I, T,
         one.ctypes.data, x.data.ptr, I, ones.data.ptr, 1, zero.ctypes.data, y.data.ptr, 1,
     )  # fmt: skip

@@ -7,15 +7,16 @@ import functools
 import importlib.util
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from minibert.backend import cublas
 from minibert.backend.base import Array, Backend, Ints
+from minibert.backend.cupy_twins import TWINS
+from minibert.backend.cupy_twins.update import RULES, update
 from minibert.backend.kernels import launch
 
 FAN_IN = 64  # as in kernels/add_segments.cu
-TWINS: dict[str, Callable[..., Any]] = {}  # what is slow is an operation so far, not a layer
 INSTALL = 'pip install "minibert[cuda13]" (with a driver for CUDA 12: "minibert[cuda12]")'
 
 
@@ -50,19 +51,25 @@ def _first_line(error: Exception) -> str:
 
 
 class CupyBackend(Backend):
-    """What CuPy lacks, and what it does slowly: `matmul` of batches and sums of columns.
+    """What CuPy lacks, and what it does slowly: products, sums of columns, sums into gradients.
 
-    Products are plain float32 or float64; TF32 is off unless CUPY_TF32=1 is set.
+    `precision` is that of float32's products: "fp32"; "tf32" rounds their operands to 10 bits;
+    "bf16" and "fp16" do that too, and the encoder's twin stores its operands in 16 bits.
     """
 
     name = "cupy"
     twins = TWINS
 
-    def __init__(self, *, reference: bool = False) -> None:
+    def __init__(self, *, reference: bool = False, precision: str = "fp32") -> None:
         super().__init__(reference=reference)
         import cupy
 
-        self.module = cupy
+        self.module, self.precision = cupy, precision
+        self.storage = {"bf16": "uint16", "fp16": "float16"}.get(precision, "float32")
+        self._compute = cublas.FLOAT32 if precision == "fp32" else cublas.TENSOR_FLOAT32
+
+    def _sibling(self, reference: bool) -> Backend:
+        return type(self)(reference=reference, precision=self.precision)
 
     def to_device(self, array: Any, dtype: str | None = None) -> Array:
         return self.module.asarray(array, dtype=dtype)
@@ -70,10 +77,17 @@ class CupyBackend(Backend):
     def to_host(self, array: Array) -> Any:
         return self.module.asnumpy(array)
 
-    def matmul(self, a: Array, b: Array) -> Array:
-        """As NumPy's; batches of matrices are read where they lie (see `cublas`)."""
-        if a.ndim > 2 and cublas.can_multiply(a, b):
-            return cublas.batched_matmul(self.module, a, b)
+    def matmul(
+        self,
+        a: Array,
+        b: Array,
+        out: Array | None = None,
+        dtype: str | None = None,
+        add: bool = False,
+    ) -> Array:
+        """As NumPy's, in the backend's precision; `dtype`, `add`: see `cublas.matmul`."""
+        if cublas.can_multiply(a, b):
+            return cublas.matmul(self.module, a, b, self._compute, out, dtype, add)
         return self.module.matmul(a, b)
 
     def sum(self, x: Array, axis: int | None = None, keepdims: bool = False) -> Array:
@@ -81,6 +95,25 @@ class CupyBackend(Backend):
         if axis == 0 and not keepdims and cublas.can_sum_columns(x):
             return cublas.column_sums(self.module, x)
         return self.module.sum(x, axis=axis, keepdims=keepdims)
+
+    def add_to(self, targets: Iterable[Array], arrays: Iterable[Array]) -> None:
+        """targets += arrays; neighbours in memory, on both sides, in one launch."""
+        pairs = [pair for pair in zip(targets, arrays, strict=True) if pair[0].size]
+        if any(a.dtype != "float32" or not a.flags.c_contiguous for pair in pairs for a in pair):
+            return super().add_to(*zip(*pairs, strict=True))
+        pairs.sort(key=lambda pair: int(pair[0].data.ptr))
+        for first, end in _runs_of_neighbours(pairs):
+            (y, x), size = pairs[first], sum(pair[0].size for pair in pairs[first:end])
+            launch(self.module, "convert", "add", size, x, y, size)
+        return None
+
+    def update(
+        self, rule: str, p: Array, g: Array, m: Array, v: Array, h: Any, decayed: int
+    ) -> bool:
+        if rule not in RULES or p.dtype != "float32" or self.reference:
+            return False
+        update(self, rule, p, g, m, v, h, decayed)
+        return True
 
     def erf(self, x: Array) -> Array:
         x = self.module.asarray(x, order="C")
@@ -122,6 +155,18 @@ class CupyBackend(Backend):
 
     def synchronize(self) -> None:
         self.module.cuda.Device().synchronize()
+
+
+def _runs_of_neighbours(pairs: list[tuple[Array, Array]]) -> Iterator[tuple[int, int]]:
+    """(first, end) of pairs of which each begins where the one before it ends, in both arrays."""
+    first = 0
+    for i in range(1, len(pairs) + 1):
+        if i == len(pairs) or any(
+            before.data.ptr + before.nbytes != array.data.ptr
+            for before, array in zip(pairs[i - 1], pairs[i], strict=True)
+        ):
+            yield first, i
+            first = i
 
 
 def _steps(rows: int) -> Iterator[int]:

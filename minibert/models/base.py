@@ -263,7 +263,7 @@ class BertPreTrainedModel:
                     checkpointing=self.gradient_checkpointing,
                 )  # fmt: skip
                 dy = self.xp.ones((), self.parameters.dtype)
-                self.backward_shard(self.xp, dy, result, GradientSum(into, mine))
+                self.backward_shard(self.xp, dy, result, GradientSum(self.xp, into, mine))
                 return ShardResult(result.head._replace(cache=None), result.last_hidden, None)
 
         results = self.workers.map(train, range(len(parts)))

@@ -149,7 +149,7 @@ class BertForSentenceEmbedding(BertPreTrainedModel):
             start = parts[number].first_sequence - batch.first_sequence
             rows = dy[start : start + parts[number].num_sequences]
             with turns.of(number) as mine:
-                self.backward_shard(xp, rows, results[number], GradientSum(into, mine))
+                self.backward_shard(xp, rows, results[number], GradientSum(xp, into, mine))
 
         self.workers.map(train, range(len(parts)))
         return results, loss

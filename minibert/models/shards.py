@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from minibert.backend import Array
+from minibert.backend import Array, Backend
 from minibert.layers.dropout import DropoutKey
 from minibert.models.encoder import EncoderCache, EncoderWeights
 from minibert.parallel import Turn
@@ -58,15 +58,15 @@ class GradientSum:
     therefore waits in `dword`, and is added in one piece with that of the look-up.
     """
 
-    def __init__(self, weights: Weights, turn: Turn) -> None:
+    def __init__(self, xp: Backend, weights: Weights, turn: Turn) -> None:
         self.weights = weights
         self.dword: Array | None = None  # (V, H)
-        self._turn = turn
+        self._xp, self._turn = xp, turn
 
     def add(self, targets: tuple[Any, ...], gradients: tuple[Any, ...]) -> None:
         """targets += gradients, two tuples alike; every shard adds the same pieces in one order."""
         with self._turn.next_piece():
-            accumulate(targets, gradients)
+            accumulate(self._xp, targets, gradients)
 
 
 class HeadResult(NamedTuple):

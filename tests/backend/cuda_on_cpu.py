@@ -1,6 +1,11 @@
-"""CUDA kernels on the CPU: the very source, compiled as C++, one thread after the other.
+"""CUDA kernels on the CPU: the very source, compiled as C++.
 
-Enough for kernels whose threads do not talk to each other (no shared memory, no barriers).
+Threads run one after the other, warp by warp. The 32 threads of a warp are fibres, each with a
+stack of its own: a thread that comes to a shuffle leaves its number and makes way for the next, so
+that all stand at the shuffle before the first goes on. If they do not (one has returned, or taken
+another branch), a GPU would do anything at all; here the launch fails.
+
+Enough for kernels without shared memory, whose threads talk to each other within their warp only.
 """
 
 from __future__ import annotations
@@ -18,9 +23,13 @@ import numpy as np
 
 COMPILER = shutil.which("g++") or shutil.which("clang++")
 KERNEL = re.compile(r'extern "C" __global__ void (\w+)\(([^)]*)\)')
+HALF = Path(__file__).with_name("half.h").read_text(encoding="utf-8")
 
 SHIM = """
 #include <math.h>
+#include <setjmp.h>
+#include <string.h>
+#include <ucontext.h>
 #define __global__
 #define __device__ static
 struct Place { unsigned x; };
@@ -28,21 +37,84 @@ static Place blockIdx, blockDim, threadIdx;
 static unsigned long long __umul64hi(unsigned long long a, unsigned long long b) {
     return (unsigned __int128)a * b >> 64;
 }
+static unsigned __float_as_uint(float x) { unsigned y; memcpy(&y, &x, 4); return y; }
+static float __uint_as_float(unsigned x) { float y; memcpy(&y, &x, 4); return y; }
+
+const int WARP = 32;
+static jmp_buf scheduler, fibres[WARP];
+static ucontext_t start[WARP], origin;
+static char stacks[WARP][1 << 16];
+static float given[2][WARP];  // by turns, so that a slow reader is not overtaken
+static int lane, shuffles[WARP];
+static bool returned[WARP];
+static void (*work)();
+
+static float __shfl_xor_sync(unsigned mask, float x, int other) {
+    float* slots = given[shuffles[lane]++ % 2];
+    slots[lane] = x;
+    if (!_setjmp(fibres[lane])) _longjmp(scheduler, 1);
+    return mask == 0xFFFFFFFF ? slots[lane ^ other] : NAN;
+}
+
+static void fibre() {
+    work();
+    returned[lane] = true;
+    _longjmp(scheduler, 1);
+}
+
+static bool run_warp(unsigned first, unsigned block, bool backwards, void (*kernel)()) {
+    work = kernel;
+    memset(shuffles, 0, sizeof shuffles);
+    memset(returned, 0, sizeof returned);
+    for (int round = 0;; ++round) {
+        int ended = 0;
+        for (volatile int i = 0; i < WARP; ++i) {
+            lane = backwards ? WARP - 1 - i : i;
+            threadIdx.x = (first + lane) % block;
+            if (!_setjmp(scheduler)) {
+                if (round) _longjmp(fibres[lane], 1);
+                getcontext(&start[lane]);
+                start[lane].uc_stack.ss_sp = stacks[lane];
+                start[lane].uc_stack.ss_size = sizeof stacks[lane];
+                makecontext(&start[lane], fibre, 0);
+                swapcontext(&origin, &start[lane]);
+            }
+            ended += returned[lane];
+        }
+        if (ended == WARP) return true;
+        if (ended) return false;  // some threads returned, others wait for them
+        for (int i = 1; i < WARP; ++i) if (shuffles[i] != shuffles[0]) return false;
+    }
+}
 """
 
 LAUNCHER = """
-extern "C" void launch_{name}(bool backwards, unsigned grid, unsigned block, {parameters}) {{
+struct Arguments_{name} {{ {fields} }};
+static Arguments_{name}* arguments_{name};
+static void call_{name}() {{
+    auto& a = *arguments_{name};
+    {name}({values});
+}}
+extern "C" bool launch_{name}(bool backwards, unsigned grid, unsigned block, {parameters}) {{
+    Arguments_{name} arguments = {{ {names} }};
+    arguments_{name} = &arguments;
     blockDim.x = block;
-    for (unsigned i = 0; i < grid * block; ++i) {{
-        unsigned thread = backwards ? grid * block - 1 - i : i;
-        blockIdx.x = thread / block;
-        threadIdx.x = thread % block;
-        {name}({arguments});
+    for (unsigned i = 0; i < grid * block / {group}; ++i) {{
+        unsigned first = (backwards ? grid * block / {group} - 1 - i : i) * {group};
+        blockIdx.x = first / block;
+        threadIdx.x = first % block;
+        if ({group} == 1) call_{name}();
+        else if (!run_warp(first, block, backwards, call_{name})) return false;
     }}
+    return true;
 }}
 """
 
-POINTERS = {"bool": "bool", "float": "float32", "double": "float64", "long long": "int64"}
+POINTERS = {
+    "bool": "bool", "float": "float32", "double": "float64", "long long": "int64",
+    "unsigned short": "uint16",
+}  # fmt: skip
+STORED = {"float": "float32", "Half": "float16", "Bfloat": "uint16"}
 
 
 def signatures(source: str) -> dict[str, list[tuple[str, str]]]:
@@ -57,18 +129,34 @@ def signatures(source: str) -> dict[str, list[tuple[str, str]]]:
     }
 
 
+def as_cpp(source: str) -> str:
+    """A whole C++ file of the kernels and a function `launch_…` for each."""
+    assert "__shared__" not in source
+    text = SHIM + re.sub(r"__device__ [^{}]*\{[^{}]*asm\([^{}]*\}", "", source)
+    if "half_to_float" in source:
+        text = text.replace("struct Half {", HALF + "struct Half {", 1)
+    for name, parameters in KERNEL.findall(source):
+        names = [parameter for _, parameter in signatures(source)[name]]
+        text += LAUNCHER.format(
+            name=name,
+            parameters=parameters,
+            fields="".join(f"{parameter.strip()}; " for parameter in parameters.split(",")),
+            names=", ".join(names),
+            values=", ".join(f"a.{parameter}" for parameter in names),
+            group=32 if "__shfl" in source else 1,
+        )
+    return text
+
+
 @functools.cache
 def compiled(source: str) -> ctypes.CDLL:
     """The kernels of one file as a library of functions `launch_…`."""
     assert COMPILER is not None
-    text = SHIM + source
-    for name, parameters in KERNEL.findall(source):
-        arguments = ", ".join(parameter for _, parameter in signatures(source)[name])
-        text += LAUNCHER.format(name=name, parameters=parameters, arguments=arguments)
     with tempfile.TemporaryDirectory() as directory:
         file, library = Path(directory, "kernels.cpp"), Path(directory, "kernels.so")
-        file.write_text(text)
+        file.write_text(as_cpp(source))
         command = [COMPILER, "-O1", "-std=c++17", "-shared", "-fPIC", "-ffp-contract=off"]
+        command += ["-U_FORTIFY_SOURCE", "-fno-strict-aliasing"]  # longjmp between stacks is meant
         subprocess.run([*command, "-o", library, file], check=True)
         return ctypes.CDLL(str(library))
 
@@ -79,25 +167,34 @@ class Kernel:
     backwards = False  # the last thread first: a kernel may not depend on the order
 
     def __init__(self, source: str, name: str) -> None:
-        self.parameters = signatures(source)[name]
+        self.name, self.parameters = name, signatures(source)[name]
+        (stored,) = re.findall(r"^#define STORAGE (\w+)$", source, re.MULTILINE)
+        self.pointers = POINTERS | {"stored": STORED[stored]}
         self.function = getattr(compiled(source), f"launch_{name}")
-        self.function.restype = None
+        self.function.restype = ctypes.c_bool
 
     def __call__(self, grid: tuple[int], block: tuple[int], arguments: tuple[Any, ...]) -> None:
         assert 0 < grid[0] < 2**31
         assert 0 < block[0] <= 1024
+        assert block[0] % 32 == 0
         assert len(arguments) == len(self.parameters)
         pairs = zip(self.parameters, arguments, strict=True)
-        converted = [_argument(kind, value) for (kind, _), value in pairs]
+        converted = [self._argument(*parameter, value) for parameter, value in pairs]
         shape = ctypes.c_bool(self.backwards), ctypes.c_uint(grid[0]), ctypes.c_uint(block[0])
-        self.function(*shape, *converted)
+        assert self.function(*shape, *converted), f"{self.name}: threads of a warp part at a shuffle"
 
-
-def _argument(kind: str, value: Any) -> Any:
-    if kind.endswith("*"):
-        assert value.dtype == POINTERS[kind.rstrip("* ")], (kind, value.dtype)
-        assert value.flags.c_contiguous, "a kernel would ignore the strides of a view"
-        return ctypes.c_void_p(value.data.ptr)
-    assert kind == "unsigned long long", f"a kernel's numbers are unsigned long long, not {kind}"
-    assert type(value) is np.uint64, type(value)
-    return ctypes.c_ulonglong(int(value))
+    def _argument(self, kind: str, name: str, value: Any) -> Any:
+        if kind.endswith("*"):
+            if type(value) is np.uint64:
+                assert value == 0, f"{self.name}: {name} is a number, not an array"
+                return ctypes.c_void_p(None)
+            want = self.pointers[kind.rstrip("* ")]
+            assert value.dtype == want, f"{self.name}: {name} is {value.dtype}, want {want}"
+            assert value.flags.c_contiguous, "a kernel would ignore the strides of a view"
+            return ctypes.c_void_p(value.data.ptr)
+        if kind == "float":
+            assert type(value) is np.float32, (name, type(value))
+            return ctypes.c_float(float(value))
+        assert kind == "unsigned long long", f"a kernel's numbers are unsigned long long, not {kind}"
+        assert type(value) is np.uint64, (name, type(value))
+        return ctypes.c_ulonglong(int(value))

@@ -4,12 +4,17 @@
 the host, and meets no host array. `module()` makes a fake `cupy` module: its functions are those
 that CuPy has (a test holds the list to the real one), its cuBLAS reads raw pointers column by
 column as the real one does, and its RawModule runs the kernels' own source on the CPU.
+
+LAUNCHES has the name of all that was asked of the device, in order, for tests to read and clear.
 """
 
 from __future__ import annotations
 
 import ctypes
+import functools
 import operator
+import sys
+import unittest.mock
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +22,9 @@ from typing import Any
 import numpy as np
 from cuda_on_cpu import Kernel
 from numpy.typing import NDArray
+
+from minibert.backend import Backend
+from minibert.backend.cupy_backend import CupyBackend
 
 UFUNCS = ("add", "subtract", "multiply", "divide", "sqrt", "exp", "log", "log1p", "tanh")
 FUNCTIONS = (
@@ -29,6 +37,10 @@ METHODS = ("astype", "clip", "copy", "fill", "max", "mean", "min", "reshape", "s
            "transpose")  # fmt: skip
 OPERATORS = ("add", "sub", "mul", "truediv", "matmul", "pow")
 COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
+
+
+LAUNCHES: list[str] = []
+VIEWS = ("reshape", "swapaxes", "transpose")
 
 
 class HostTransferError(TypeError):
@@ -69,9 +81,12 @@ class DeviceArray:
         return (self[i] for i in range(len(self)))
 
     def __getitem__(self, index: Any) -> DeviceArray:
+        if any(isinstance(part, DeviceArray) for part in _parts(index)):
+            LAUNCHES.append("getitem")
         return _wrap(self._glass[_index(index)])
 
     def __setitem__(self, index: Any, value: Any) -> None:
+        LAUNCHES.append("setitem")
         self._glass[_index(index)] = _unwrap(value)
 
 
@@ -94,8 +109,12 @@ def _unwrap(value: Any) -> Any:
     return value
 
 
+def _parts(index: Any) -> tuple[Any, ...]:
+    return index if isinstance(index, tuple) else (index,)
+
+
 def _index(index: Any) -> Any:
-    parts = index if isinstance(index, tuple) else (index,)
+    parts = _parts(index)
     for part in parts:
         if isinstance(part, DeviceArray) and part.dtype == bool:
             raise HostTransferError("indexing by a mask: the host must wait for its count")
@@ -106,6 +125,8 @@ def _index(index: Any) -> Any:
 
 def _method(function: Callable[..., Any]) -> Callable[..., Any]:
     def call(self: DeviceArray, *args: Any, **kwargs: Any) -> Any:
+        if getattr(function, "__name__", "") not in VIEWS:
+            LAUNCHES.append(getattr(function, "__name__", "operator"))
         given = {name: _unwrap(value) for name, value in kwargs.items()}
         return _wrap(function(self._glass, *map(_unwrap, args), **given))
 
@@ -114,6 +135,7 @@ def _method(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _in_place(function: Callable[..., Any]) -> Callable[..., Any]:
     def call(self: DeviceArray, other: Any) -> DeviceArray:
+        LAUNCHES.append(function.__name__)
         function(self._glass, _unwrap(other))
         return self
 
@@ -173,15 +195,22 @@ def module() -> Any:
 
     def ascontiguousarray(a: DeviceArray) -> DeviceArray:
         fake.copies.append(a.shape)
+        LAUNCHES.append("ascontiguousarray")
         return DeviceArray(np.ascontiguousarray(_unwrap(a)))
 
     fake.asarray, fake.asnumpy, fake.ascontiguousarray = asarray, asnumpy, ascontiguousarray
     fake.empty, fake.empty_like = _empty, lambda a: _empty(a.shape, a.dtype)
-    fake.argsort = lambda a: DeviceArray(np.argsort(_unwrap(a), kind="stable"))
+    fake.argsort = _function(_stable_argsort)
     fake.get_default_memory_pool = lambda: SimpleNamespace(total_bytes=lambda: 0)
-    fake.RawModule = lambda code: SimpleNamespace(get_function=lambda name: Kernel(code, name))
+    fake.RawModule = lambda code: SimpleNamespace(get_function=lambda name: _Launch(code, name))
     # Hashable, as a module is: kernels are cached by it.
     return _Module(fake)
+
+
+class _Launch(Kernel):
+    def __call__(self, *how: Any) -> None:
+        LAUNCHES.append(self.name)
+        super().__call__(*how)
 
 
 class _Module:
@@ -196,6 +225,7 @@ class _Module:
 
 def _function(function: Callable[..., Any]) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
+        LAUNCHES.append(function.__name__)
         given = {name: _unwrap(value) for name, value in kwargs.items()}
         result = _wrap(function(*map(_unwrap, args), **given))
         return kwargs.get("out", result) if kwargs.get("out") is not None else result
@@ -203,10 +233,29 @@ def _function(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+def _stable_argsort(a: NDArray[Any]) -> NDArray[Any]:
+    return np.argsort(a, kind="stable")
+
+
 def _empty(shape: Any, dtype: Any = float) -> DeviceArray:
     """Uninitialised memory, at its worst."""
     dtype = np.dtype(dtype)
     return DeviceArray(np.full(shape, np.nan if dtype.kind == "f" else 77, dtype))
+
+
+@functools.cache
+def backend() -> CupyBackend:
+    """The CuPy backend over a fake CuPy."""
+    with unittest.mock.patch.dict(sys.modules, {"cupy": module()}):
+        return _Backend()
+
+
+class _Backend(CupyBackend):
+    """Its siblings, made later, share its module."""
+
+    def _sibling(self, reference: bool) -> Backend:
+        with unittest.mock.patch.dict(sys.modules, {"cupy": self.module}):
+            return super()._sibling(reference)
 
 
 # ---- cuBLAS: column-major matrices behind raw pointers ----
@@ -223,24 +272,56 @@ def _matrix(ptr: int, dtype: Any, rows: int, columns: int, ld: int) -> NDArray[A
     return np.lib.stride_tricks.as_strided(flat, (rows, columns), (size, ld * size))
 
 
-def _batched_gemm(dtype: Any) -> Callable[..., None]:
-    def call(
-        handle: int, transa: int, transb: int, m: int, n: int, k: int, alpha: int,
-        A: int, lda: int, stride_a: int, B: int, ldb: int, stride_b: int, beta: int,
-        C: int, ldc: int, stride_c: int, batch: int,
-    ) -> None:  # fmt: skip
-        """Computes C = alpha·op(A)·op(B) + beta·C, for each of the batch."""
-        assert handle == HANDLE
-        one, zero = (_matrix(p, dtype, 1, 1, 1)[0, 0] for p in (alpha, beta))
-        size = np.dtype(dtype).itemsize
-        for i in range(batch):
-            a = _matrix(A + i * stride_a * size, dtype, *((k, m) if transa else (m, k)), lda)
-            b = _matrix(B + i * stride_b * size, dtype, *((n, k) if transb else (k, n)), ldb)
-            c = _matrix(C + i * stride_c * size, dtype, m, n, ldc)
-            product = one * ((a.T if transa else a) @ (b.T if transb else b))
-            c[...] = product if zero == 0 else product + zero * c
+def _gemm(
+    handle: int, transa: int, transb: int, m: int, n: int, k: int, alpha: int,
+    A: int, a_type: int, lda: int, stride_a: int, B: int, b_type: int, ldb: int, stride_b: int,
+    beta: int, C: int, c_type: int, ldc: int, stride_c: int, batch: int, compute: int, algo: int,
+) -> None:  # fmt: skip
+    """Computes C = alpha·op(A)·op(B) + beta·C, for each of the batch, with sums in float32."""
+    assert (handle, algo) == (HANDLE, -1)
+    assert (a_type, compute, c_type) in SUPPORTED
+    assert b_type == a_type
+    one, zero = (_matrix(p, SUMS[compute], 1, 1, 1)[0, 0] for p in (alpha, beta))
+    size_a, size_c = (np.dtype(TYPES[t]).itemsize for t in (a_type, c_type))
+    for i in range(batch):
+        a = _matrix(A + i * stride_a * size_a, TYPES[a_type], *((k, m) if transa else (m, k)), lda)
+        b = _matrix(B + i * stride_b * size_a, TYPES[b_type], *((n, k) if transb else (k, n)), ldb)
+        c = _matrix(C + i * stride_c * size_c, TYPES[c_type], m, n, ldc)
+        a, b = widened(a), widened(b)
+        product = one * ((a.T if transa else a) @ (b.T if transb else b))
+        c[...] = narrowed(product if zero == 0 else product + zero * widened(c), c.dtype)
 
-    return call
+
+def widened(x: NDArray[Any]) -> NDArray[Any]:
+    """16-bit numbers as float32; uint16 is bfloat16."""
+    if x.dtype == "uint16":
+        return (x.astype(np.uint32) << 16).view(np.float32)
+    return x.astype(np.float32) if x.dtype == "float16" else x
+
+
+def narrowed(x: NDArray[Any], dtype: Any) -> NDArray[Any]:
+    if dtype != "uint16":
+        return x.astype(dtype)
+    bits = np.ascontiguousarray(x).view(np.uint32)
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
+
+
+TYPES = {0: "float32", 1: "float64", 2: "float16", 14: "uint16"}  # cudaDataType_t
+SUMS = {68: "float32", 77: "float32", 70: "float64"}  # cublasComputeType_t: alpha's and beta's type
+SUPPORTED = {(0, 68, 0), (0, 77, 0), (1, 70, 1), (2, 68, 2), (2, 68, 0), (14, 68, 14), (14, 68, 0)}
+"""(type of A and B, compute type, type of C), from the table in cuBLAS's manual."""
+
+
+def _gemm_ex(*given: int) -> None:
+    LAUNCHES.append("gemmEx")
+    handle, transa, transb, m, n, k, alpha, A, ta, lda, B, tb, ldb, beta, C, tc, ldc, *how = given
+    one = handle, transa, transb, m, n, k, alpha, A, ta, lda, 0, B, tb, ldb, 0, beta, C, tc, ldc, 0
+    _gemm(*one, 1, *how)
+
+
+def _gemm_strided_batched_ex(*given: int) -> None:
+    LAUNCHES.append("gemmStridedBatchedEx")
+    _gemm(*given)
 
 
 def _gemv(dtype: Any) -> Callable[..., None]:
@@ -249,6 +330,7 @@ def _gemv(dtype: Any) -> Callable[..., None]:
         x: int, incx: int, beta: int, y: int, incy: int,
     ) -> None:  # fmt: skip
         """Computes y = alpha·op(A)·x + beta·y, A (m, n)."""
+        LAUNCHES.append("gemv")
         assert (handle, incx, incy) == (HANDLE, 1, 1)
         one, zero = (_matrix(p, dtype, 1, 1, 1)[0, 0] for p in (alpha, beta))
         a = _matrix(A, dtype, m, n, lda)
@@ -261,8 +343,8 @@ def _gemv(dtype: Any) -> Callable[..., None]:
 
 
 CUBLAS = {
-    "sgemmStridedBatched": _batched_gemm("float32"),
-    "dgemmStridedBatched": _batched_gemm("float64"),
+    "gemmEx": _gemm_ex,
+    "gemmStridedBatchedEx": _gemm_strided_batched_ex,
     "sgemv": _gemv("float32"),
     "dgemv": _gemv("float64"),
 }

@@ -77,11 +77,12 @@ def compile_with_nvcc(nvcc: str, source: str, directory: Path) -> tuple[bool, st
     return result.returncode == 0, result.stderr
 
 
+@pytest.mark.parametrize("storage", kernels.STORAGES)
 @pytest.mark.parametrize("file", [*FILES, "broken"])
-def test_every_kernel_compiles(file: str, tmp_path: Path) -> None:
+def test_every_kernel_compiles(file: str, storage: str, tmp_path: Path) -> None:
     source = "extern __global__ void f(float* x) { x[0] = oops; }"
     if file != "broken":
-        source = kernels.source(file)
+        source = kernels.source(file, storage)
     if (library := find_nvrtc()) is not None:
         compiled, log = compile_with_nvrtc(library, source)
     elif (nvcc := find_nvcc()) is not None:

@@ -17,10 +17,11 @@ import numpy as np
 import pytest
 
 from minibert import BertConfig, BertModel
+from minibert.backend import PRECISIONS
 from minibert.backend.cupy_backend import CupyBackend
 from minibert.models.shards import Run
 from minibert.optim import RULES
-from minibert.packing import pack
+from minibert.packing import pack, pack_sequences
 
 pytestmark = pytest.mark.skipif(
     cuda_on_cpu.COMPILER is None, reason="needs g++ or clang++ to run CUDA kernels on the CPU"
@@ -84,10 +85,33 @@ def test_a_step_copies_only_ids_and_labels_to_the_device_and_nothing_back(
     device.module.to_host.clear()
     model.accumulate_gradients(batch, gradient, Run(1, 2))
     assert device.module.to_host == []
-    # Three kinds of ids, the first rows, the labels; for cross-entropy the count.
+    # Three kinds of ids, where sequences begin and how long they are, the first rows, the labels.
     sizes = [array.size for array in device.module.to_device]
-    assert sizes[:5] == [batch.num_tokens] * 3 + [batch.num_sequences, np.size(given["labels"])]
-    assert sizes[5:] in ([], [1])
+    B = batch.num_sequences
+    assert sizes == [batch.num_tokens] * 3 + [2 * B, B, np.size(given["labels"])]
+
+
+LENGTHS = {"equal": (8, 8, 8), "mixed": (9, 1, 4, 4, 7)}
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
+def test_a_layer_takes_at_most_forty_launches(
+    device: CupyBackend, make_model: Any, tiny: BertConfig, lengths: tuple[int, ...], precision: str
+) -> None:
+    """Forward and backward with dropout, and the sum into the gradients."""
+    batch = pack_sequences([np.arange(n) for n in lengths], labels=[0] * len(lengths))
+    counts = []
+    for layers in (1, 2):
+        config = tiny.replace(num_hidden_layers=layers)
+        xp = CupyBackend(precision=precision)
+        model = make_model(config, backend=xp, dtype="float32")
+        gradient = model.parameters.zeros_like()
+        model.accumulate_gradients(batch, gradient, Run(1, 2))
+        fake_cupy.LAUNCHES.clear()
+        model.accumulate_gradients(batch, gradient, Run(1, 3))
+        counts.append(len(fake_cupy.LAUNCHES))
+    assert counts[1] - counts[0] <= 40
 
 
 def test_checkpoints_move_between_devices(

@@ -1,5 +1,7 @@
 """Every backend's faster twins, found by themselves, each held to the plain function it replaces.
 
+(CuPy's are run by the strict stand-in where there is no GPU.)
+
 The oracle is the plain function on NumPy in float64. A twin computes in float32, where each
 operation is wrong by at most u = 2⁻²⁴ of its result. Errors of sums over n ≤ 1024 terms grow like
 √n·u = 32 u, a twin is two such sums deep, and its inputs are of order 1: a tensor may differ by
@@ -16,6 +18,8 @@ import pkgutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import cuda_on_cpu
+import fake_cupy
 import numpy as np
 import pytest
 
@@ -24,6 +28,8 @@ from minibert.backend import Backend, get_backend
 from minibert.backend.numpy_backend import NumpyBackend
 from minibert.layers.activations import gelu_forward
 from minibert.layers.dropout import DropoutKey
+from minibert.layers.embeddings import EmbeddingsWeights, RowGradient
+from minibert.layers.encoder_layer import EncoderLayerSettings, EncoderLayerWeights
 
 U = 2.0**-24
 KEY = DropoutKey(seed=3, step=11, site=4, first_row=29)
@@ -63,6 +69,36 @@ def attention(rng: np.random.Generator) -> Iterator[Arguments]:
             yield qkv, offsets, N, p, key
 
 
+def encoder_layer(rng: np.random.Generator) -> Iterator[Arguments]:
+    """Each activation; more rows than one chunk of sums; a shard that begins amid the batch."""
+    T, H, F, N = 70, 12, 20, 3
+    shapes = [(3 * H, H), (3 * H,), (H, H), (H,), (H,), (H,), (F, H), (F,), (H, F), (H,), (H,), (H,)]
+    for activation, (p, q), key in (
+        ("gelu", (0.2, 0.1), KEY), ("gelu_new", (0.0, 0.1), KEY), ("relu", (0.2, 0.0), KEY),
+        ("gelu", (0.2, 0.1), None),
+    ):  # fmt: skip
+        w = EncoderLayerWeights(*(rng.normal(0, 0.5, shape) for shape in shapes))
+        settings = EncoderLayerSettings(N, activation, 1e-12, p, q)
+        yield rng.normal(size=(T, H)), w, (0, 33, 34, 41, 48, 70), settings, key
+
+
+def embeddings(rng: np.random.Generator) -> Iterator[Arguments]:
+    for p, key in ((0.1, None), (0.0, KEY), (0.1, KEY)):
+        for T in (1, 70):
+            tables = (rng.normal(size=(rows, 12)) for rows in (37, 16, 2))
+            w = EmbeddingsWeights(*tables, rng.normal(1, 0.5, 12), rng.normal(size=12))
+            ids = (rng.integers(0, rows, T) for rows in (37, 16, 2))
+            yield w, *ids, 0, 1e-12, p, key
+
+
+def cross_entropy(rng: np.random.Generator) -> Iterator[Arguments]:
+    """Two classes; a vocabulary; ignored rows; large logits."""
+    for (R, K), scale in (((5, 2), 1), ((3, 1000), 1), ((70, 33), 30)):
+        labels = rng.integers(0, K, R)
+        labels[1] = -100
+        yield rng.normal(size=(R, K)) * scale, labels, R - 1
+
+
 def activation(rng: np.random.Generator) -> Iterator[Arguments]:
     """All of the interesting range, both tails, and shapes that do not divide a block."""
     for shape in ((1, 5), (151, 1000), (3, 200_001)):
@@ -74,6 +110,9 @@ CASES: dict[str, Case] = {
     "add_norm": add_norm,
     "layer_norm": layer_norm,
     "attention": attention,
+    "cross_entropy": cross_entropy,
+    "embeddings": embeddings,
+    "encoder_layer": encoder_layer,
     "gelu": activation,
 }
 
@@ -82,7 +121,12 @@ CASES: dict[str, Case] = {
 
 
 def backends() -> list[Backend]:
-    return [get_backend(name) for name in sorted({"numpy", get_backend("auto").name})]
+    """NumPy, and CuPy or, where there is no GPU, its stand-in."""
+    if get_backend("auto").name == "cupy":
+        return [get_backend("numpy"), get_backend("cupy")]
+    if cuda_on_cpu.COMPILER is None:
+        return [get_backend("numpy")]
+    return [get_backend("numpy"), fake_cupy.backend()]
 
 
 def plain_functions() -> dict[str, Callable[..., Any]]:
@@ -107,21 +151,29 @@ NAMES = sorted({name for b in BACKENDS for name in (*b.twins, *b.forward_only.tw
 
 
 def convert(value: Any, array: Callable[[Any], Any]) -> Any:
-    """`value` with `array` applied to its floating-point arrays, also inside (named) tuples."""
+    """`value` with `array` applied to its arrays, also inside (named) tuples."""
     if isinstance(value, tuple) and not isinstance(value, DropoutKey):
         parts = [convert(part, array) for part in value]
         return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
-    return array(value) if getattr(getattr(value, "dtype", None), "kind", "") == "f" else value
+    return array(value) if hasattr(value, "dtype") else value
 
 
-def leaves(value: Any) -> list[Any]:
+def cast(dtype: Any) -> Callable[[Any], Any]:
+    """Floating-point arrays to `dtype`; integers stay."""
+    return lambda a: a.astype(dtype if a.dtype.kind == "f" else a.dtype)
+
+
+def leaves(xp: Backend, value: Any) -> list[Any]:
+    if isinstance(value, RowGradient):
+        return [value.dense(xp)]  # which ids have a row, and how often, is the backend's
     if isinstance(value, tuple):
-        return [leaf for part in value for leaf in leaves(part)]
+        return [leaf for part in value for leaf in leaves(xp, part)]
     return [value]
 
 
 def assert_close(xp: Backend, got: Any, want: Any) -> None:
-    for result, exact in zip(leaves(got), leaves(want), strict=True):
+    host = NumpyBackend(reference=True)
+    for result, exact in zip(leaves(xp, got), leaves(host, want), strict=True):
         assert str(result.dtype) == "float32"
         assert result.shape == exact.shape
         bound = 64 * U * np.abs(exact).max(initial=0)
@@ -129,7 +181,7 @@ def assert_close(xp: Backend, got: Any, want: Any) -> None:
 
 
 def assert_unchanged(xp: Backend, arrays: Any, originals: Any) -> None:
-    for array, original in zip(leaves(arrays), leaves(originals), strict=True):
+    for array, original in zip(leaves(xp, arrays), leaves(xp, originals), strict=True):
         if hasattr(array, "dtype"):
             np.testing.assert_array_equal(xp.to_host(array), original)
 
@@ -139,16 +191,16 @@ def test_a_twin_agrees_with_its_plain_function(xp: Backend, stem: str) -> None:
     rng, reference = np.random.default_rng(0), NumpyBackend(reference=True)
     forward, backward = xp.twins[f"{stem}_forward"], xp.twins[f"{stem}_backward"]
     for drawn in CASES[stem](rng):
-        host = convert(drawn, lambda a: a.astype(np.float32))
+        host = convert(drawn, cast(np.float32))
         given = convert(host, lambda a: xp.to_device(a.copy()))
-        exact = convert(host, lambda a: a.astype(np.float64))
+        exact = convert(host, cast(np.float64))
 
         y, cache = forward(xp, *given)
         y_exact, cache_exact = PLAIN[f"{stem}_forward"](reference, *exact)
         assert_close(xp, y, y_exact)
         y_before = xp.to_host(y).copy()
 
-        dy_host = rng.normal(size=y.shape).astype(np.float32)
+        dy_host = np.asarray(rng.normal(size=y.shape), np.float32)
         dy = xp.to_device(dy_host.copy())
         gradients = backward(xp, dy, cache)
         dy_exact = dy_host.astype(np.float64)
@@ -156,15 +208,16 @@ def test_a_twin_agrees_with_its_plain_function(xp: Backend, stem: str) -> None:
 
         assert_unchanged(xp, given, host)
         assert_unchanged(xp, (y, dy), (y_before, dy_host))
-        before = convert(gradients, lambda a: xp.to_host(a).copy())
-        assert_unchanged(xp, backward(xp, dy, cache), before)  # the cache is left whole as well
+        before = [xp.to_host(a).copy() for a in leaves(xp, gradients)]
+        again = leaves(xp, backward(xp, dy, cache))  # the cache is left whole as well
+        assert_unchanged(xp, tuple(again), tuple(before))
 
 
 @pytest.mark.parametrize(("xp", "stem"), PAIRS)
 def test_without_a_backward_to_come_the_result_is_the_same(xp: Backend, stem: str) -> None:
     sibling = xp.forward_only
     for drawn in CASES[stem](np.random.default_rng(0)):
-        host = convert(drawn, lambda a: a.astype(np.float32))
+        host = convert(drawn, cast(np.float32))
         if any(isinstance(argument, DropoutKey) for argument in host):
             continue  # evaluation has no dropout
         y, _ = xp.twins[f"{stem}_forward"](xp, *convert(host, xp.to_device))

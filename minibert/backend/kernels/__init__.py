@@ -1,12 +1,14 @@
 """CUDA C++ kernels, one subject a file, compiled by CuPy when first used (and cached on disk).
 
-A kernel here is one thread for each piece of work, along x alone. Its arguments are C-contiguous
-arrays and `unsigned long long` numbers.
+A kernel here is one thread, or one warp of 32, for each piece of work, along x alone; threads speak
+to each other within their warp only. Its arguments are C-contiguous arrays (None: a null pointer),
+`unsigned long long` and `float` numbers.
 """
 
 from __future__ import annotations
 
 import functools
+import re
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,26 +16,50 @@ from typing import Any
 import numpy as np
 
 BLOCK = 256  # threads
-
-
-def source(file: str) -> str:
-    """The text of kernels/`file`.cu."""
-    return Path(__file__).with_name(f"{file}.cu").read_text(encoding="utf-8")
-
-
-@functools.cache
-def _module(cupy: ModuleType, file: str) -> Any:
-    return cupy.RawModule(code=source(file))
+WARP = 32  # threads that work on one row
+STORAGES = {"float32": "float", "float16": "Half", "uint16": "Bfloat"}
+"""dtype of an array of activations → storage.cuh's name; bfloat16, which NumPy lacks, is uint16."""
 
 
 @functools.cache
-def _kernel(cupy: ModuleType, file: str, name: str) -> Any:
-    return _module(cupy, file).get_function(name)
+def source(file: str, storage: str = "float32") -> str:
+    """The text of kernels/`file`.cu with its includes, for activations of dtype `storage`.
+
+    (Given to the compiler whole: it would look for includes in the working directory, and CuPy's
+    cache would not see that one has changed.)
+    """
+
+    def text(name: str) -> str:
+        return Path(__file__).with_name(name).read_text(encoding="utf-8")
+
+    whole = re.sub(r'#include "(\w+\.cuh)"', lambda found: text(found[1]), text(f"{file}.cu"))
+    return f"#define STORAGE {STORAGES[storage]}\n{whole}"
 
 
-def launch(cupy: ModuleType, file: str, name: str, threads: int, *arguments: Any) -> None:
+@functools.cache
+def _kernel(cupy: ModuleType, file: str, name: str, storage: str) -> Any:
+    return _module(cupy, file, storage).get_function(name)
+
+
+@functools.cache
+def _module(cupy: ModuleType, file: str, storage: str) -> Any:
+    return cupy.RawModule(code=source(file, storage))
+
+
+def launch(
+    cupy: ModuleType, file: str, name: str, threads: int, *arguments: Any, storage: str = "float32"
+) -> None:
     """Run kernel `name` of `file`.cu on at least `threads` threads; returns without waiting."""
     if threads == 0:  # a grid of no blocks is an error
         return
-    typed = tuple(np.uint64(a) if isinstance(a, int) else a for a in arguments)
-    _kernel(cupy, file, name)((-(-threads // BLOCK),), (BLOCK,), typed)
+    grid = -(-threads // BLOCK)
+    _kernel(cupy, file, name, storage)((grid,), (BLOCK,), tuple(map(_typed, arguments)))
+
+
+def _typed(argument: Any) -> Any:
+    """CuPy would pass a Python int as a signed one, a float as a double, and None not at all."""
+    if argument is None:
+        return np.uint64(0)
+    if isinstance(argument, int):
+        return np.uint64(argument)
+    return np.float32(argument) if isinstance(argument, float) else argument

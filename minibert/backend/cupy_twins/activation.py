@@ -1,0 +1,47 @@
+"""Bias + activation: twin of `layers/activations.py` (gelu)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from minibert.backend.base import Array, Backend
+from minibert.backend.cupy_twins.columns import ColumnSums, chunks_of
+from minibert.backend.kernels import launch
+
+KINDS = {"gelu": 0, "gelu_new": 1, "relu": 2}  # as in kernels/activation.cu
+
+
+class GeluCache(NamedTuple):
+    x: Array
+
+
+def activate(xp: Backend, x: Array, bias: Array | None, kind: str) -> Array:
+    """act(x + bias), x (T, F) and the result stored, bias (F,) float32."""
+    (T, F), y = x.shape, xp.empty(x.shape, dtype=x.dtype)
+    launch(
+        xp.module, "activation", "activation_forward", chunks_of(T) * F,
+        x, bias, y, KINDS[kind], T, F, storage=x.dtype.name,
+    )  # fmt: skip
+    return y
+
+
+def activate_backward(
+    xp: Backend, dy: Array, x: Array, bias: Array | None, kind: str,
+    sums: ColumnSums | None = None, place: int = 0,
+) -> Array:  # fmt: skip
+    """dx; its sum over the rows, which is the bias's gradient, goes into `sums` at `place`."""
+    (T, F), dx = x.shape, xp.empty(x.shape, dtype=x.dtype)
+    partial, stride = (None, 0) if sums is None else (sums.partial, sums.partial.shape[1])
+    launch(
+        xp.module, "activation", "activation_backward", chunks_of(T) * F,
+        dy, x, bias, dx, KINDS[kind], partial, stride, place, T, F, storage=x.dtype.name,
+    )  # fmt: skip
+    return dx
+
+
+def gelu_forward(xp: Backend, x: Array) -> tuple[Array, GeluCache]:
+    return activate(xp, x, None, "gelu"), GeluCache(x)
+
+
+def gelu_backward(xp: Backend, dy: Array, cache: GeluCache) -> Array:
+    return activate_backward(xp, dy, cache.x, None, "gelu")

@@ -1,0 +1,46 @@
+"""Sums over rows: gradients of biases and of layer norms, many of them in one array."""
+
+from __future__ import annotations
+
+from minibert.backend.base import Array, Backend
+from minibert.backend.cupy_twins.dropout import ALL, Kept
+from minibert.backend.kernels import launch
+
+CHUNK = 64  # rows, as in kernels/columns.cu
+
+
+def chunks_of(rows: int) -> int:
+    return -(-rows // CHUNK)
+
+
+class ColumnSums:
+    """Gathers sums over `rows` rows, `columns` of them side by side; see kernels/columns.cu.
+
+    All columns must have been added before the end.
+    """
+
+    def __init__(self, xp: Backend, rows: int, columns: int) -> None:
+        self.xp, self.rows = xp, rows
+        self.partial = xp.empty((chunks_of(rows), columns), dtype="float32")
+
+    def add(self, place: int, x: Array) -> None:
+        """Σₜ x, x (rows, width) stored, into the columns from `place` on."""
+        self._launch("sum_columns", place, x.shape[1], x, storage=x.dtype.name)
+
+    def add_norm(self, place: int, dy: Array, xhat: Array, after: Kept = ALL) -> None:
+        """Σₜ dy·x̂ and Σₜ dy, one behind the other; `after`: the dropout behind the norm."""
+        self._launch("sum_norm_columns", place, dy.shape[1], dy, *after, xhat)
+
+    def _launch(
+        self, kernel: str, place: int, width: int, *arrays: object, storage: str = "float32"
+    ) -> None:
+        launch(
+            self.xp.module, "columns", kernel, chunks_of(self.rows) * width,
+            *arrays, self.partial, self.partial.shape[1], place, self.rows, width, storage=storage,
+        )  # fmt: skip
+
+    def finish(self, sums: Array) -> Array:
+        """The sums, into `sums` (columns,)."""
+        chunks, columns = self.partial.shape
+        launch(self.xp.module, "columns", "finish", columns, self.partial, sums, chunks, columns)
+        return sums

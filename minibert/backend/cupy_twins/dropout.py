@@ -1,0 +1,51 @@
+"""Dropout decisions as bits: a 32nd of the activations they stand beside, drawn once."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from minibert.backend.base import Array, Backend, Ints, dropout_threshold
+from minibert.backend.kernels import launch
+
+
+class Kept(NamedTuple):
+    """Which elements of an array stay, as the kernels take it."""
+
+    bits: Array | None  # uint16, 16 decisions each; None: all stay
+    first: int  # the bit of element 0
+    scale: float  # 1/(1 − p̂)
+
+
+ALL = Kept(None, 0, 1.0)
+
+
+def kept_rows(xp: Backend, key: Any, p: float, rows: int, width: int) -> Kept:
+    """The decisions for x (rows, width), as layers/dropout.py places them."""
+    if key is None or p == 0:
+        return ALL
+    first = key.first_row * width
+    words = -(-(first % 16 + rows * width) // 16)
+    return Kept(_bits(xp, key, p, None, 0, first, 1, words), first % 16, dropout_threshold(p)[1])
+
+
+def kept_squares(xp: Backend, key: Any, p: float, starts: Ints, count: int, words: int) -> Kept:
+    """The decisions for attention, as layers/attention.py places them.
+
+    starts (count,): the first row of each sequence; its bits are a row of `words` words.
+    """
+    if key is None or p == 0:
+        return ALL
+    bits = _bits(xp, key, p, starts, key.first_row + 1, 0, count, words)
+    return Kept(bits, 0, dropout_threshold(p)[1])
+
+
+def _bits(
+    xp: Backend, key: Any, p: float, starts: Ints | None, stream: int, first: int, rows: int,
+    words: int,
+) -> Array:  # fmt: skip
+    bits = xp.empty((rows, words), dtype="uint16")
+    launch(
+        xp.module, "keep_decisions", "keep_bits", rows * words, bits, starts,
+        key.seed, key.site, key.step, stream, first, dropout_threshold(p)[0], rows, words,
+    )  # fmt: skip
+    return bits

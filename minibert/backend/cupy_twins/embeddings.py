@@ -1,0 +1,57 @@
+"""Embedding sum + layer norm + dropout in one visit: twin of `layers/embeddings.py`.
+
+The gradients of the tables are sums over sorted segments (`sum_rows`), without atomic additions.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from minibert.backend.base import Array, Backend, Ints
+from minibert.backend.cupy_twins.columns import ColumnSums
+from minibert.backend.cupy_twins.dropout import ALL, Kept, kept_rows
+from minibert.backend.cupy_twins.norm import NormCache, normalise_backward
+from minibert.backend.kernels import WARP, launch
+
+
+class EmbeddingsCache(NamedTuple):
+    lookup: Any  # layers/embeddings.py's LookupCache
+    norm: NormCache
+    kept: Kept
+
+
+def embeddings_forward(
+    xp: Backend,
+    w: Any,
+    input_ids: Ints,
+    position_ids: Ints,
+    token_type_ids: Ints,
+    padding_idx: int | None,
+    eps: float,
+    p: float,
+    key: Any,
+) -> tuple[Array, EmbeddingsCache]:
+    from minibert.layers.embeddings import LookupCache  # now: layers import the backend
+
+    T, H = len(input_ids), w.word.shape[1]
+    kept = kept_rows(xp, key, p, T, H)
+    y, xhat = xp.empty((T, H), dtype="float32"), xp.empty((T, H), dtype="float32")
+    rstd = xp.empty(T, dtype="float32")
+    launch(
+        xp.module, "norm", "embeddings_forward", WARP * T, *w[:3], input_ids, position_ids,
+        token_type_ids, *kept, w.gamma, w.beta, eps, y, xhat, rstd, T, H,
+    )  # fmt: skip
+    shapes = tuple(table.shape for table in w[:3])
+    lookup = LookupCache(input_ids, position_ids, token_type_ids, padding_idx, shapes)
+    return y, EmbeddingsCache(lookup, NormCache(xhat, rstd, w.gamma, ALL), kept)
+
+
+def embeddings_backward(xp: Backend, dy: Array, cache: EmbeddingsCache) -> Any:
+    from minibert.layers.embeddings import EmbeddingsWeights, lookup_backward
+
+    T, H = dy.shape
+    de, _ = normalise_backward(xp, dy, cache.norm, after=cache.kept)
+    columns = ColumnSums(xp, T, 2 * H)
+    columns.add_norm(0, dy, cache.norm.xhat, cache.kept)
+    sums = columns.finish(xp.empty(2 * H, dtype="float32"))
+    return EmbeddingsWeights(*lookup_backward(xp, de, cache.lookup), sums[:H], sums[H:])

@@ -1,0 +1,95 @@
+"""Bias + dropout + residual + layer norm: twins of `layers/add_norm.py`, `layer_norm.py`."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from minibert.backend.base import Array, Backend
+from minibert.backend.cupy_twins.columns import ColumnSums
+from minibert.backend.cupy_twins.dropout import ALL, Kept, kept_rows
+from minibert.backend.kernels import WARP, launch
+
+
+class NormCache(NamedTuple):
+    xhat: Array  # (T, H) the normalised rows
+    rstd: Array  # (T,)
+    gamma: Array  # (H,) a reference
+    kept: Kept
+
+
+def normalise(
+    xp: Backend, x: Array, bias: Array | None, residual: Array | None, gamma: Array, beta: Array,
+    eps: float, kept: Kept,
+) -> tuple[Array, Array, NormCache]:  # fmt: skip
+    """y = LN(dropout(x + bias) + residual), x (T, H) stored → y as float32 and as stored."""
+    (T, H), storage = x.shape, x.dtype.name
+    y, xhat = xp.empty((T, H), dtype="float32"), xp.empty((T, H), dtype="float32")
+    rstd = xp.empty(T, dtype="float32")
+    stored = None if storage == "float32" else xp.empty((T, H), dtype=storage)
+    launch(
+        xp.module, "norm", "add_norm_forward", WARP * T, x, bias, residual, *kept,
+        gamma, beta, eps, y, stored, xhat, rstd, T, H, storage=storage,
+    )  # fmt: skip
+    return y, y if stored is None else stored, NormCache(xhat, rstd, gamma, kept)
+
+
+def normalise_backward(
+    xp: Backend, dy: Array, cache: NormCache, storage: str = "float32", after: Kept = ALL
+) -> tuple[Array, Array]:
+    """dz, the residual's gradient in float32, and dx, stored: without dropout the same array.
+
+    `after`: the dropout behind the norm. The sums for γ and β are `ColumnSums.add_norm`'s.
+    """
+    (T, H), kept = dy.shape, cache.kept
+    dz = xp.empty((T, H), dtype="float32")
+    separate = kept.bits is not None or storage != "float32"
+    dx = xp.empty((T, H), dtype=storage) if separate else None
+    bits, first, scale = kept if after.bits is None else after
+    launch(
+        xp.module, "norm", "add_norm_backward", WARP * T, dy, after.bits, cache.xhat, cache.rstd,
+        cache.gamma, None if bits is after.bits else bits, first, scale, dz, dx, T, H,
+        storage=storage,
+    )  # fmt: skip
+    return dz, dz if dx is None else dx
+
+
+def add_norm_forward(
+    xp: Backend,
+    x: Array,
+    residual: Array,
+    gamma: Array,
+    beta: Array,
+    eps: float,
+    p: float,
+    key: Any,
+) -> tuple[Array, NormCache]:
+    kept = kept_rows(xp, key, p, *x.shape)
+    y, _, cache = normalise(xp, x, None, residual, gamma, beta, eps, kept)
+    return y, cache
+
+
+def add_norm_backward(
+    xp: Backend, dy: Array, cache: NormCache
+) -> tuple[Array, Array, Array, Array]:
+    dz, dx = normalise_backward(xp, dy, cache)
+    return dx, dz, *_gamma_and_beta(xp, dy, cache)
+
+
+def layer_norm_forward(
+    xp: Backend, x: Array, gamma: Array, beta: Array, eps: float
+) -> tuple[Array, NormCache]:
+    y, _, cache = normalise(xp, x, None, None, gamma, beta, eps, ALL)
+    return y, cache
+
+
+def layer_norm_backward(xp: Backend, dy: Array, cache: NormCache) -> tuple[Array, Array, Array]:
+    dx, _ = normalise_backward(xp, dy, cache)
+    return dx, *_gamma_and_beta(xp, dy, cache)
+
+
+def _gamma_and_beta(xp: Backend, dy: Array, cache: NormCache) -> tuple[Array, Array]:
+    T, H = dy.shape
+    columns = ColumnSums(xp, T, 2 * H)
+    columns.add_norm(0, dy, cache.xhat)
+    sums = columns.finish(xp.empty(2 * H, dtype="float32"))
+    return sums[:H], sums[H:]

@@ -1,0 +1,62 @@
+// Bias and activation in one visit, as layers/activations.py defines them, and the backward of
+// both. A thread serves one column of CHUNK rows: the bias is read once, its gradient is a sum on
+// the way (the first half of columns.cu).
+#include "half.cuh"
+#include "storage.cuh"
+
+const unsigned long long CHUNK = 64;
+const unsigned long long GELU = 0, GELU_NEW = 1;  // else ReLU
+
+const float ROOT_HALF = 0.70710678118654752f;      // √½
+const float DENSITY = 0.39894228040143268f;        // 1/√(2π)
+const float C = 0.79788456080286536f, A = 0.044715f;  // √(2/π)
+
+__device__ float activate(float x, unsigned long long kind) {
+    if (kind == GELU) return x * (0.5f * (1.0f + erff(x * ROOT_HALF)));
+    if (kind == GELU_NEW) return x * (0.5f * (1.0f + tanhf(C * (x + A * x * x * x))));
+    return x > 0 ? x : 0.0f;
+}
+
+__device__ float slope(float x, unsigned long long kind) {
+    if (kind == GELU) {
+        float Phi = 0.5f * (1.0f + erff(x * ROOT_HALF));
+        return Phi + x * (expf(-0.5f * x * x) * DENSITY);
+    }
+    if (kind == GELU_NEW) {
+        float t = tanhf(C * (x + A * x * x * x)), du = C * (1.0f + 3.0f * A * x * x);
+        return 0.5f * (1.0f + t) + 0.5f * x * (1.0f - t * t) * du;
+    }
+    return x > 0 ? 1.0f : 0.0f;
+}
+
+// y = act(x + bias); no bias is a bias of 0.
+extern "C" __global__ void activation_forward(
+    const stored* x, const float* bias, stored* y, unsigned long long kind,
+    unsigned long long rows, unsigned long long width) {
+    unsigned long long thread = (unsigned long long)blockIdx.x * blockDim.x + threadIdx.x;
+    unsigned long long chunk = thread / width, column = thread % width;
+    if (chunk * CHUNK >= rows) return;
+    float b = bias == nullptr ? 0.0f : bias[column];
+    for (unsigned long long row = chunk * CHUNK; row < rows && row < (chunk + 1) * CHUNK; ++row) {
+        unsigned long long i = row * width + column;
+        put(y[i], activate(get(x[i]) + b, kind));
+    }
+}
+
+// dx = dy·act′(x + bias); Σ dx into `partial` (chunks, stride) from column `place` on, if wanted.
+extern "C" __global__ void activation_backward(
+    const stored* dy, const stored* x, const float* bias, stored* dx, unsigned long long kind,
+    float* partial, unsigned long long stride, unsigned long long place,
+    unsigned long long rows, unsigned long long width) {
+    unsigned long long thread = (unsigned long long)blockIdx.x * blockDim.x + threadIdx.x;
+    unsigned long long chunk = thread / width, column = thread % width;
+    if (chunk * CHUNK >= rows) return;
+    float b = bias == nullptr ? 0.0f : bias[column], sum = 0;
+    for (unsigned long long row = chunk * CHUNK; row < rows && row < (chunk + 1) * CHUNK; ++row) {
+        unsigned long long i = row * width + column;
+        float d = get(dy[i]) * slope(get(x[i]) + b, kind);
+        put(dx[i], d);
+        sum += d;
+    }
+    if (partial != nullptr) partial[chunk * stride + place + column] = sum;
+}

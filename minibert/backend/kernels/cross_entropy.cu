@@ -1,0 +1,27 @@
+// Cross-entropy and its gradient in one visit, as layers/losses.py defines them. One warp a row.
+#include "warp.cuh"
+
+// losses (rows,): −log softmax(logits)[label]·weight, 0 where the label is −100. gradient (rows,
+// classes), if wanted: (softmax − one-hot)·weight.
+extern "C" __global__ void cross_entropy(
+    const float* logits, const long long* labels, float weight, float* losses, float* gradient,
+    unsigned long long rows, unsigned long long classes) {
+    unsigned long long row = ((unsigned long long)blockIdx.x * blockDim.x + threadIdx.x) / LANES;
+    if (row >= rows) return;
+    unsigned lane = threadIdx.x % LANES;
+    long long label = labels[row];
+    if (label == -100) weight = 0;
+    logits += row * classes;
+    float most = LOWEST, sum = 0;
+    for (unsigned long long k = lane; k < classes; k += LANES) most = fmaxf(most, logits[k]);
+    most = warp_max(most);
+    for (unsigned long long k = lane; k < classes; k += LANES) sum += expf(logits[k] - most);
+    sum = warp_sum(sum);
+    if (lane == 0) losses[row] = weight == 0 ? 0.0f : (logf(sum) + most - logits[label]) * weight;
+    if (gradient == nullptr) return;
+    gradient += row * classes;
+    for (unsigned long long k = lane; k < classes; k += LANES) {
+        float p = expf(logits[k] - most) / sum;
+        gradient[k] = weight == 0 ? 0.0f : (p - ((long long)k == label ? 1.0f : 0.0f)) * weight;
+    }
+}
