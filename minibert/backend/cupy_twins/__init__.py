@@ -5,7 +5,8 @@ mathematics. The plain function remains the definition; one test holds every twi
 
 What pays on a GPU is to visit memory once, and to ask for little: a launch costs the host about ten
 microseconds. So `encoder_layer` is one twin, whose kernels take biases, dropout, residuals and sums
-over rows on the way, 33 launches forward and backward; the others serve the ends of the network.
+over rows on the way: 38 launches forward and backward, with the sum into the gradients. The others
+serve the ends of the network.
 
 With `--precision bf16` or `fp16` the operands of the encoder's products, and what is kept of them
 for the backward, have 16 bits. Between layers, in statistics, softmax and sums all is float32.

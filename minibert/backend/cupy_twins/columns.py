@@ -27,9 +27,17 @@ class ColumnSums:
         """Σₜ x, x (rows, width) stored, into the columns from `place` on."""
         self._launch("sum_columns", place, x.shape[1], x, storage=x.dtype.name)
 
-    def add_norm(self, place: int, dy: Array, xhat: Array, after: Kept = ALL) -> None:
-        """Σₜ dy·x̂ and Σₜ dy, one behind the other; `after`: the dropout behind the norm."""
-        self._launch("sum_norm_columns", place, dy.shape[1], dy, *after, xhat)
+    def add_norm(
+        self, place: int, dy: Array, xhat: Array, after: Kept = ALL, dx: Array | None = None,
+        place_dx: int = 0,
+    ) -> None:  # fmt: skip
+        """Σₜ dy·x̂ and Σₜ dy, one behind the other, and Σₜ dx of a stored dx, from place_dx on.
+
+        `after`: the dropout behind the norm.
+        """
+        storage = "float32" if dx is None else dx.dtype.name
+        arrays = dy, *after, xhat, dx, place_dx
+        self._launch("sum_norm_columns", place, dy.shape[1], *arrays, storage=storage)
 
     def _launch(
         self, kernel: str, place: int, width: int, *arrays: object, storage: str = "float32"

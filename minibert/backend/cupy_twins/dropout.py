@@ -19,13 +19,19 @@ class Kept(NamedTuple):
 ALL = Kept(None, 0, 1.0)
 
 
-def kept_rows(xp: Backend, key: Any, p: float, rows: int, width: int) -> Kept:
-    """The decisions for x (rows, width), as layers/dropout.py places them."""
+def kept_rows(
+    xp: Backend, key: Any, p: float, rows: int, width: int, sites: int = 1
+) -> list[Kept]:
+    """The decisions for x (rows, width), as layers/dropout.py places them.
+
+    For each of `sites` sites, from the key's on: a layer's are drawn in one launch.
+    """
     if key is None or p == 0:
-        return ALL
+        return [ALL] * sites
     first = key.first_row * width
     words = -(-(first % 16 + rows * width) // 16)
-    return Kept(_bits(xp, key, p, None, 0, first, 1, words), first % 16, dropout_threshold(p)[1])
+    drawn = _bits(xp, key, p, None, 0, first, sites, words)
+    return [Kept(bits, first % 16, dropout_threshold(p)[1]) for bits in drawn]
 
 
 def kept_squares(xp: Backend, key: Any, p: float, starts: Ints, count: int, words: int) -> Kept:

@@ -45,13 +45,11 @@ class EncoderLayerCache(NamedTuple):
 def encoder_layer_forward(
     xp: Backend, x: Array, w: Any, offsets: Sequence[int], s: Any, key: Any
 ) -> tuple[Array, EncoderLayerCache]:
-    keys = [None if key is None else key.at(key.site + i) for i in range(3)]
-    kept = [kept_rows(xp, k, s.hidden_dropout, *x.shape) for k in keys[1:]]
-    W, x_stored = _stored_weights(xp, w), _stored(xp, x)
+    W, x_stored = _stored(xp, w, x)
+    hidden = None if key is None else key.at(key.site + 1)
+    kept = kept_rows(xp, hidden, s.hidden_dropout, *x.shape, sites=2)
     qkv = xp.matmul(x_stored, W.W_qkv.T)
-    context, attention = attend(
-        xp, qkv, w.b_qkv, offsets, s.num_heads, s.attention_dropout, keys[0]
-    )
+    context, attention = attend(xp, qkv, w.b_qkv, offsets, s.num_heads, s.attention_dropout, key)
     a = xp.matmul(context, W.W_o.T)
     h, h_stored, attention_norm = normalise(
         xp, a, w.b_o, x, w.gamma_attention, w.beta_attention, s.eps, kept[0]
@@ -78,8 +76,8 @@ def encoder_layer_backward(
     place = _places(c.w)
 
     dh, do = normalise_backward(xp, dy, c.output_norm, storage)
-    sums.add_norm(place["gamma_output"], dy, c.output_norm.xhat)
-    sums.add(place["b_out"], do)
+    norm, xhat = place["gamma_output"], c.output_norm.xhat
+    sums.add_norm(norm, dy, xhat, dx=do, place_dx=place["b_out"])
     xp.matmul(do.T, c.g, out=dW.W_out)
     dg = xp.matmul(do, c.stored.W_out)
     df = activate_backward(xp, dg, c.f, c.w.b_in, c.activation, sums, place["b_in"])
@@ -87,8 +85,8 @@ def encoder_layer_backward(
     xp.matmul(df, c.stored.W_in, out=dh, add=True)
 
     dx, da = normalise_backward(xp, dh, c.attention_norm, storage)
-    sums.add_norm(place["gamma_attention"], dh, c.attention_norm.xhat)
-    sums.add(place["b_o"], da)
+    norm, xhat = place["gamma_attention"], c.attention_norm.xhat
+    sums.add_norm(norm, dh, xhat, dx=da, place_dx=place["b_o"])
     xp.matmul(da.T, c.context, out=dW.W_o)
     dqkv = attend_backward(xp, xp.matmul(da, c.stored.W_o), c.attention)
     sums.add(place["b_qkv"], dqkv)
@@ -128,24 +126,16 @@ def _gradients(xp: Backend, w: Any) -> tuple[Matrices, Any, Array]:
     return matrices, type(w)(**arrays), vectors
 
 
-def _stored(xp: Backend, x: Array) -> Array:
-    """x (T, H) float32 as the products take it."""
+def _stored(xp: Backend, w: Any, x: Array) -> tuple[Matrices, Array]:
+    """Weights and x (T, H) as the products take them, rounded in one launch."""
+    given = [*(getattr(w, name) for name in MATRICES), x]
     if xp.storage == "float32":
-        return x
-    y = xp.empty(x.shape, dtype=xp.storage)
-    launch(xp.module, "convert", "convert", x.size, x, y, x.size, storage=xp.storage)
-    return y
-
-
-def _stored_weights(xp: Backend, w: Any) -> Matrices:
-    given = Matrices(*(getattr(w, name) for name in MATRICES))
-    if xp.storage == "float32":
-        return given
-    room = xp.empty(sum(W.size for W in given), dtype=xp.storage)
-    pairs = [argument for W in given for argument in (W, W.size)]
-    launch(xp.module, "convert", "convert_four", room.size, *pairs, room, storage=xp.storage)
+        return Matrices(*given[:-1]), x
+    room = xp.empty(sum(array.size for array in given), dtype=xp.storage)
+    pairs = [argument for array in given for argument in (array, array.size)]
+    launch(xp.module, "convert", "convert", room.size, *pairs, room, storage=xp.storage)
     stored, at = [], 0
-    for W in given:
-        stored.append(room[at : at + W.size].reshape(W.shape))
-        at += W.size
-    return Matrices(*stored)
+    for array in given:
+        stored.append(room[at : at + array.size].reshape(array.shape))
+        at += array.size
+    return Matrices(*stored[:-1]), stored[-1]

@@ -24,24 +24,27 @@ extern "C" __global__ void sum_columns(
 }
 
 // dγ = Σ dy·x̂ into the columns from `place` on, dβ = Σ dy into those after them; dy passes the
-// dropout `after` first, where there is one.
+// dropout `after` first, where there is one. Where dx is given, Σ dx into those from place_dx on.
 extern "C" __global__ void sum_norm_columns(
     const float* dy, const unsigned short* after, unsigned long long first, float scale,
-    const float* xhat, float* partial, unsigned long long stride, unsigned long long place,
-    unsigned long long rows, unsigned long long width) {
+    const float* xhat, const stored* dx, unsigned long long place_dx, float* partial,
+    unsigned long long stride, unsigned long long place, unsigned long long rows,
+    unsigned long long width) {
     unsigned long long thread = (unsigned long long)blockIdx.x * blockDim.x + threadIdx.x;
     unsigned long long chunk = thread / width, column = thread % width;
     if (chunk * CHUNK >= rows) return;
-    float dgamma = 0, dbeta = 0;
+    float dgamma = 0, dbeta = 0, dbias = 0;
     for (unsigned long long row = chunk * CHUNK; row < rows && row < (chunk + 1) * CHUNK; ++row) {
         unsigned long long i = row * width + column;
         float d = dy[i];
         if (after != nullptr) d = kept(after, first + i) ? d * scale : 0.0f;
         dgamma += d * xhat[i];
         dbeta += d;
+        if (dx != nullptr) dbias += get(dx[i]);
     }
     partial[chunk * stride + place + column] = dgamma;
     partial[chunk * stride + place + width + column] = dbeta;
+    if (dx != nullptr) partial[chunk * stride + place_dx + column] = dbias;
 }
 
 // sums (columns,) ← Σ over the chunks of partial (chunks, columns).

@@ -8,17 +8,11 @@ extern "C" __global__ void add(const float* x, float* y, unsigned long long size
     if (i < size) y[i] += x[i];
 }
 
-// y ← x, rounded.
-extern "C" __global__ void convert(const float* x, stored* y, unsigned long long size) {
-    unsigned long long i = (unsigned long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i < size) put(y[i], x[i]);
-}
-
-// y ← four arrays, rounded, one after the other.
-extern "C" __global__ void convert_four(
+// y ← five arrays, rounded, one after the other.
+extern "C" __global__ void convert(
     const float* a, unsigned long long size_a, const float* b, unsigned long long size_b,
     const float* c, unsigned long long size_c, const float* d, unsigned long long size_d,
-    stored* y) {
+    const float* e, unsigned long long size_e, stored* y) {
     unsigned long long i = (unsigned long long)blockIdx.x * blockDim.x + threadIdx.x, j = i;
     if (j < size_a) return put(y[i], a[j]);
     j -= size_a;
@@ -26,5 +20,7 @@ extern "C" __global__ void convert_four(
     j -= size_b;
     if (j < size_c) return put(y[i], c[j]);
     j -= size_c;
-    if (j < size_d) put(y[i], d[j]);
+    if (j < size_d) return put(y[i], d[j]);
+    j -= size_d;
+    if (j < size_e) put(y[i], e[j]);
 }

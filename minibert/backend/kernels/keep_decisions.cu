@@ -39,15 +39,19 @@ extern "C" __global__ void keep_decisions(
     }
 }
 
-// The same as bits: word w of row r of bits (rows, words) has the 16 decisions of block w + first/16
-// of row r's stream, which is `stream` plus, where `starts` (rows,) is given, starts[r].
+// The same as bits: word w of row r of bits (rows, words) has 16 decisions, of block w + first/16 of
+// stream `stream` + starts[r] where `starts` (rows,) is given; else of `stream` at site `site` + r.
 extern "C" __global__ void keep_bits(
     unsigned short* bits, const long long* starts, word seed, word site, word step, word stream,
     word first, word threshold, word rows, word words) {
     word thread = (word)blockIdx.x * blockDim.x + threadIdx.x;
     word row = thread / words, block = first / 16 + thread % words;
     if (row >= rows) return;
-    if (starts != nullptr) stream += starts[row];
+    if (starts != nullptr) {
+        stream += starts[row];
+    } else {
+        site += row;
+    }
     Block random = philox4x64_10(Block{{block + 1, stream, step, 0}}, seed, site);
     unsigned kept = 0;
     for (int piece = 0; piece < 16; ++piece) {
