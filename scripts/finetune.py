@@ -267,6 +267,7 @@ def make_model(
         data.max_seq_length,
         backend=args.backend,
         dtype=args.dtype,
+        precision=args.precision,
         seed=args.seed,
         threads=args.threads,
         ignore_mismatched_sizes=data.ignore_mismatched_sizes and data.do_train,
@@ -314,10 +315,11 @@ def describe(
     mean = next(iter(features.values())).lengths.mean()
     where = model.xp.name if model.xp.name != "numpy" else f"numpy, {model.workers.threads} threads"
     changes = task.config_changes()
+    precision = args.dtype if args.precision == "fp32" else args.precision
     labels = f", {model.config.num_labels} label(s)" if changes else ""
     print(f"data: {counts} examples, {mean:.1f} tokens on average")
     print(f"task: {changes.get('problem_type', data.task)}{labels}")
-    print(f"{model.parameters.layout.size:,} parameters, {args.dtype}, on {where}", flush=True)
+    print(f"{model.parameters.layout.size:,} parameters, {precision}, on {where}", flush=True)
 
 
 def measure(

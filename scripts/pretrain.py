@@ -98,10 +98,11 @@ def describe(trainer: Trainer) -> None:
     model, args = trainer.model, trainer.args
     c = model.config
     where = model.xp.name if model.xp.name != "numpy" else f"numpy, {model.workers.threads} threads"
+    precision = args.dtype if args.precision == "fp32" else args.precision
     held_out = 0 if trainer.eval_features is None else len(trainer.eval_features)
     print(
         f"{model.parameters.layout.size:,} parameters ({c.num_hidden_layers} layers of "
-        f"{c.hidden_size}, vocabulary of {c.vocab_size:,}), {args.dtype}, on {where}"
+        f"{c.hidden_size}, vocabulary of {c.vocab_size:,}), {precision}, on {where}"
     )
     print(f"{trainer.total_steps:,} steps; {held_out:,} held-out examples", flush=True)
 

@@ -112,14 +112,18 @@ class Backend:
         for target, array in zip(targets, arrays, strict=True):
             target[...] += array
 
-    def update(
-        self, rule: str, p: Array, g: Array, m: Array, v: Array, h: Any, decayed: int
-    ) -> bool:
+    def fused_update(self, rule: str, dtype: Any) -> Callable[..., None] | None:
         """A step of an optimizer's rule over whole buffers at once, where the backend has one.
 
-        False, and nothing done, where it has none. h: the `Hyper` of the parameters p[:decayed].
+        update(xp, rule, p, g, m, v, h, decayed), with h the `Hyper` of the parameters p[:decayed].
         """
-        return False
+        return None
+
+    def send_ahead(self, arrays: Iterable[Any]) -> None:
+        """Copy host arrays to the device while it computes: `to_device` will find them there.
+
+        To be called after a step, with what the next one needs; it must not change till then.
+        """
 
     @property
     def plain(self) -> Backend:

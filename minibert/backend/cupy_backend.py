@@ -7,10 +7,13 @@ import functools
 import importlib.util
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import numpy as np
+
 from minibert.backend import cublas
+from minibert.backend.ahead import Ahead
 from minibert.backend.base import Array, Backend, Ints
 from minibert.backend.cupy_twins import TWINS
 from minibert.backend.cupy_twins.update import RULES, update
@@ -71,7 +74,18 @@ class CupyBackend(Backend):
     def _sibling(self, reference: bool) -> Backend:
         return type(self)(reference=reference, precision=self.precision)
 
+    def send_ahead(self, arrays: Iterable[Any]) -> None:
+        self._ahead.send(arrays)
+
+    @functools.cached_property
+    def _ahead(self) -> Ahead:
+        return Ahead(self.module)
+
     def to_device(self, array: Any, dtype: str | None = None) -> Array:
+        if dtype is None and isinstance(array, np.ndarray):
+            sent = self._ahead.take(array)
+            if sent is not None:
+                return sent
         return self.module.asarray(array, dtype=dtype)
 
     def to_host(self, array: Array) -> Any:
@@ -107,13 +121,9 @@ class CupyBackend(Backend):
             launch(self.module, "convert", "add", size, x, y, size)
         return None
 
-    def update(
-        self, rule: str, p: Array, g: Array, m: Array, v: Array, h: Any, decayed: int
-    ) -> bool:
-        if rule not in RULES or p.dtype != "float32" or self.reference:
-            return False
-        update(self, rule, p, g, m, v, h, decayed)
-        return True
+    def fused_update(self, rule: str, dtype: Any) -> Callable[..., None] | None:
+        fused = rule in RULES and dtype == "float32" and not self.reference
+        return update if fused else None
 
     def erf(self, x: Array) -> Array:
         x = self.module.asarray(x, order="C")

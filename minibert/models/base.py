@@ -48,12 +48,16 @@ class BertPreTrainedModel:
     gradient_checkpointing: bool = False
     """Keep only each layer's input in training, and compute the rest again in the backward."""
 
+    loss_scale: Array | None = None
+    """() what the loss is multiplied by before its gradient is taken; None: 1."""
+
     def __init__(
         self,
         config: BertConfig,
         *,
         backend: str | Backend = "auto",
         dtype: str = "float32",
+        precision: str = "fp32",
         seed: int = 0,
         threads: int | None = None,
         arrays: dict[str, Any] | None = None,
@@ -62,13 +66,16 @@ class BertPreTrainedModel:
         """A model with random weights, or with these host `arrays`.
 
         `initialization`: weights are drawn as "huggingface" or as "google" does, see `initialize`;
-        `backend`: "numpy", "cupy" or "auto"; `dtype`: "float32" or "float64"; `threads`: workers
-        on the CPU (default: all cores).
+        `backend`: "numpy", "cupy" or "auto"; `dtype`: "float32" or "float64"; `precision`: of
+        float32's products on a GPU, "fp32", "tf32", "bf16" or "fp16" (parameters, statistics and
+        sums stay in float32); `threads`: workers on the CPU (default: all cores).
         """
         if dtype not in DTYPES:
             raise InputError(f"dtype {dtype!r}: choose one of {', '.join(DTYPES)}")
+        if dtype != "float32" and precision != "fp32":
+            raise InputError(f"precision {precision!r} is one of float32's: leave out dtype {dtype}")
         self.config = config
-        self.xp = get_backend(backend)
+        self.xp = get_backend(backend, precision=precision)
         self.workers = Workers(threads if self.xp.name == "numpy" else 1)
         self.load_report: LoadReport | None = None
         layout = Layout(self.shapes(config))
@@ -89,6 +96,7 @@ class BertPreTrainedModel:
         *,
         backend: str | Backend = "auto",
         dtype: str = "float32",
+        precision: str = "fp32",
         seed: int = 0,
         threads: int | None = None,
         ignore_mismatched_sizes: bool = False,
@@ -107,7 +115,10 @@ class BertPreTrainedModel:
         arrays, report = load_checkpoint(
             directory, cls.shapes(config), ignore_mismatched_sizes=ignore_mismatched_sizes
         )
-        model = cls(config, backend=backend, dtype=dtype, seed=seed, threads=threads, arrays=arrays)
+        model = cls(
+            config, backend=backend, dtype=dtype, precision=precision, seed=seed, threads=threads,
+            arrays=arrays,
+        )  # fmt: skip
         model.load_report = report
         return model
 
@@ -262,12 +273,16 @@ class BertPreTrainedModel:
                     self.xp, weights, parts[number], count, run,
                     checkpointing=self.gradient_checkpointing,
                 )  # fmt: skip
-                dy = self.xp.ones((), self.parameters.dtype)
+                dy = self._upstream()
                 self.backward_shard(self.xp, dy, result, GradientSum(self.xp, into, mine))
                 return ShardResult(result.head._replace(cache=None), result.last_hidden, None)
 
         results = self.workers.map(train, range(len(parts)))
         return results, self.batch_loss(self.xp, [r.head for r in results], batch, count)[0]
+
+    def _upstream(self) -> Array:
+        """The gradient, (), with which the backward begins."""
+        return self.xp.ones((), self.parameters.dtype) if self.loss_scale is None else self.loss_scale
 
     @property
     def weights(self) -> Weights:

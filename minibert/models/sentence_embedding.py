@@ -143,7 +143,7 @@ class BertForSentenceEmbedding(BertPreTrainedModel):
         )
         loss, cache = self.batch_loss(xp, [r.head for r in results], batch, count)
         backward = contrastive_backward if batch.labels is None else cosine_regression_backward
-        dy = backward(xp, xp.ones((), self.parameters.dtype), cache)
+        dy = backward(xp, self._upstream(), cache)
 
         def train(number: int) -> None:
             start = parts[number].first_sequence - batch.first_sequence

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from minibert.backend import Array
+from minibert.backend import Array, Backend
 from minibert.errors import CheckpointError, InputError
 from minibert.optim.blocks import BLOCK, blocks, on_host, spread
 from minibert.optim.lamb import lamb_step, parts_of
@@ -51,7 +51,9 @@ class Optimizer:
         _check_hyper(rule, weight_decay, beta1, beta2, eps, momentum)
         self.parameters, self.rule, self.steps = parameters, rule, 0
         self._hyper = Hyper(0.0, 1.0, 0, weight_decay, beta1, beta2, eps, momentum)
-        self._xp, self._host = xp, on_host(parameters)
+        self._xp, self._host, self._decayed = xp, on_host(parameters), decayed
+        backend = isinstance(xp, Backend)
+        self._fused = xp.fused_update(rule, parameters.dtype) if backend else None
         self._workers = (workers or Workers()) if self._host else Workers(1)
         size, dtype = parameters.size, parameters.dtype
         # zeros, not zeros_like: the system hands out zeroed pages when they are first touched.
@@ -64,7 +66,7 @@ class Optimizer:
         self._parts = parts_of(tensors, decayed, size, self._host)
         places = [part for part, _ in self._blocks] + [part.place for part in self._parts]
         widest = max((place.stop - place.start for place in places), default=0)
-        shape = (RULES[rule].scratch_rows, widest)
+        shape = (RULES[rule].scratch_rows, 0 if self._fused else widest)
         self._scratch = [xp.empty(shape, dtype=dtype) for _ in range(self._workers.threads)]
 
     def step(self, gradient: Array, lr: float, scale: float | Array = 1.0) -> None:
@@ -80,6 +82,12 @@ class Optimizer:
         h = h._replace(scale=float(scale) if self._host else scale)
         flush = self.steps % FLUSH_EVERY == 0
         update = RULES[self.rule].update
+        if self._fused is not None:
+            p, m, v = self.parameters, self.m, self.v
+            self._fused(self._xp, self.rule, p, gradient, m, v, h, self._decayed)
+            if flush:
+                flush_denormals(self._xp, m)
+            return
         if update is None:
             lamb_step(
                 self._xp, self._parts, self.parameters, gradient, self.m, self.v, h,

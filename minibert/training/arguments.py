@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from minibert.backend import PRECISIONS
 from minibert.errors import InputError
 from minibert.io.json_io import read_json_object
 from minibert.optim import RULES, SCHEDULES
@@ -104,6 +105,9 @@ class TrainingArguments:
     # Machine
     backend: str = option("auto", "where to compute", ("auto", "numpy", "cupy"))
     dtype: str = option("float32", "of parameters and activations", ("float32", "float64"))
+    precision: str = option(
+        "fp32", "of float32's products on a GPU; fp16 with loss scaling", PRECISIONS
+    )
     threads: int | None = option(None, "CPU threads", shown="all cores")
     seed: int = option(42, "of new weights, data order and dropout")
     # Report
@@ -127,6 +131,8 @@ class TrainingArguments:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name} must be at least 1, got {value}")
+        if self.precision == "fp16" and self.optim == "lamb":
+            raise InputError("optim lamb cannot skip a step, as fp16 wants: use --precision bf16")
         if not 0 <= self.warmup_ratio <= 1:
             raise InputError(f"warmup_ratio must be between 0 and 1, got {self.warmup_ratio}")
         if self.warmup_steps < 0 or not self.max_grad_norm >= 0 or not 0 <= self.seed < 2**63:

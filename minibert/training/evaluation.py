@@ -49,7 +49,7 @@ def predict(
             for j, i in enumerate(indices):
                 places[each * i : each * (i + 1)] = rows[each * j : each * (j + 1)]
         if output.loss is not None:
-            loss += float(output.loss) * _terms(batch)
+            loss += float(model.xp.to_host(output.loss)) * _terms(batch)
             terms += _terms(batch)
     outputs = {name: _stacked(rows) for name, rows in collected.items()}
     return outputs, loss / terms if terms else None

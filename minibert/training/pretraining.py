@@ -185,6 +185,7 @@ def make_model(
     machine: dict[str, Any] = {
         "backend": args.backend,
         "dtype": args.dtype,
+        "precision": args.precision,
         "threads": args.threads,
     }
     if base is None:

@@ -22,10 +22,12 @@ from minibert.checkpoint.safetensors_io import open_safetensors, write_safetenso
 from minibert.errors import CheckpointError, InputError
 from minibert.io.files import new_directory
 from minibert.io.json_io import read_json_object
+from minibert.io.progress import say
 from minibert.models import BertPreTrainedModel
-from minibert.optim import Optimizer
+from minibert.optim import LossScale, Optimizer
 
 STATE, MOMENTS, LOG = "trainer_state.json", "optimizer.safetensors", "log.jsonl"
+MACHINE = ("backend", "threads", "precision")  # where a run computes
 _NAME = re.compile(r"checkpoint-(\d+)")
 
 
@@ -47,21 +49,28 @@ def save(
     optimizer: Optimizer,
     state: TrainingState,
     identity: dict[str, Any],
+    loss_scale: LossScale | None = None,
 ) -> None:
     """Write a checkpoint whole, or not at all. `identity`: what a resumed run must share."""
     moments = optimizer.state_dict()
     with new_directory(directory) as staging:
         model.save_pretrained(staging, tokenizer=tokenizer)
         arrays = {name: np.asarray(model.xp.to_host(moments[name])) for name in ("m", "v")}
+        if loss_scale is not None:
+            arrays["loss_scale"] = np.asarray(model.xp.to_host(loss_scale.state()))
         write_safetensors(staging / MOMENTS, arrays)
         content = asdict(state) | {"optimizer_step": moments["step"], "identity": identity}
         (staging / STATE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def load(
-    directory: Path, model: BertPreTrainedModel, optimizer: Optimizer, identity: dict[str, Any]
+    directory: Path,
+    model: BertPreTrainedModel,
+    optimizer: Optimizer,
+    identity: dict[str, Any],
+    loss_scale: LossScale | None = None,
 ) -> TrainingState:
-    """Put a checkpoint back into `model` and `optimizer`.
+    """Put a checkpoint back into `model`, `optimizer` and `loss_scale`.
 
     Raises CheckpointError where something is missing or damaged, or where the run that wrote it
     differs from this one in what decides its numbers.
@@ -76,6 +85,8 @@ def load(
     optimizer.load_state_dict(
         {"step": content.get("optimizer_step"), "m": found["m"].read(), "v": found["v"].read()}
     )
+    if loss_scale is not None and "loss_scale" in found:
+        loss_scale.load_state(found["loss_scale"].read())
     return state
 
 
@@ -164,7 +175,11 @@ def find(output_dir: Path, wanted: str) -> Path:
 
 def _check_identity(directory: Path, then: Any, now: dict[str, Any]) -> None:
     then = then if isinstance(then, dict) else {}
-    changed = [name for name in now if then.get(name) != now[name]]
+    moved = "backend" in then and then["backend"] != now["backend"]
+    if moved:  # bytes cannot be the same: what they depend on besides may change as well
+        say(f"resuming on {now['backend']} what {then['backend']} began: other roundings from here")
+    names = [name for name in now if not (moved and name in MACHINE)]
+    changed = [name for name in names if then.get(name) != now[name]]
     if changed:
         what = "; ".join(f"{name}: then {then.get(name)!r}, now {now[name]!r}" for name in changed)
         ended = (directory.parent / "config.json").is_file()

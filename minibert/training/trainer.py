@@ -18,7 +18,7 @@ from minibert.errors import InputError, Interrupted, TrainingDiverged
 from minibert.io.files import atomic_write
 from minibert.io.progress import bar, say
 from minibert.models import BertPreTrainedModel, Run
-from minibert.optim import Optimizer, clip_scale, global_norm, schedule
+from minibert.optim import LossScale, Optimizer, clip_scale, global_norm, schedule
 from minibert.packing import PackedBatch
 from minibert.tasks.base import Measure
 from minibert.training import state as training_state
@@ -94,6 +94,7 @@ class Trainer:
         )
         self.gradients = parameters.zeros_like()
         model.gradient_checkpointing = args.gradient_checkpointing
+        self.loss_scale = LossScale(model.xp) if args.precision == "fp16" else None
         self.state = TrainingState()
         self.metric = self._known_metric()
         greater = args.greater_is_better
@@ -116,16 +117,17 @@ class Trainer:
             training_state.start_afresh(self.output_dir, args.overwrite_output_dir)
         gemm = measured_gemm_rate(self.model.xp, self.model.workers, args.dtype)
         meter = Meter(self.model.config, gemm)
-        batches = self._batches(self.state.step)
+        batches = self._prepared(self.state.step)
+        coming = next(batches)
         progress = bar(
             self.total_steps, "training", unit=" steps", initial=self.state.step,
             disable=args.disable_tqdm,
         )  # fmt: skip
         with Interruptible(self.request_stop), progress:
             while self.state.step < self.total_steps and not self._out_of_patience():
-                epoch, which, ends_epoch = next(batches)
-                batch = self.train_features.batch(which)
+                epoch, batch, ends_epoch = coming
                 result = self.step(batch)
+                coming = next(batches)  # while a GPU still computes
                 meter.count(batch)
                 progress.update()
                 if self.state.step % args.logging_steps == 0 or self.state.step == self.total_steps:
@@ -143,17 +145,21 @@ class Trainer:
         """Forward, backward, clip, update. Nothing is read back from the device here."""
         args, model, gradient = self.args, self.model, self.gradients.flat
         gradient.fill(0)
-        run = Run(args.seed, self.state.step)
+        run, scaling = Run(args.seed, self.state.step), self.loss_scale
+        model.loss_scale = None if scaling is None else scaling.scale
         shards = model.workers.threads * args.gradient_accumulation_steps
         rate = args.learning_rate * self.rate(self.state.step)
         with np.errstate(over="ignore", invalid="ignore"):  # `_check_step` says it better
             output = model.accumulate_gradients(batch, self.gradients, run, shards)
             norm = global_norm(model.xp, gradient, model.workers)
+            if scaling is not None:
+                norm, scale = scaling.unscale(norm, args.max_grad_norm)
+            else:
+                scale = clip_scale(norm, args.max_grad_norm) if args.max_grad_norm > 0 else 1.0
             result = StepResult(self.state.step + 1, output.loss, norm, rate)
             self._last = result, batch
             if isinstance(norm, float):  # on a GPU it shows when the step is logged or saved
                 self._check_step()
-            scale = clip_scale(norm, args.max_grad_norm) if args.max_grad_norm > 0 else 1.0
             self.optimizer.step(gradient, rate, scale)
         self.state.step += 1
         return result
@@ -166,7 +172,7 @@ class Trainer:
         self.step(largest)  # touches all memory, compiles all kernels
         start = time.perf_counter()
         result = self.step(largest)
-        loss = float(result.loss)  # waits for the device
+        loss = self._number(result.loss)  # waits for the device
         seconds = time.perf_counter() - start
         whole = seconds * self.total_steps * (sum(tokens) / len(tokens)) / max(tokens)
         return (
@@ -184,6 +190,13 @@ class Trainer:
                 yield epoch + (i + 1) / len(batches), batches[i], i + 1 == len(batches)
             step += len(batches)
             epoch += 1
+
+    def _prepared(self, start: int) -> Iterator[tuple[float, PackedBatch, bool]]:
+        """`_batches` with the batches themselves, already on their way to the device."""
+        for epoch, which, ends_epoch in self._batches(start):
+            batch = self.train_features.batch(which)
+            self.model.xp.send_ahead([batch.input_ids, batch.position_ids, batch.token_type_ids])
+            yield epoch, batch, ends_epoch
 
     def _steps_of_epochs(self) -> int:
         whole = int(self.args.num_train_epochs)
@@ -264,7 +277,7 @@ class Trainer:
 
     def _log_step(self, result: StepResult, epoch: float, meter: Meter, progress: Any) -> None:
         self._check_step()
-        loss, norm = float(result.loss), float(result.gradient_norm)
+        loss, norm = self._number(result.loss), self._number(result.gradient_norm)
         rates = meter.read()
         self._log(
             {"step": self.state.step, "epoch": round(epoch, 4), "loss": loss,
@@ -292,15 +305,23 @@ class Trainer:
         if self._last is None:
             return
         result = self._last[0]
-        if not math.isfinite(float(result.loss)) or not math.isfinite(float(result.gradient_norm)):
+        numbers = self._number(result.loss), self._number(result.gradient_norm)
+        vanished = self.loss_scale is not None and self._number(self.loss_scale.scale) < 1
+        if not all(map(math.isfinite, numbers)) or vanished:
             self._fail()
         self._found_finite = result.step
 
     def _check_finite(self) -> None:
         """The same for the parameters after it, before anything is made of them."""
         self._check_step()
-        if self._last is not None and not self.model.xp.isfinite(self.model.parameters.flat).all():
-            self._fail()
+        if self._last is not None:
+            finite = self.model.xp.isfinite(self.model.parameters.flat).all()
+            if not self._number(finite):
+                self._fail()
+
+    def _number(self, value: Any) -> float:
+        """A float or a 0-d array as a float; waits for the device."""
+        return float(self.model.xp.to_host(value))
 
     def _fail(self) -> None:
         assert self._last is not None
@@ -327,8 +348,9 @@ class Trainer:
         path, state = self.output_dir / f"checkpoint-{self.state.step}", self.state
         try:
             training_state.save(
-                path, self.model, self.tokenizer, self.optimizer, state, self._identity()
-            )
+                path, self.model, self.tokenizer, self.optimizer, state, self._identity(),
+                self.loss_scale,
+            )  # fmt: skip
         except OSError as error:
             raise OSError(
                 f"{path} could not be saved: {error}. What was saved before is whole: make room, "
@@ -340,7 +362,9 @@ class Trainer:
         return path
 
     def _resume(self, checkpoint: Path) -> None:
-        self.state = training_state.load(checkpoint, self.model, self.optimizer, self._identity())
+        self.state = training_state.load(
+            checkpoint, self.model, self.optimizer, self._identity(), self.loss_scale
+        )
         lines = "".join(json.dumps(entry) + "\n" for entry in self.state.log)
         self.output_dir.mkdir(parents=True, exist_ok=True)
         atomic_write(self.output_dir / LOG, lines)  # later lines belong to lost steps

@@ -17,7 +17,7 @@ import sys
 import unittest.mock
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from cuda_on_cpu import Kernel
@@ -26,14 +26,14 @@ from numpy.typing import NDArray
 from minibert.backend import Backend
 from minibert.backend.cupy_backend import CupyBackend
 
-UFUNCS = ("add", "subtract", "multiply", "divide", "sqrt", "exp", "log", "log1p", "tanh")
+UFUNCS = ("add", "subtract", "multiply", "divide", "sqrt", "exp", "isfinite", "log", "log1p", "tanh")
 FUNCTIONS = (
     "arange", "argmax", "ascontiguousarray", "concatenate", "dot", "full", "matmul", "max", "mean",
     "searchsorted", "stack", "sum", "take", "take_along_axis", "where", "zeros", "ones",
 )  # fmt: skip
 OWN = ("argsort", "asarray", "asnumpy", "empty", "empty_like", "get_default_memory_pool")
 ATTRIBUTES = ("dtype", "flags", "itemsize", "nbytes", "ndim", "shape", "size", "strides")
-METHODS = ("astype", "clip", "copy", "fill", "max", "mean", "min", "reshape", "sum", "swapaxes",
+METHODS = ("all", "astype", "clip", "copy", "fill", "max", "mean", "min", "reshape", "sum", "swapaxes",
            "transpose")  # fmt: skip
 OPERATORS = ("add", "sub", "mul", "truediv", "matmul", "pow")
 COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
@@ -177,8 +177,9 @@ for _name in ("item", "get", "tolist", "tobytes", "nonzero"):
 
 
 def module() -> Any:
-    """A new fake `cupy`, with lists of the copies it was asked for."""
-    fake = SimpleNamespace(to_device=[], to_host=[], copies=[])
+    """A new fake `cupy`, with lists of the copies and waits it was asked for."""
+    _Stream.current = _Stream(name="main")
+    fake = SimpleNamespace(to_device=[], to_host=[], copies=[], waits=[], on_stream=[])
     for name in (*UFUNCS, *FUNCTIONS):
         setattr(fake, name, _function(getattr(np, name)))
 
@@ -187,6 +188,7 @@ def module() -> Any:
             return DeviceArray(np.asarray(a._glass, dtype=dtype, order=order))
         array = np.array(a, dtype=dtype)
         fake.to_device.append(array)
+        fake.on_stream.append(_Stream.current.name)
         return DeviceArray(array)
 
     def asnumpy(a: DeviceArray) -> NDArray[Any]:
@@ -213,13 +215,38 @@ class _Launch(Kernel):
         super().__call__(*how)
 
 
+class _Stream:
+    """A stream: what it recorded, and what it was told to wait for, by name and number."""
+
+    current: ClassVar[_Stream]
+
+    def __init__(self, non_blocking: bool = False, name: str = "side") -> None:
+        self.name, self.recorded, self.waits = name, 0, list[str]()
+
+    def record(self) -> str:
+        self.recorded += 1
+        return f"{self.name} {self.recorded}"
+
+    def wait_event(self, event: str) -> None:
+        self.waits.append(event)
+
+    def __enter__(self) -> _Stream:
+        self._before, _Stream.current = _Stream.current, self
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _Stream.current = self._before
+
+
 class _Module:
     def __init__(self, names: SimpleNamespace) -> None:
         self.__dict__.update(vars(names))
         self.cuda = SimpleNamespace(
             cublas=SimpleNamespace(**CUBLAS),
             device=SimpleNamespace(get_cublas_handle=lambda: HANDLE),
-            Device=lambda: SimpleNamespace(synchronize=lambda: None),
+            Device=lambda: SimpleNamespace(synchronize=lambda: names.waits.append("device")),
+            Stream=_Stream,
+            get_current_stream=lambda: _Stream.current,
         )
 
 

@@ -7,6 +7,7 @@ number, a truth value or a host array; a host array among device arrays; a name 
 from __future__ import annotations
 
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,60 @@ def test_a_layer_takes_at_most_forty_launches(
         model.accumulate_gradients(batch, gradient, Run(1, 3))
         counts.append(len(fake_cupy.LAUNCHES))
     assert counts[1] - counts[0] <= 40
+
+
+def test_a_steady_step_neither_reads_nor_waits(
+    device: CupyBackend, make_trainer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two lines of the log nothing comes back; the next batch's ids are sent ahead."""
+    trainer = make_trainer(device, max_steps=12, logging_steps=5)
+    fake, seen = device.module, []
+    take_step = trainer.step
+
+    def step(batch: Any) -> Any:
+        read, waited, sent = len(fake.to_host), len(fake.waits), len(fake.on_stream)
+        result = take_step(batch)
+        assert (len(fake.to_host), len(fake.waits)) == (read, waited)
+        seen.append((trainer.state.step, read, fake.on_stream[sent:]))
+        return result
+
+    monkeypatch.setattr(trainer, "step", step)
+    trainer.train()
+    reads = {number: read for number, read, _ in seen}
+    for logged, last in ((0, 5), (5, 10), (10, 12)):  # no read from the step after to the next log
+        assert len({reads[n] for n in range(logged + 1, last + 1)}) == 1
+    assert all(len(streams) == 3 for *_, streams in seen)  # sequences' places, first rows, labels
+    assert fake.on_stream.count("side") == 3 * 13
+
+
+def test_what_was_sent_ahead_lives_until_its_readers_are_done(device: CupyBackend) -> None:
+    """CuPy may hand freed memory to the next copy, which then must wait for those who read it."""
+    batches = [np.arange(5) + i for i in range(4)]
+    device.send_ahead(batches[:1])
+    side = device._ahead._stream
+    for number in (1, 2):
+        array = device.to_device(batches[number - 1])
+        assert side.waits == [f"main {n}" for n in range(1, number)]
+        np.testing.assert_array_equal(device.to_host(array), batches[number - 1])
+        alive = weakref.ref(array)
+        del array
+        device.send_ahead(batches[number : number + 1])  # main records the end of this step
+        assert alive() is not None
+        assert device._ahead._before[0] == f"main {number + 1}"
+    device.send_ahead(batches[3:])
+    assert alive() is None
+    assert side.waits[-1] == "main 3"  # before it let go
+
+
+def test_what_was_not_sent_is_copied(device: CupyBackend) -> None:
+    x = np.arange(6)
+    device.send_ahead([x])
+    other = device.to_device(x[1:])
+    np.testing.assert_array_equal(device.to_host(other), x[1:])
+    assert device.module.on_stream == ["side", "main"]
+    np.testing.assert_array_equal(device.to_host(device.to_device(x[:])), x)  # a view of the whole
+    np.testing.assert_array_equal(device.to_host(device.to_device(x)), x)  # handed out once
+    assert device.module.on_stream == ["side", "main", "main"]
 
 
 def test_checkpoints_move_between_devices(
