@@ -17,6 +17,12 @@ from minibert.backend import Backend
 from minibert.backend.numpy_backend import NumpyBackend
 from minibert.layers.dropout import DropoutKey
 from minibert.layers.embeddings import RowGradient
+from minibert.layers.encoder_layer import (
+    EncoderLayerSettings,
+    EncoderLayerWeights,
+    encoder_layer_backward,
+    encoder_layer_forward,
+)
 from minibert.models.shards import Run
 from minibert.optim import Optimizer, clip_scale, global_norm
 from minibert.packing import pack
@@ -26,6 +32,8 @@ from minibert.verify.model_cases import KINDS, LENGTHS, random_model, small_conf
 LAYERS = {case.layer: case for case in layer_cases()}
 BOUND = {"float64": 1e-12, "float32": 2e-5}
 """Largest difference, relative to a tensor's largest number."""
+OVERALL = {"float64": 1e-12, "float32": 5e-6}
+"""Of all gradients together: ‖difference‖/‖gradient‖."""
 
 PLACES = [  # seed, site, step, stream, first, count, threshold
     (0, 0, 0, 0, 0, 1, 6554),
@@ -85,6 +93,31 @@ def check_layer(xp: Backend, layer: str, dtype: str) -> None:
         assert_close(a, b, BOUND[dtype], f"{layer}: tensor {i}")
 
 
+UNIT = {"fp32": 2.0**-24, "tf32": 2.0**-11, "bf16": 2.0**-9, "fp16": 2.0**-12}
+"""The largest relative error of rounding an operand of a product, by precision."""
+
+
+def check_full_layer(xp: Backend, sizes: tuple[int, ...] = (768, 3072, 12, 128)) -> None:
+    """A layer of (H, F, heads) on sequences up to a length: forward, backward, all gradients."""
+    H, F, heads, longest = sizes
+    rng, lengths = np.random.default_rng(0), (1, longest // 9, longest // 2, longest, longest)
+    offsets = (0, *np.cumsum(lengths).tolist())
+    shapes = [(3 * H, H), (3 * H,), (H, H), (H,), (H,), (H,), (F, H), (F,), (H, F), (H,), (H,), (H,)]
+    w = EncoderLayerWeights(*(rng.normal(0, 0.05, shape) for shape in shapes))
+    w = w._replace(gamma_attention=1 + w.gamma_attention, gamma_output=1 + w.gamma_output)
+    settings = EncoderLayerSettings(heads, "gelu", 1e-12, 0.1, 0.1)
+    key, x, dy = DropoutKey(1, 2, 3, 0), *rng.normal(size=(2, offsets[-1], H))
+    results = []
+    for on, dtype in ((NumpyBackend(reference=True), "float64"), (xp, "float32")):
+        given = moved(w, on, dtype), offsets, settings, key
+        y, cache = encoder_layer_forward(on, on.to_device(x.copy(), dtype), *given)
+        gradients = encoder_layer_backward(on, on.to_device(dy.copy(), dtype), cache)
+        results.append([np.asarray(a, np.float64) for a in arrays_in(on, (y, gradients))])
+    for i, (want, got) in enumerate(zip(*results, strict=True)):
+        error = np.linalg.norm(got - want) / np.linalg.norm(want)
+        assert error < 16 * UNIT[xp.precision], f"tensor {i}"
+
+
 # ---- Whole models ----
 
 
@@ -104,6 +137,11 @@ def check_model(
     _, got, device_gradients = step(make_model, config, xp, dtype, given)
     assert_close(xp.to_host(got.loss), want.loss, BOUND[dtype], "loss")
     assert_close(xp.to_host(got.logits), want.logits, BOUND[dtype], "logits")
+    flat = [
+        np.concatenate([np.ravel(on.to_host(g[name])).astype(np.float64) for name in gradients])
+        for on, g in ((NumpyBackend(), gradients), (xp, device_gradients))
+    ]
+    assert np.linalg.norm(flat[1] - flat[0]) <= OVERALL[dtype] * np.linalg.norm(flat[0])
     for name, gradient in gradients.items():
         # In exact arithmetic the key bias has the gradient 0: see layers/multi_head_attention.py.
         like = gradients[name.replace("key.bias", "query.bias")]

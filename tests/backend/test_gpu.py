@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from minibert import BertConfig
+from minibert.backend import PRECISIONS
 from minibert.backend.cupy_backend import CupyBackend, why_unavailable
+from minibert.backend.numpy_backend import NumpyBackend
 from minibert.optim import RULES
 
 REASON = why_unavailable()
@@ -98,6 +100,43 @@ def test_products_at_full_size(gpu: CupyBackend, dtype: str) -> None:
     x = rng.normal(size=(4096, 768)).astype(dtype)
     got = gpu.to_host(gpu.sum(gpu.to_device(x), axis=0))
     checks.assert_close(got, x.astype(float).sum(axis=0), checks.BOUND[dtype])
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_training_twice_gives_the_same_bytes(make_trainer: Any, precision: str) -> None:
+    runs = []
+    for output in ("first", "second"):
+        trainer = make_trainer(CupyBackend(precision=precision), output, max_steps=20)
+        trainer.train()
+        runs.append(trainer.model.xp.to_host(trainer.model.parameters.flat).tobytes())
+    assert runs[0] == runs[1]
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_run_resumes_on_the_gpu_and_on_the_cpu(
+    make_trainer: Any, tmp_path: Path, precision: str
+) -> None:
+    """There to the same bytes, here to what rounding leaves."""
+    options = {"max_steps": 6, "save_strategy": "steps", "save_steps": 3}
+    last = {"resume_from_checkpoint": str(tmp_path / "whole" / "checkpoint-3")}
+    flats = []
+    for xp, output, more in (
+        (CupyBackend(precision=precision), "whole", {}),
+        (CupyBackend(precision=precision), "gpu", last),
+        (NumpyBackend(), "cpu", last),
+    ):
+        trainer = make_trainer(xp, output, **options | more)
+        trainer.train()
+        flats.append(np.asarray(xp.to_host(trainer.model.parameters.flat)))
+    whole, gpu, cpu = flats
+    assert gpu.tobytes() == whole.tobytes()
+    assert np.linalg.norm(cpu - whole) < 0.02 * np.linalg.norm(whole)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_layer_at_full_size(gpu: CupyBackend, precision: str) -> None:
+    """BERT-base's, on 8 sequences of mixed lengths, dropout on; rounding errors alone."""
+    checks.check_full_layer(CupyBackend(precision=precision))
 
 
 def test_memory_is_counted(gpu: CupyBackend) -> None:
