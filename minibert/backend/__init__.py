@@ -27,7 +27,7 @@ def get_backend(
     if precision not in PRECISIONS:
         raise InputError(f"precision {precision!r}: choose one of {', '.join(PRECISIONS)}")
     backend = name if isinstance(name, Backend) else _named(name, reference, precision)
-    if backend.precision != precision and precision != "fp32":
+    if precision not in ("fp32", backend.precision):
         raise InputError(
             f"precision {precision!r} wants a GPU, but the backend is {backend.name!r}, which "
             f"computes in {backend.precision!r}: leave it out"

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,7 +24,10 @@ FLOAT32, TENSOR_FLOAT32, FLOAT64 = 68, 77, 70  # cublasComputeType_t
 KEEP, TRANSPOSE = 0, 1  # cublasOperation_t
 DEFAULT = -1  # cublasGemmAlgo_t
 
-_SCALARS = {dtype: (np.zeros(1, dtype), np.ones(1, dtype)) for dtype in ("float32", "float64")}
+_SCALARS = {dtype: np.array([0, 1], dtype) for dtype in ("float32", "float64")}
+_ADDRESSES = {  # of 0 and of 1
+    dtype: (pair.ctypes.data, pair.ctypes.data + pair.itemsize) for dtype, pair in _SCALARS.items()
+}
 
 
 def can_multiply(a: Array, b: Array) -> bool:
@@ -59,10 +62,10 @@ def matmul(
         return c
     left, right = _operand(cupy, b), _operand(cupy, a)
     double = a.dtype.name == "float64"
-    zero, one = _SCALARS["float64" if double else "float32"]
+    zero, one = _ADDRESSES["float64" if double else "float32"]
     kind, result = TYPES[a.dtype.name], TYPES[c.dtype.name]
-    shape = left.operation, right.operation, N, M, K, one.ctypes.data
-    beta = (one if add else zero).ctypes.data
+    shape = left.operation, right.operation, N, M, K, one
+    beta = one if add else zero
     how = FLOAT64 if double else compute if a.dtype.name == "float32" else FLOAT32
     handle, gemm = cupy.cuda.device.get_cublas_handle(), cupy.cuda.cublas
     if a.ndim == 2:
@@ -121,10 +124,10 @@ def column_sums(cupy: ModuleType, x: Array) -> Array:
     """
     T, I = x.shape  # noqa: E741  (the name of the mathematics)
     ones, y = cupy.ones(T, dtype=x.dtype), cupy.empty(I, dtype=x.dtype)
-    zero, one = _SCALARS[x.dtype.name]
+    zero, one = _ADDRESSES[x.dtype.name]
     gemv = cupy.cuda.cublas.sgemv if x.dtype.name == "float32" else cupy.cuda.cublas.dgemv
     gemv(
         cupy.cuda.device.get_cublas_handle(), KEEP, I, T,
-        one.ctypes.data, x.data.ptr, I, ones.data.ptr, 1, zero.ctypes.data, y.data.ptr, 1,
+        one, x.data.ptr, I, ones.data.ptr, 1, zero, y.data.ptr, 1,
     )  # fmt: skip
     return y

@@ -73,7 +73,7 @@ class BertPreTrainedModel:
         if dtype not in DTYPES:
             raise InputError(f"dtype {dtype!r}: choose one of {', '.join(DTYPES)}")
         if dtype != "float32" and precision != "fp32":
-            raise InputError(f"precision {precision!r} is one of float32's: leave out dtype {dtype}")
+            raise InputError(f"precision {precision!r} is float32's: leave out dtype {dtype}")
         self.config = config
         self.xp = get_backend(backend, precision=precision)
         self.workers = Workers(threads if self.xp.name == "numpy" else 1)
@@ -282,7 +282,9 @@ class BertPreTrainedModel:
 
     def _upstream(self) -> Array:
         """The gradient, (), with which the backward begins."""
-        return self.xp.ones((), self.parameters.dtype) if self.loss_scale is None else self.loss_scale
+        return (
+            self.xp.ones((), self.parameters.dtype) if self.loss_scale is None else self.loss_scale
+        )
 
     @property
     def weights(self) -> Weights:

@@ -181,7 +181,9 @@ class Kernel:
         pairs = zip(self.parameters, arguments, strict=True)
         converted = [self._argument(*parameter, value) for parameter, value in pairs]
         shape = ctypes.c_bool(self.backwards), ctypes.c_uint(grid[0]), ctypes.c_uint(block[0])
-        assert self.function(*shape, *converted), f"{self.name}: threads of a warp part at a shuffle"
+        assert self.function(*shape, *converted), (
+            f"{self.name}: threads of a warp part at a shuffle"
+        )
 
     def _argument(self, kind: str, name: str, value: Any) -> Any:
         if kind.endswith("*"):
@@ -195,6 +197,6 @@ class Kernel:
         if kind == "float":
             assert type(value) is np.float32, (name, type(value))
             return ctypes.c_float(float(value))
-        assert kind == "unsigned long long", f"a kernel's numbers are unsigned long long, not {kind}"
+        assert kind == "unsigned long long", f"numbers are unsigned long long or float, not {kind}"
         assert type(value) is np.uint64, (name, type(value))
         return ctypes.c_ulonglong(int(value))

@@ -97,12 +97,31 @@ UNIT = {"fp32": 2.0**-24, "tf32": 2.0**-11, "bf16": 2.0**-9, "fp16": 2.0**-12}
 """The largest relative error of rounding an operand of a product, by precision."""
 
 
+def layer_shapes(H: int, F: int) -> list[tuple[int, ...]]:
+    """Of `EncoderLayerWeights`."""
+    attention: list[tuple[int, ...]] = [(3 * H, H), (3 * H,), (H, H), (H,), (H,), (H,)]
+    return [*attention, (F, H), (F,), (H, F), (H,), (H,), (H,)]
+
+
 def check_full_layer(xp: Backend, sizes: tuple[int, ...] = (768, 3072, 12, 128)) -> None:
     """A layer of (H, F, heads) on sequences up to a length: forward, backward, all gradients."""
     H, F, heads, longest = sizes
     rng, lengths = np.random.default_rng(0), (1, longest // 9, longest // 2, longest, longest)
     offsets = (0, *np.cumsum(lengths).tolist())
-    shapes = [(3 * H, H), (3 * H,), (H, H), (H,), (H,), (H,), (F, H), (F,), (H, F), (H,), (H,), (H,)]
+    shapes = [
+        (3 * H, H),
+        (3 * H,),
+        (H, H),
+        (H,),
+        (H,),
+        (H,),
+        (F, H),
+        (F,),
+        (H, F),
+        (H,),
+        (H,),
+        (H,),
+    ]
     w = EncoderLayerWeights(*(rng.normal(0, 0.05, shape) for shape in shapes))
     w = w._replace(gamma_attention=1 + w.gamma_attention, gamma_output=1 + w.gamma_output)
     settings = EncoderLayerSettings(heads, "gelu", 1e-12, 0.1, 0.1)

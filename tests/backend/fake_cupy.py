@@ -26,15 +26,26 @@ from numpy.typing import NDArray
 from minibert.backend import Backend
 from minibert.backend.cupy_backend import CupyBackend
 
-UFUNCS = ("add", "subtract", "multiply", "divide", "sqrt", "exp", "isfinite", "log", "log1p", "tanh")
+UFUNCS = (
+    "add",
+    "subtract",
+    "multiply",
+    "divide",
+    "sqrt",
+    "exp",
+    "isfinite",
+    "log",
+    "log1p",
+    "tanh",
+)
 FUNCTIONS = (
     "arange", "argmax", "ascontiguousarray", "concatenate", "dot", "full", "matmul", "max", "mean",
     "searchsorted", "stack", "sum", "take", "take_along_axis", "where", "zeros", "ones",
 )  # fmt: skip
 OWN = ("argsort", "asarray", "asnumpy", "empty", "empty_like", "get_default_memory_pool")
 ATTRIBUTES = ("dtype", "flags", "itemsize", "nbytes", "ndim", "shape", "size", "strides")
-METHODS = ("all", "astype", "clip", "copy", "fill", "max", "mean", "min", "reshape", "sum", "swapaxes",
-           "transpose")  # fmt: skip
+METHODS = ("all", "astype", "clip", "copy", "fill", "max", "mean", "min", "reshape", "sum",
+           "swapaxes", "transpose")  # fmt: skip
 OPERATORS = ("add", "sub", "mul", "truediv", "matmul", "pow")
 COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
 
@@ -213,6 +224,9 @@ class _Launch(Kernel):
     def __call__(self, *how: Any) -> None:
         LAUNCHES.append(self.name)
         super().__call__(*how)
+        for argument in how[-1]:
+            if isinstance(argument, DeviceArray):
+                assert _fences_stand(argument), f"{self.name} wrote beside an array"
 
 
 class _Stream:
@@ -264,10 +278,25 @@ def _stable_argsort(a: NDArray[Any]) -> NDArray[Any]:
     return np.argsort(a, kind="stable")
 
 
+FENCE = 512  # bytes before and behind what `empty` returns: NaN in every floating-point type
+
+
 def _empty(shape: Any, dtype: Any = float) -> DeviceArray:
-    """Uninitialised memory, at its worst."""
+    """Uninitialised memory, at its worst, between two fences."""
     dtype = np.dtype(dtype)
-    return DeviceArray(np.full(shape, np.nan if dtype.kind == "f" else 77, dtype))
+    size = int(np.prod(shape)) * dtype.itemsize
+    memory = np.full(FENCE + size + FENCE, 0xFF, np.uint8)
+    return DeviceArray(memory[FENCE : FENCE + size].view(dtype).reshape(shape))
+
+
+def _fences_stand(array: DeviceArray) -> bool:
+    """Whether nothing was written beside an array that `_empty` made."""
+    memory = array._glass
+    while isinstance(memory.base, np.ndarray):
+        memory = memory.base
+    if memory.dtype != np.uint8 or memory.nbytes < 2 * FENCE:
+        return True  # made in another way
+    return bool((memory[:FENCE] == 0xFF).all() and (memory[-FENCE:] == 0xFF).all())
 
 
 @functools.cache

@@ -137,6 +137,67 @@ def test_a_kernel_stays_within_its_array(device: CupyBackend) -> None:
     assert kept.sum() == 21
 
 
+WARP_KERNEL = """#define STORAGE float
+#include "warp"
+extern "C" __global__ void total(const float* x, float* y, unsigned long long size) {
+    unsigned long long i = (unsigned long long)blockIdx.x * blockDim.x + threadIdx.x;
+    BODY
+}
+"""
+
+
+@needs_compiler
+@pytest.mark.parametrize("backwards", [False, True])
+def test_the_threads_of_a_warp_exchange_numbers(
+    device: CupyBackend, backwards: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several exchanges, in 8 warps of 2 blocks; a thread that leaves or branches off is seen."""
+    monkeypatch.setattr(cuda_on_cpu.Kernel, "backwards", backwards)
+    warp = (Path(kernels.__file__).parent / "warp.cuh").read_text()
+    x = np.random.default_rng(0).integers(-99, 99, 512).astype("f")
+    given_x, y = device.to_device(x), device.empty(512, dtype="float32")
+
+    def run(body: str) -> None:
+        source = WARP_KERNEL.replace('#include "warp"', warp).replace("BODY", body)
+        kernel = device.module.RawModule(code=source).get_function("total")
+        kernel((2,), (256,), (given_x, y, np.uint64(512)))
+
+    run("y[i] = warp_sum(x[i]) + warp_max(x[i]);")
+    rows = x.reshape(16, 32)
+    want = np.repeat(rows.sum(axis=1) + rows.max(axis=1), 32)
+    np.testing.assert_array_equal(device.to_host(y), want)
+    for body in (
+        "if (i % 32 == 5) return; y[i] = warp_sum(x[i]);",
+        "if (i % 32 == 5) warp_max(x[i]); y[i] = warp_sum(x[i]);",
+    ):
+        with pytest.raises(AssertionError, match="threads of a warp part"):
+            run(body)
+    with pytest.raises(AssertionError, match="wrote beside an array"):
+        run("y[i + 1] = x[i];" if not backwards else "y[i - 1] = x[i];")
+
+
+@needs_compiler
+@pytest.mark.parametrize("storage", ["float16", "uint16"])
+def test_rounding_to_16_bits(device: CupyBackend, storage: str) -> None:
+    """To the nearest, ties to even, NaN and infinity; as NumPy rounds to float16."""
+    rng, dtype = np.random.default_rng(0), np.dtype(storage)
+    every = fake_cupy.widened(np.arange(65536).astype(np.uint16).view(dtype))
+    every = every[np.isfinite(every)]
+    between = np.sort(every)[1:] / 2 + np.sort(every)[:-1] / 2
+    random = rng.normal(size=10_000) * 10.0 ** rng.integers(-9, 5, 10_000)
+    x = np.concatenate([every, between, random, [np.inf, -np.inf, np.nan]]).astype("f")
+    given_x, y = device.to_device(x), device.empty(x.size, dtype=storage)
+    nothing = [argument for _ in range(4) for argument in (given_x, 0)]
+    kernels.launch(
+        device.module, "convert", "convert", x.size, given_x, x.size, *nothing, y, storage=storage
+    )
+    got = fake_cupy.widened(device.to_host(y))
+    with np.errstate(over="ignore"):
+        want = fake_cupy.widened(fake_cupy.narrowed(x, dtype))
+    want[-1] = np.nan  # which the short rounding of `narrowed` does not care for
+    np.testing.assert_array_equal(got, want)
+
+
 @needs_compiler
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("rows", [1, 2, 63, 64, 65, 128, 4096, 4097, 9000])

@@ -1,6 +1,6 @@
 """Errors in each precision beside PyTorch's own, in the same mode, on the same numbers.
 
-The oracle is NumPy in float64. Ours may be twice as wrong as PyTorch is: roundings fall differently.
+The oracle is NumPy in float64. Ours may be twice as wrong as PyTorch is: roundings differ.
 On a GPU both sides run there; without one, 16 bits on the stand-in are held to PyTorch on the CPU.
 """
 
@@ -106,7 +106,9 @@ def test_at_most_twice_the_error_of_pytorch(precision: str, tmp_path: Path) -> N
     torch = pytest.importorskip("torch", reason="the peer is PyTorch: pip install '.[crosscheck]'")
     if not torch.cuda.is_available():
         pytest.skip("this PyTorch has no CUDA: it cannot be measured on the same GPU")
-    compare(save_model(tmp_path / "model"), batch(16, 128), CupyBackend(precision=precision), "cuda")
+    compare(
+        save_model(tmp_path / "model"), batch(16, 128), CupyBackend(precision=precision), "cuda"
+    )
 
 
 @pytest.mark.crosscheck

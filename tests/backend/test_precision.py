@@ -96,9 +96,7 @@ def test_products_of_16_bits(device: CupyBackend, dtype: str) -> None:
 
 @needs_compiler
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_losses_are_those_of_full_precision(
-    fake: Any, make_trainer: Any, precision: str
-) -> None:
+def test_losses_are_those_of_full_precision(fake: Any, make_trainer: Any, precision: str) -> None:
     logs = []
     for xp in (NumpyBackend(), CupyBackend(precision=precision)):
         trainer = make_trainer(xp, xp.name, max_steps=5, logging_steps=1)

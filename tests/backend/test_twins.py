@@ -22,6 +22,7 @@ import cuda_on_cpu
 import fake_cupy
 import numpy as np
 import pytest
+from device_checks import layer_shapes
 
 import minibert.layers
 from minibert.backend import Backend, get_backend
@@ -72,7 +73,20 @@ def attention(rng: np.random.Generator) -> Iterator[Arguments]:
 def encoder_layer(rng: np.random.Generator) -> Iterator[Arguments]:
     """Each activation; more rows than one chunk of sums; a shard that begins amid the batch."""
     T, H, F, N = 70, 12, 20, 3
-    shapes = [(3 * H, H), (3 * H,), (H, H), (H,), (H,), (H,), (F, H), (F,), (H, F), (H,), (H,), (H,)]
+    shapes = [
+        (3 * H, H),
+        (3 * H,),
+        (H, H),
+        (H,),
+        (H,),
+        (H,),
+        (F, H),
+        (F,),
+        (H, F),
+        (H,),
+        (H,),
+        (H,),
+    ]
     for activation, (p, q), key in (
         ("gelu", (0.2, 0.1), KEY), ("gelu_new", (0.0, 0.1), KEY), ("relu", (0.2, 0.0), KEY),
         ("gelu", (0.2, 0.1), None),

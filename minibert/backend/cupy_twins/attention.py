@@ -129,9 +129,7 @@ def _softmax(
     )  # fmt: skip
 
 
-def _split(
-    xp: Backend, rows: Array, bias: Array | None, group: Group, N: int, parts: int
-) -> Array:
+def _split(xp: Backend, rows: Array, bias: Array | None, group: Group, N: int, parts: int) -> Array:
     """Rows (T, parts·N·D) + bias → heads (parts, G, N, S, D), zero behind the sequences' ends."""
     D = rows.shape[1] // (parts * N)
     heads = xp.empty((parts, group.G, N, group.S, D), dtype=rows.dtype)

@@ -19,9 +19,10 @@ def cross_entropy_forward(
     losses = xp.empty(R, dtype="float32")
     dlogits = xp.empty((R, K), dtype="float32") if xp.keeps_caches else None
     weight = 1.0 / count if count else float("nan")  # no label at all: as in the plain function
+    labels = xp.asarray(labels, dtype="int64", order="C")
     launch(
         xp.module, "cross_entropy", "cross_entropy", WARP * R,
-        logits, xp.asarray(labels, order="C"), weight, losses, dlogits, R, K,
+        logits, labels, weight, losses, dlogits, R, K,
     )  # fmt: skip
     return xp.sum(losses), CrossEntropyCache(dlogits)
 

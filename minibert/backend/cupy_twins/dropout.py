@@ -19,15 +19,14 @@ class Kept(NamedTuple):
 ALL = Kept(None, 0, 1.0)
 
 
-def kept_rows(
-    xp: Backend, key: Any, p: float, rows: int, width: int, sites: int = 1
-) -> list[Kept]:
+def kept_rows(xp: Backend, key: Any, p: float, rows: int, width: int, sites: int = 1) -> list[Kept]:
     """The decisions for x (rows, width), as layers/dropout.py places them.
 
     For each of `sites` sites, from the key's on: a layer's are drawn in one launch.
     """
     if key is None or p == 0:
         return [ALL] * sites
+    rows, width = shape
     first = key.first_row * width
     words = -(-(first % 16 + rows * width) // 16)
     drawn = _bits(xp, key, p, None, 0, first, sites, words)

@@ -34,7 +34,7 @@ def embeddings_forward(
     from minibert.layers.embeddings import LookupCache  # now: layers import the backend
 
     T, H = len(input_ids), w.word.shape[1]
-    (kept,) = kept_rows(xp, key, p, T, H)
+    (kept,) = kept_rows(xp, key, p, (T, H))
     y, xhat = xp.empty((T, H), dtype="float32"), xp.empty((T, H), dtype="float32")
     rstd = xp.empty(T, dtype="float32")
     launch(

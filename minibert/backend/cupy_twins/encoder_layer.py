@@ -47,7 +47,7 @@ def encoder_layer_forward(
 ) -> tuple[Array, EncoderLayerCache]:
     W, x_stored = _stored(xp, w, x)
     hidden = None if key is None else key.at(key.site + 1)
-    kept = kept_rows(xp, hidden, s.hidden_dropout, *x.shape, sites=2)
+    kept = kept_rows(xp, hidden, s.hidden_dropout, x.shape, sites=2)
     qkv = xp.matmul(x_stored, W.W_qkv.T)
     context, attention = attend(xp, qkv, w.b_qkv, offsets, s.num_heads, s.attention_dropout, key)
     a = xp.matmul(context, W.W_o.T)
@@ -57,18 +57,14 @@ def encoder_layer_forward(
     f = xp.matmul(h_stored, W.W_in.T)
     g = activate(xp, f, w.b_in, s.activation)
     o = xp.matmul(g, W.W_out.T)
-    y, _, output_norm = normalise(
-        xp, o, w.b_out, h, w.gamma_output, w.beta_output, s.eps, kept[1]
-    )
+    y, _, output_norm = normalise(xp, o, w.b_out, h, w.gamma_output, w.beta_output, s.eps, kept[1])
     return y, EncoderLayerCache(
         w, W, x_stored, attention, context, attention_norm, h_stored, f, g, output_norm,
         s.activation,
     )  # fmt: skip
 
 
-def encoder_layer_backward(
-    xp: Backend, dy: Array, cache: EncoderLayerCache
-) -> tuple[Array, Any]:
+def encoder_layer_backward(xp: Backend, dy: Array, cache: EncoderLayerCache) -> tuple[Array, Any]:
     c = cache
     storage = c.x.dtype.name
     dW, dw, columns = _gradients(xp, c.w)

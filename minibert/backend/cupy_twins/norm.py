@@ -63,7 +63,7 @@ def add_norm_forward(
     p: float,
     key: Any,
 ) -> tuple[Array, NormCache]:
-    (kept,) = kept_rows(xp, key, p, *x.shape)
+    (kept,) = kept_rows(xp, key, p, x.shape)
     y, _, cache = normalise(xp, x, None, residual, gamma, beta, eps, kept)
     return y, cache
 
