@@ -108,21 +108,7 @@ def check_full_layer(xp: Backend, sizes: tuple[int, ...] = (768, 3072, 12, 128))
     H, F, heads, longest = sizes
     rng, lengths = np.random.default_rng(0), (1, longest // 9, longest // 2, longest, longest)
     offsets = (0, *np.cumsum(lengths).tolist())
-    shapes = [
-        (3 * H, H),
-        (3 * H,),
-        (H, H),
-        (H,),
-        (H,),
-        (H,),
-        (F, H),
-        (F,),
-        (H, F),
-        (H,),
-        (H,),
-        (H,),
-    ]
-    w = EncoderLayerWeights(*(rng.normal(0, 0.05, shape) for shape in shapes))
+    w = EncoderLayerWeights(*(rng.normal(0, 0.05, shape) for shape in layer_shapes(H, F)))
     w = w._replace(gamma_attention=1 + w.gamma_attention, gamma_output=1 + w.gamma_output)
     settings = EncoderLayerSettings(heads, "gelu", 1e-12, 0.1, 0.1)
     key, x, dy = DropoutKey(1, 2, 3, 0), *rng.normal(size=(2, offsets[-1], H))

@@ -73,20 +73,7 @@ def attention(rng: np.random.Generator) -> Iterator[Arguments]:
 def encoder_layer(rng: np.random.Generator) -> Iterator[Arguments]:
     """Each activation; more rows than one chunk of sums; a shard that begins amid the batch."""
     T, H, F, N = 70, 12, 20, 3
-    shapes = [
-        (3 * H, H),
-        (3 * H,),
-        (H, H),
-        (H,),
-        (H,),
-        (H,),
-        (F, H),
-        (F,),
-        (H, F),
-        (H,),
-        (H,),
-        (H,),
-    ]
+    shapes = layer_shapes(H, F)
     for activation, (p, q), key in (
         ("gelu", (0.2, 0.1), KEY), ("gelu_new", (0.0, 0.1), KEY), ("relu", (0.2, 0.0), KEY),
         ("gelu", (0.2, 0.1), None),

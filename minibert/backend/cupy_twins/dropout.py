@@ -19,8 +19,10 @@ class Kept(NamedTuple):
 ALL = Kept(None, 0, 1.0)
 
 
-def kept_rows(xp: Backend, key: Any, p: float, rows: int, width: int, sites: int = 1) -> list[Kept]:
-    """The decisions for x (rows, width), as layers/dropout.py places them.
+def kept_rows(
+    xp: Backend, key: Any, p: float, shape: tuple[int, int], sites: int = 1
+) -> list[Kept]:
+    """The decisions for x of this shape, as layers/dropout.py places them.
 
     For each of `sites` sites, from the key's on: a layer's are drawn in one launch.
     """
