@@ -1,0 +1,237 @@
+"""One side of `gpu.py`, in a process of its own.
+
+    python benchmarks/_gpu_worker.py {minibert,eager,compile} PRECISION MODEL_DIRECTORY [--check]
+
+A line on standard input is a JSON object, and so is the line that answers it:
+
+    {"job": "train" or "infer", "lengths": [128, …]}   take up a job              {}
+    {"steps": 10}                                      do so many steps of it     {"seconds": 0.1}
+    {"ask": "memory"}                                  peak bytes on the device   {"memory": 1}
+    {"ask": "launches"}                                kernels, copies of a step  {"launches": 1}
+    {"ask": "rate"}                                    FLOP/s of large products   {"rate": 1.0}
+
+The seconds are those of all the steps, from the first call until the device is done. A job that
+does not fit into memory answers {"error": "…"}. --check: on a CPU, to try the benchmark itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+
+Step = Callable[[], object]
+LEARNING_RATE, WEIGHT_DECAY, MAX_NORM = 1e-5, 0.01, 1.0
+PRODUCT, CHECKED = 8192, 256  # rows and columns of a large matrix, and of one on a CPU
+
+
+def make_batch(lengths: list[int]) -> dict[str, Any]:
+    """Random ids, padded to the longest; the same on all sides."""
+    rng, B, S = np.random.default_rng(sum(lengths)), len(lengths), max(lengths)
+    mask = (np.arange(S) < np.array(lengths)[:, None]).astype(np.int64)
+    ids = rng.integers(1000, 30000, (B, S)) * mask
+    return {"input_ids": ids, "attention_mask": mask, "labels": rng.integers(0, 2, B)}
+
+
+class Minibert:
+    """minibert, a step as its trainer does it."""
+
+    def __init__(self, directory: str, precision: str, check: bool) -> None:
+        from minibert import BertForSequenceClassification
+
+        self.model = BertForSequenceClassification.from_pretrained(
+            directory, backend="numpy" if check else "cupy", precision=precision
+        )
+        self.xp = self.model.xp
+
+    def infer(self, batch: dict[str, Any]) -> Step:
+        from minibert.packing import pack
+
+        packed = pack(batch["input_ids"], batch["attention_mask"])
+        return lambda: self.model.forward(packed)
+
+    def train(self, batch: dict[str, Any]) -> Step:
+        from minibert.models import Run
+        from minibert.optim import LossScale, Optimizer, clip_scale, global_norm
+        from minibert.packing import pack
+
+        model, xp = self.model, self.xp
+        packed = pack(batch["input_ids"], batch["attention_mask"], labels=batch["labels"])
+        gradients, decayed = model.parameters.zeros_like(), model.parameters.layout.decayed
+        optimizer = Optimizer(xp, model.parameters.flat, decayed, weight_decay=WEIGHT_DECAY)
+        scaling = LossScale(xp) if xp.precision == "fp16" else None
+
+        def step() -> object:
+            gradients.flat.fill(0)
+            model.loss_scale = None if scaling is None else scaling.scale
+            output = model.accumulate_gradients(packed, gradients, Run(0, optimizer.steps))
+            norm = global_norm(xp, gradients.flat, model.workers)
+            if scaling is None:
+                scale = clip_scale(norm, MAX_NORM)
+            else:
+                norm, scale = scaling.unscale(norm, MAX_NORM)
+            optimizer.step(gradients.flat, LEARNING_RATE, scale)
+            xp.send_ahead([packed.input_ids, packed.position_ids, packed.token_type_ids])
+            return output.loss
+
+        return step
+
+    def synchronize(self) -> None:
+        self.xp.synchronize()
+
+    def memory(self) -> int:
+        return int(self.xp.memory())
+
+    def multiply(self) -> tuple[Step, int]:
+        """A large product, in the type in which the encoder's operands are stored; its size."""
+        if self.xp.name == "numpy":
+            a = np.ones((CHECKED, CHECKED), np.float32)
+            return lambda: a @ a, CHECKED
+        x = np.random.default_rng(0).normal(size=(PRODUCT, PRODUCT)).astype(np.float32)
+        storage = self.xp.storage
+        if storage == "uint16":  # bfloat16: the upper half of a float32
+            x = (x.view(np.uint32) >> 16).astype(np.uint16)
+        a = self.xp.to_device(x.astype(storage))
+        return lambda: self.xp.matmul(a, a), PRODUCT
+
+
+class Torch:
+    """transformers on PyTorch, eager or compiled."""
+
+    def __init__(self, directory: str, precision: str, check: bool, compiled: bool) -> None:
+        import torch
+        import transformers
+
+        transformers.logging.set_verbosity_error()
+        self.torch, self.device = torch, "cpu" if check else "cuda"
+        torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+        self.dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+        model = transformers.BertForSequenceClassification.from_pretrained(directory)
+        self.model = model.to(self.device)
+        self.call = torch.compile(self.model) if compiled and not check else self.model
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        return nullcontext() if self.dtype is None else self.torch.autocast("cuda", self.dtype)
+
+    def _inputs(self, batch: dict[str, Any]) -> dict[str, Any]:
+        return {name: self.torch.tensor(a, device=self.device) for name, a in batch.items()}
+
+    def infer(self, batch: dict[str, Any]) -> Step:
+        inputs = self._inputs({name: a for name, a in batch.items() if name != "labels"})
+        self.model.eval()
+
+        def step() -> object:
+            with self.torch.inference_mode(), self._autocast():
+                return self.call(**inputs)
+
+        return step
+
+    def train(self, batch: dict[str, Any]) -> Step:
+        torch, model, inputs = self.torch, self.model.train(), self._inputs(batch)
+        optimizer = torch.optim.AdamW(
+            model.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True
+        )
+        scaler = torch.amp.GradScaler(self.device, enabled=self.dtype == torch.float16)
+
+        def step() -> object:
+            optimizer.zero_grad()
+            with self._autocast():
+                loss = self.call(**inputs).loss
+            scaler.scale(loss).backward()
+            scaler.unscale_(optimizer)
+            torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_NORM)
+            scaler.step(optimizer)
+            scaler.update()
+            return loss
+
+        return step
+
+    def synchronize(self) -> None:
+        if self.device == "cuda":
+            self.torch.cuda.synchronize()
+
+    def memory(self) -> int:
+        return int(self.torch.cuda.max_memory_reserved()) if self.device == "cuda" else 0
+
+    def multiply(self) -> tuple[Step, int]:
+        n = PRODUCT if self.device == "cuda" else CHECKED
+        a = self.torch.randn(n, n, device=self.device, dtype=self.dtype or self.torch.float32)
+        return lambda: a @ a, n
+
+
+Side = Minibert | Torch
+
+
+def seconds(side: Side, step: Step, count: int) -> float:
+    side.synchronize()
+    start = time.perf_counter()
+    for _ in range(count):
+        step()
+    side.synchronize()
+    return time.perf_counter() - start
+
+
+def launches(side: Side, step: Step) -> int:
+    """What the device was asked for in a step, by PyTorch's profiler: it sees CuPy's work too."""
+    import torch
+    from torch.profiler import ProfilerActivity, profile
+
+    if not torch.cuda.is_available():
+        return 0
+    with profile(activities=[ProfilerActivity.CUDA]) as seen:
+        step()
+        side.synchronize()
+    on_device = torch.autograd.DeviceType.CUDA
+    return sum(event.device_type == on_device for event in seen.events())
+
+
+def rate(side: Side) -> float:
+    """FLOP/s of a large product."""
+    step, n = side.multiply()
+    seconds(side, step, 3)
+    return 20 * 2.0 * n**3 / seconds(side, step, 20)
+
+
+def serve(side: Side) -> None:
+    """Answer every line of the input."""
+    step: Step | None = None
+    for line in sys.stdin:
+        order, answer = json.loads(line), dict[str, Any]()
+        try:
+            if "job" in order:
+                step = None  # let go of the job before
+                step = getattr(side, order["job"])(make_batch(order["lengths"]))
+            elif "steps" in order:
+                answer = {"seconds": seconds(side, step, order["steps"])}
+            elif order["ask"] == "memory":
+                answer = {"memory": side.memory()}
+            elif order["ask"] == "launches":
+                answer = {"launches": launches(side, step)}
+            else:
+                answer = {"rate": rate(side)}
+        except Exception as error:
+            if "OutOfMemory" not in type(error).__name__:
+                raise
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        print(json.dumps(answer), flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="One side of benchmarks/gpu.py.")
+    parser.add_argument("side", choices=("minibert", "eager", "compile"))
+    parser.add_argument("precision")
+    parser.add_argument("directory")
+    parser.add_argument("--check", action="store_true")
+    args = parser.parse_args()
+    how = args.directory, args.precision, args.check
+    serve(Minibert(*how) if args.side == "minibert" else Torch(*how, args.side == "compile"))
+
+
+if __name__ == "__main__":
+    main()
