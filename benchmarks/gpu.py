@@ -2,7 +2,7 @@
 
     python benchmarks/gpu.py --precision tf32 [--cases CASE …] [--json FILE]
 
-Needs a GPU, CuPy (`[cuda13]`), a PyTorch with CUDA, and transformers. All sides load the same random
+Needs a GPU, CuPy (`[cuda13]`), PyTorch with CUDA and transformers. All sides load the same random
 weights, see the same batches and compute in the same precision on the same GPU, in one run; each is
 a process of its own. They take turns, so that whatever else happens meets all of them; a ratio is
 taken within a round, and the table shows medians. A step is forward, backward, clipping and AdamW

@@ -22,6 +22,9 @@ from scipy import special
 
 from minibert.backend import cublas, cupy_backend, kernels
 from minibert.backend.cupy_backend import CupyBackend
+from minibert.backend.cupy_twins import columns
+from minibert.backend.cupy_twins.activation import KINDS
+from minibert.backend.cupy_twins.update import RULES
 
 FILES = sorted(p.stem for p in Path(kernels.__file__).parent.glob("*.cu"))
 ARCHITECTURE = 80  # Ampere; later GPUs run it too
@@ -92,9 +95,23 @@ def test_every_kernel_compiles(file: str, storage: str, tmp_path: Path) -> None:
     assert compiled == (file != "broken"), log
 
 
-def test_the_fan_in_is_one_number() -> None:
-    (fan_in,) = re.findall(r"FAN_IN = (\d+);", kernels.source("add_segments"))
-    assert int(fan_in) == cupy_backend.FAN_IN
+@pytest.mark.parametrize("file", FILES)
+def test_a_kernel_uses_nothing_that_nvrtc_lacks(file: str) -> None:
+    """nvcc has the C library's headers, and CuPy compiles without them."""
+    assert not re.search(r"#include|\b(INFINITY|NAN|FLT_\w+|M_PI|std::\w+)\b", kernels.source(file))
+
+
+def test_numbers_that_stand_twice_are_the_same() -> None:
+    for name, file, value in (
+        ("FAN_IN", "add_segments", cupy_backend.FAN_IN),
+        ("CHUNK", "columns", columns.CHUNK),
+        ("CHUNK", "activation", columns.CHUNK),
+        ("LANES", "norm", kernels.WARP),
+        *(("GELU", "activation", KINDS["gelu"]), ("GELU_NEW", "activation", KINDS["gelu_new"])),
+        *((rule.upper(), "update", i) for i, rule in enumerate(RULES[:-1])),
+    ):
+        found = re.findall(rf"\b{name} = (\d+)[,;]", kernels.source(file))
+        assert found == [str(value)], (name, file)
 
 
 # ---- Run ----

@@ -74,6 +74,7 @@ OURS = {
     "early_stopping_patience": ("2", 2),
     "backend": ("numpy", "numpy"),
     "dtype": ("float64", "float64"),
+    "precision": ("bf16", "bf16"),
     "threads": ("1", 1),
     "dry_run": ("true", True),
 }
