@@ -69,20 +69,22 @@ class CupyBackend(Backend):
 
         self.module, self.precision = cupy, precision
         self.storage = {"bf16": "uint16", "fp16": "float16"}.get(precision, "float32")
+        self._ahead: Ahead | None = None
         self._compute = cublas.FLOAT32 if precision == "fp32" else cublas.TENSOR_FLOAT32
 
     def _sibling(self, reference: bool) -> Backend:
         return type(self)(reference=reference, precision=self.precision)
 
+    @functools.cached_property
+    def forward_only(self) -> Backend:
+        return super().forward_only
+
     def send_ahead(self, arrays: Iterable[Any]) -> None:
+        self._ahead = self._ahead or Ahead(self.module)
         self._ahead.send(arrays)
 
-    @functools.cached_property
-    def _ahead(self) -> Ahead:
-        return Ahead(self.module)
-
     def to_device(self, array: Any, dtype: str | None = None) -> Array:
-        if dtype is None and isinstance(array, np.ndarray):
+        if self._ahead is not None and dtype is None and isinstance(array, np.ndarray):
             sent = self._ahead.take(array)
             if sent is not None:
                 return sent

@@ -94,7 +94,7 @@ class Trainer:
         )
         self.gradients = parameters.zeros_like()
         model.gradient_checkpointing = args.gradient_checkpointing
-        self.loss_scale = LossScale(model.xp) if args.precision == "fp16" else None
+        self.loss_scale = LossScale(model.xp) if model.xp.precision == "fp16" else None
         self.state = TrainingState()
         self.metric = self._known_metric()
         greater = args.greater_is_better

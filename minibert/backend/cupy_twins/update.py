@@ -27,7 +27,8 @@ def update(
     if rule in ("adam", "sgd"):
         shrink, l2 = 1.0, h.weight_decay
     beta1 = h.momentum if rule == "sgd" else h.beta1
-    scale = xp.full((), h.scale, dtype="float32") if isinstance(h.scale, float) else h.scale
+    given = isinstance(h.scale, float)
+    scale = xp.full((), h.scale, dtype="float32") if given else xp.asarray(h.scale, "float32")
     launch(
         xp.module, "update", "update", p.size, p, g, m, v if v.size else None, scale,
         RULES.index(rule), float(rate), float(eps), beta1, 1 - beta1, h.beta2, 1 - h.beta2,
