@@ -104,7 +104,7 @@ class CupyBackend(Backend):
         """As NumPy's, in the backend's precision; `dtype`, `add`: see `cublas.matmul`."""
         if cublas.can_multiply(a, b):
             return cublas.matmul(self.module, a, b, self._compute, out, dtype, add)
-        return self.module.matmul(a, b)
+        return self.module.matmul(a, b, out=out)
 
     def sum(self, x: Array, axis: int | None = None, keepdims: bool = False) -> Array:
         """As NumPy's; the sums of columns, which are bias gradients, are a product."""

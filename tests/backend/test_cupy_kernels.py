@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,14 @@ def test_a_kernel_uses_nothing_that_nvrtc_lacks(file: str) -> None:
     """nvcc has the C library's headers, and CuPy compiles without them."""
     code = re.sub("//.*", "", kernels.source(file))
     assert not re.search(r"#include|\b(INFINITY|NAN|FLT_\w+|M_PI|std::\w+)\b", code)
+
+
+def test_every_file_of_a_kernel_is_packaged() -> None:
+    settings = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    patterns = settings["tool"]["setuptools"]["package-data"]["minibert"]
+    package, folder = Path(kernels.__file__).parents[2], Path(kernels.__file__).parent
+    packaged = {path for pattern in patterns for path in package.glob(pattern)}
+    assert {p for p in folder.iterdir() if p.suffix in (".cu", ".cuh")} <= packaged
 
 
 def test_numbers_that_stand_twice_are_the_same() -> None:
