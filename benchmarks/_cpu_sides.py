@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Callable, Iterator
-from itertools import cycle
+from functools import partial
+from itertools import cycle, pairwise
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any, NamedTuple, Protocol
@@ -270,11 +271,11 @@ class Products:
         for width, rows in ((H, 3 * H), (H, H), (H, F), (F, H)):
             yield self._product(T, width, rows)
         qkv, context = np.ones((T, 3, N, H // N), np.float32), np.empty((T, N, H // N), np.float32)
-        for start, stop in zip(offsets, offsets[1:], strict=False):
+        for start, stop in pairwise(offsets):
             q, k, v = qkv[start:stop].transpose(1, 2, 0, 3)
             scores, into = np.empty((N, len(q[0]), len(q[0])), np.float32), context[start:stop]
-            yield lambda a=q, b=k.transpose(0, 2, 1), out=scores: np.matmul(a, b, out=out)
-            yield lambda a=scores, b=v, out=into.transpose(1, 0, 2): np.matmul(a, b, out=out)
+            yield partial(np.matmul, q, k.transpose(0, 2, 1), out=scores)
+            yield partial(np.matmul, scores, v, out=into.transpose(1, 0, 2))
 
     @staticmethod
     def _product(T: int, width: int, rows: int) -> Step:
@@ -282,7 +283,7 @@ class Products:
 
         x, W = np.ones((T, width), np.float32), np.ones((rows, width), np.float32)
         y = np.empty((T, rows), np.float32)
-        return lambda: np.matmul(x, W.T, out=y)
+        return partial(np.matmul, x, W.T, out=y)
 
 
 SIDES: dict[str, Callable[[str], Side]] = {

@@ -15,6 +15,7 @@ import resource
 import sys
 import time
 
+import _common  # noqa: F401  (puts this folder last on the path)
 from _cpu_sides import SIDES, Side, Step, make_batches
 
 

@@ -2,7 +2,7 @@
 
     python benchmarks/cpu.py [--quick] [--cases CASE …] [--json FILE]
 
-Needs the extra `[benchmark]`. The columns:
+Needs the extras `[crosscheck,benchmark]`. The columns:
 
 - eager: transformers on eager PyTorch as it comes (sdpa attention, fused AdamW);
 - kept: the same, with glibc's allocator kept from returning memory to the system, as minibert keeps
@@ -40,7 +40,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -95,10 +95,8 @@ class Worker:
     def seconds(self, job: str, steps: int) -> float:
         """The mean time of so many steps."""
         assert self._process.stdin is not None
-        try:
+        with suppress(BrokenPipeError):  # `_answer` says so
             print(job, steps, file=self._process.stdin, flush=True)
-        except BrokenPipeError:
-            pass  # `_answer` says so
         return float(statistics.mean(self._answer()))
 
     def finish(self) -> int:
@@ -230,16 +228,16 @@ INFER = ("minibert", "eager", "kept", "compiled", "onnx", "products")
 CASES = {
     "train-32x128": Case(steps, "train-32x128", TORCH, 3, "a training step, 32 × 128 tokens"),
     "train-mixed": Case(
-        steps, "train-mixed", (*TORCH, "grouped"), 3, "a training step, 32 sentences of mixed length"
+        steps, "train-mixed", (*TORCH, "grouped"), 3, "a training step, 32 sentences"
     ),
     "infer-1x20": Case(steps, "infer-1x20", INFER, 11, "inference, one sentence of 20 tokens"),
     "infer-1x128": Case(steps, "infer-1x128", INFER, 11, "inference, one sequence of 128 tokens"),
     "infer-32x128": Case(steps, "infer-32x128", INFER, 5, "inference, 32 × 128 tokens"),
     "infer-mixed": Case(
-        steps, "infer-mixed", (*INFER, "grouped"), 3, "inference, 32 sentences of mixed length"
+        steps, "infer-mixed", (*INFER, "grouped"), 3, "inference, 32 sentences"
     ),
     "startup": Case(
-        startup, "infer-1x20", ("minibert", "eager"), 5, "start Python, import, load, first sentence"
+        startup, "infer-1x20", ("minibert", "eager"), 5, "Python, import, load, first sentence"
     ),
     "memory": Case(
         memory, "train-32x128", ("minibert", "eager"), 1, "peak memory of training, 32 × 128 tokens"
@@ -410,7 +408,9 @@ def arguments() -> argparse.Namespace:
     args.rounds = args.rounds or (2 if args.quick else None)
     wanted = ("torch", "transformers")
     if missing := [name for name in wanted if importlib.util.find_spec(name) is None]:
-        parser.error(f"needs {' and '.join(missing)}: python -m pip install -e '.[benchmark]'")
+        parser.error(
+            f"needs {' and '.join(missing)}: python -m pip install -e '.[crosscheck,benchmark]'"
+        )
     return args
 
 

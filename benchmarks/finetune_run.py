@@ -8,7 +8,7 @@ grouped by length, padded to their longest by a worker process, sdpa attention, 
 best batch size of 16, 32 and 64 (tried for 20 steps each, not counted), and glibc's allocator kept
 from returning memory. Both have learning rate 2e-4 with 10 % warm-up and linear decay, AdamW with
 weight decay 0.01, clipping at 1.0. Runs take turns, a process each. Prints Markdown. Needs the
-extra `[benchmark]`.
+extras `[crosscheck,benchmark]`.
 """
 
 from __future__ import annotations
