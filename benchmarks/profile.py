@@ -2,7 +2,7 @@
 
     python benchmarks/profile.py [--batch 32x128 | mixed] [--threads 2] [--picture FILE.png]
 
-BERT-base with random weights, or another with --layers and --hidden_size. The time of a layer
+BERT-base with random weights, or another with --layers, --hidden_size, --heads. The time of a layer
 function is its own, without that of the functions it calls, in CPU time of the thread that runs it:
 what another process takes does not count, and the threads add up. Prints Markdown; the picture
 wants the extra `[plot]`. A backend that is asked for a function's twin answers here with the same
@@ -99,8 +99,8 @@ def main() -> None:
     args = parse_arguments()
     config = BertConfig(
         num_hidden_layers=args.layers, hidden_size=args.hidden_size,
-        num_attention_heads=args.hidden_size // 64, intermediate_size=4 * args.hidden_size,
-        num_labels=2,
+        num_attention_heads=args.heads or args.hidden_size // 64,
+        intermediate_size=4 * args.hidden_size, num_labels=2,
     )  # fmt: skip
     model = BertForSequenceClassification(config, backend="numpy", threads=args.threads)
     model.gradient_checkpointing = args.gradient_checkpointing
@@ -185,7 +185,7 @@ def draw(seconds: dict[Key, float], path: Path) -> None:
     layers = list(dict.fromkeys(key[0] for key in seconds))
     figure = Figure(figsize=(10, 5), layout="constrained")
     axes = figure.subplots()
-    colours = [f"C{i}" for i in range(10)] + ["0.3", "0.5", "0.7", "0.85"]
+    colours = [f"C{i}" for i in range(10)]  # the ten largest
     foot = [0.0] * len(layers)
     for operation, colour in zip(operations, colours, strict=False):
         height = [
@@ -210,6 +210,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--batch", default="32x128", help="BxS, or mixed (see _cpu_sides.py)")
     parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--hidden_size", type=int, default=768)
+    parser.add_argument("--heads", type=int, help="(default: one of 64 features each)")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--gradient_checkpointing", action="store_true")
