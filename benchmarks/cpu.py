@@ -119,7 +119,7 @@ class Worker:
 
     def __exit__(self, *_: object) -> None:
         self._process.kill()  # nothing to lose; it has ended already unless something failed
-        with self._process:  # closes the pipes and waits
+        with suppress(BrokenPipeError), self._process:  # closes the pipes and waits
             pass
 
 
