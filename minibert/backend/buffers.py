@@ -21,16 +21,17 @@ from minibert.backend.base import Array
 
 SMALL = 1 << 16  # bytes: below, the allocator is as good, and faster
 SLACK = 2  # an array takes memory of up to that many times its size
-SPARE = 1.25  # memory kept ÷ the most that was in use at once
+IDLE = 1 << 14  # arrays later, a few steps, memory that served none of them is let go
 ALIGNMENT = 64  # bytes: a cache line, and a vector register
 
 
 class Memory:
     """A stretch of memory."""
 
-    __slots__ = ("_raw", "address", "size")
+    __slots__ = ("_raw", "address", "size", "used")
 
     def __init__(self, size: int) -> None:
+        self.used = 0  # when it last served
         self.size, self._raw = size, np.empty(size + ALIGNMENT, np.uint8)
         address = self._raw.ctypes.data
         self.address = address + -address % ALIGNMENT
@@ -65,7 +66,7 @@ class Buffers(threading.local):
     def __init__(self) -> None:
         self._free: list[Memory] = []  # smallest first
         self._returned: deque[Memory] = deque()  # on its way there
-        self._in_use = self._most = self._kept = 0  # bytes
+        self._arrays = 0  # made so far: the clock
 
     def empty(self, shape: int | tuple[int, ...], dtype: DTypeLike) -> Array:
         """Like `np.empty`."""
@@ -79,19 +80,15 @@ class Buffers(threading.local):
     def _take(self, size: int) -> Memory:
         """The smallest free memory that fits, or new memory."""
         while self._returned:
-            memory = self._returned.popleft()
-            insort(self._free, memory, key=_size)
-            self._in_use -= memory.size
+            insort(self._free, self._returned.popleft(), key=_size)
         place = bisect_left(self._free, size, key=_size)
         if place < len(self._free) and self._free[place].size <= SLACK * size:
             memory = self._free.pop(place)
         else:
             memory = Memory(size)
-            self._kept += size
-        self._in_use += memory.size
-        self._most = max(self._most, self._in_use)
-        while self._kept > SPARE * self._most:  # other sizes were wanted once
-            self._kept -= self._free.pop(0).size
+        memory.used = self._arrays = self._arrays + 1
+        if self._arrays % IDLE == 0:
+            self._free = [each for each in self._free if each.used > self._arrays - IDLE]
         return memory
 
 
