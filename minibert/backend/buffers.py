@@ -9,7 +9,7 @@ still holds is never written over.
 from __future__ import annotations
 
 import threading
-from bisect import bisect_left, insort
+from bisect import bisect_left, insort_left
 from collections import deque
 from math import prod
 from typing import Any
@@ -78,9 +78,9 @@ class Buffers(threading.local):
         return np.asarray(Lease(self._take(size), self._returned, shape, dtype))
 
     def _take(self, size: int) -> Memory:
-        """The smallest free memory that fits, or new memory."""
+        """The smallest free memory that fits, the latest of its size: it may still be in cache."""
         while self._returned:
-            insort(self._free, self._returned.popleft(), key=_size)
+            insort_left(self._free, self._returned.popleft(), key=_size)
         place = bisect_left(self._free, size, key=_size)
         if place < len(self._free) and self._free[place].size <= SLACK * size:
             memory = self._free.pop(place)
