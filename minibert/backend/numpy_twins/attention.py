@@ -58,6 +58,8 @@ def _scaled(heads: Array) -> Array:
 def _keep(xp: Backend, key: Any, start: int, shape: tuple[int, ...], threshold: int) -> Array:
     """A sequence's decisions, bool (N, n, n); see `layers/attention.py`."""
     place = (key.seed, key.site, key.step, key.first_row + start + 1)
+    if math.prod(shape) <= BLOCK:
+        return xp.keep_decisions(*place, 0, math.prod(shape), threshold).reshape(shape)
     keep = empty(math.prod(shape), np.bool_)
     for first in range(0, keep.size, BLOCK):
         part = keep[first : first + BLOCK]
