@@ -6,9 +6,13 @@ import importlib.metadata
 import os
 import platform
 import statistics
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+# Last: profile.py in this folder must not hide the standard library's, which PyTorch imports.
+sys.path.sort(key=str(Path(__file__).parent).__eq__)
 
 
 class Spread(NamedTuple):

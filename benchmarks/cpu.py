@@ -1,61 +1,102 @@
-"""minibert against transformers on eager PyTorch, BERT-base on a CPU: time and memory.
+"""minibert against PyTorch and ONNX Runtime, BERT-base on a CPU: time and memory.
 
     python benchmarks/cpu.py [--quick] [--cases CASE …] [--json FILE]
 
-Needs the extra `[crosscheck]`. Both sides load the same random weights and see the same batches.
-They take turns, A B A B, so that whatever else the machine does meets both; a ratio is taken within
-a round, and the table shows the median of the rounds. Prints Markdown. A full run takes about 20
-minutes, `--quick` (2 layers, whose embeddings weigh more than in the whole model) below 3.
+Needs the extras `[crosscheck,benchmark]`. The columns:
+
+- eager: transformers on eager PyTorch as it comes (sdpa attention, fused AdamW);
+- kept: the same, with glibc's allocator kept from returning memory to the system, as minibert keeps
+  it;
+- grouped: the same as eager, with the batches of mixed length cut from sentences sorted by length;
+- compiled: torch.compile of the same model; wants a C++ compiler;
+- onnx: ONNX Runtime on the model exported by torch.onnx, inference only;
+- products: NumPy's matrix products of minibert's work and nothing else: the floor.
+
+All load the same random weights and see the same batches: mixed lengths are 128 sentences (mean 25,
+longest 60) in 4 batches, padded to the longest of each but for minibert. The sides take turns,
+A B C A B C, so that whatever else the machine does meets all; a ratio is taken within a round, and
+the table shows medians. Prints Markdown. A full run takes about 20 minutes on two cores, `--quick`
+(2 layers, whose embeddings weigh more than in the whole model) below 3.
 
 Each side runs in a process of its own. In one process minibert's allocator settings would serve
 PyTorch as well, and neither start-up nor peak memory could be told apart. Only one side has work at
 a time, and a turn begins after a pause: an idle OpenMP or OpenBLAS thread first spins, for up to
-some 30 ms, before it sleeps and leaves its core to the other side.
+some 30 ms, before it sleeps and leaves its core to the others.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib.util
 import json
+import math
 import multiprocessing
 import os
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from _common import Spread, machine, markdown
+from _cpu_sides import POOL, make_batches
 
 WORKER = Path(__file__).with_name("_cpu_worker.py")
-SIDES = ("minibert", "transformers")
-PACKAGES = ("minibert", "numpy", "torch", "transformers")
+PACKAGES = ("minibert", "numpy", "torch", "transformers", "onnxruntime")
 PAUSE = 0.1  # s
 TURN = 0.5  # s: short steps are repeated to fill a turn
-STEADY = 0.1  # quartile spread ÷ median of the ratio, above which rounds are added
 
-Samples = dict[str, list[float]]  # of each side, one number a round
-Measure = Callable[["Bench", str, int], Samples]
+
+class Column(NamedTuple):
+    """A side of the comparison: which process does the work, and how it is set up."""
+
+    side: str  # of `_cpu_sides.py`
+    environment: dict[str, str] = {}  # noqa: RUF012
+    grouped: bool = False  # mixed batches come sorted by length
+    wants: tuple[str, ...] = ()  # modules
+
+
+KEPT = {"MALLOC_MMAP_THRESHOLD_": "1073741824", "MALLOC_TRIM_THRESHOLD_": "2147483647"}
+COLUMNS = {
+    "minibert": Column("minibert"),
+    "eager": Column("eager"),
+    "kept": Column("eager", KEPT | {"MALLOC_TOP_PAD_": "67108864"}),
+    "grouped": Column("eager", grouped=True),
+    "compiled": Column("compiled"),
+    "onnx": Column("onnx", wants=("onnxruntime", "onnx", "onnxscript")),
+    "products": Column("products"),
+    "minibert-checkpointing": Column("minibert-checkpointing"),
+}
+BASE = "eager"  # what ratios are taken to
+OTHERS = ("kept", "grouped", "compiled", "onnx", "products")
+Samples = dict[str, list[float]]  # of each column, one number a round
+
+
+class Failed(Exception):
+    """A worker ended early."""
 
 
 class Worker:
-    """A process of one side with one job; see `_cpu_worker.py`."""
+    """A process of one side; see `_cpu_worker.py`."""
 
-    def __init__(self, side: str, job: str, directory: Path, torch_optimizer: str) -> None:
-        command = [sys.executable, str(WORKER), side, job, str(directory)]
-        command += ["--torch-optimizer", torch_optimizer]
-        pipe = subprocess.PIPE
-        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
+    def __init__(self, column: Column, directory: Path) -> None:
+        command = [sys.executable, str(WORKER), column.side, str(directory)]
+        pipe, environment = subprocess.PIPE, os.environ | column.environment
+        self._process = subprocess.Popen(
+            command, stdin=pipe, stdout=pipe, text=True, env=environment
+        )
 
-    def seconds(self, steps: int) -> float:
+    def seconds(self, job: str, steps: int) -> float:
         """The mean time of so many steps."""
         assert self._process.stdin is not None
-        print(steps, file=self._process.stdin, flush=True)
+        with suppress(BrokenPipeError):  # `_answer` says so
+            print(job, steps, file=self._process.stdin, flush=True)
         return float(statistics.mean(self._answer()))
 
     def finish(self) -> int:
@@ -70,7 +111,7 @@ class Worker:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise SystemExit(f"a worker ended early, exit status {self._process.wait()}: see above")
+            raise Failed(f"its process ended with status {self._process.wait()}")
         return json.loads(line)
 
     def __enter__(self) -> Worker:
@@ -78,133 +119,210 @@ class Worker:
 
     def __exit__(self, *_: object) -> None:
         self._process.kill()  # nothing to lose; it has ended already unless something failed
-        with self._process:  # closes the pipes and waits
+        with suppress(BrokenPipeError), self._process:  # closes the pipes and waits
             pass
 
 
-class Bench(NamedTuple):
-    """What all cases share."""
+class Team:
+    """One worker for each process that the columns need, started when first asked for."""
 
-    directory: Path  # the model
-    torch_optimizer: str
-    repeats: int
-    most_repeats: int
+    def __init__(self, directory: Path, left_out: dict[str, str], stack: ExitStack) -> None:
+        self.directory, self.left_out, self._stack = directory, left_out, stack
+        self._workers: dict[tuple[str, ...], Worker] = {}
 
-    def worker(self, side: str, job: str) -> Worker:
-        return Worker(side, job, self.directory, self.torch_optimizer)
+    def of(self, name: str) -> Worker:
+        column = COLUMNS[name]
+        key = (column.side, *column.environment)
+        if key not in self._workers:
+            self._workers[key] = self._stack.enter_context(Worker(column, self.directory))
+        return self._workers[key]
 
-    def rounds(self) -> Iterator[Samples]:
-        """Yields the samples, to be extended by one round, until their ratio is steady."""
-        samples: Samples = {side: [] for side in SIDES}
-        for done in range(self.most_repeats):
-            if done >= self.repeats and ratio(samples).relative <= STEADY:
-                return
-            yield samples
+    def able(self, names: tuple[str, ...]) -> list[str]:
+        return [name for name in names if name not in self.left_out]
+
+    @contextmanager
+    def leaving_out(self, name: str, samples: Samples) -> Iterator[None]:
+        """A column whose process fails in the block is left out from then on, by name."""
+        try:
+            yield
+        except Failed as error:
+            print(f"{name} is left out: {error}", file=sys.stderr)
+            self.left_out[name] = str(error)
+            samples.pop(name, None)
 
 
-def ratio(samples: Samples) -> Spread:
-    """minibert ÷ transformers, round by round."""
-    return Spread.of([a / b for a, b in zip(*(samples[side] for side in SIDES), strict=True)])
+# ---- Three ways to measure; each returns one number a round and column ----
 
 
-# ---- Three ways to measure; each returns one number a round and side ----
-
-
-def steps(bench: Bench, job: str, per_turn: int) -> Samples:
-    """Seconds a step, from two processes that take turns."""
-    with ExitStack() as stack:
-        workers = {side: stack.enter_context(bench.worker(side, job)) for side in SIDES}
-        for side in SIDES:
+def steps(team: Team, case: Case, rounds: int) -> Samples:
+    """Seconds a step, from processes that take turns."""
+    samples: Samples = {name: [] for name in team.able(case.columns)}
+    counts = {}
+    for name in list(samples):
+        with team.leaving_out(name, samples):
             time.sleep(PAUSE)
-            workers[side].seconds(per_turn)  # warm-up
-        if job.startswith("infer"):
-            fastest = min(workers[side].seconds(1) for side in SIDES)
-            per_turn = max(1, round(TURN / fastest))
-        for samples in bench.rounds():
-            for side in SIDES:
+            counts[name] = warm_up(team.of(name), job_of(case, name))
+    for _ in range(rounds):
+        for name in list(samples):
+            with team.leaving_out(name, samples):
                 time.sleep(PAUSE)
-                samples[side].append(workers[side].seconds(per_turn))
+                job = job_of(case, name)
+                samples[name].append(team.of(name).seconds(job, counts[name]))
     return samples
 
 
-def startup(bench: Bench, job: str, _: int) -> Samples:
+def job_of(case: Case, name: str) -> str:
+    return case.job.replace("mixed", "grouped") if COLUMNS[name].grouped else case.job
+
+
+def warm_up(worker: Worker, job: str) -> int:
+    """The number of steps that make a turn: all batches of mixed length."""
+    whole = POOL if job.endswith(("-mixed", "-grouped")) else 1
+    # A step of each shape; the second compiles for any shape.
+    worker.seconds(job, 2 if whole > 1 or job.startswith("infer") else 1)
+    if job.startswith("train"):
+        return whole
+    seconds = worker.seconds(job, 1)
+    return max(whole, round(TURN / seconds))
+
+
+def startup(team: Team, case: Case, rounds: int) -> Samples:
     """Seconds from the start of a process to its first result; the page cache is warm."""
-
-    def first_result(side: str) -> float:
-        start = time.perf_counter()
-        with bench.worker(side, job) as worker:
-            worker.seconds(1)
-            return time.perf_counter() - start
-
-    for side in SIDES:
-        first_result(side)  # warms the cache
-    for samples in bench.rounds():
-        for side in SIDES:
-            samples[side].append(first_result(side))
+    samples: Samples = {name: [] for name in team.able(case.columns)}
+    for number in range(rounds + 1):
+        for name in list(samples):
+            start = time.perf_counter()
+            with team.leaving_out(name, samples), Worker(COLUMNS[name], team.directory) as worker:
+                worker.seconds(case.job, 1)
+                if number:  # the first warms the cache
+                    samples[name].append(time.perf_counter() - start)
     return samples
 
 
-def memory(bench: Bench, job: str, number: int) -> Samples:
-    """Peak resident bytes of a process that does `number` steps. Once: it hardly varies."""
-    samples: Samples = {side: [] for side in SIDES}
-    for side in SIDES:
-        with bench.worker(side, job) as worker:
-            worker.seconds(number)
-            samples[side].append(worker.finish())
+def memory(team: Team, case: Case, _: int) -> Samples:
+    """Peak resident bytes of a process that does three steps. Once: it hardly varies."""
+    samples: Samples = {name: [] for name in team.able(case.columns)}
+    for name in list(samples):
+        with team.leaving_out(name, samples):
+            samples[name].append(peak(name, case.job, team.directory))
     return samples
+
+
+@functools.cache
+def peak(name: str, job: str, directory: Path) -> int:
+    with Worker(COLUMNS[name], directory) as worker:
+        worker.seconds(job, 3)
+        return worker.finish()
 
 
 class Case(NamedTuple):
-    measure: Measure
+    measure: Callable[[Team, Case, int], Samples]
     job: str
-    number: int  # of steps: a turn, or in all
+    columns: tuple[str, ...]  # the first is the one that the case is about
+    rounds: int
     what: str
 
 
+TORCH = ("minibert", "eager", "kept", "compiled", "products")
+INFER = ("minibert", "eager", "kept", "compiled", "onnx", "products")
 CASES = {
-    "train-32x128": Case(steps, "train-32x128", 1, "a training step, 32 × 128 tokens"),
+    "train-32x128": Case(steps, "train-32x128", TORCH, 3, "a training step, 32 × 128 tokens"),
     "train-mixed": Case(
-        steps, "train-mixed", 1, "a training step, 32 sentences, padded to the longest by PyTorch"
+        steps, "train-mixed", (*TORCH, "grouped"), 3, "a training step, 32 sentences"
     ),
-    "train-grouped": Case(
-        steps, "train-grouped", 8, "the same, grouped by length from 256 sentences for PyTorch"
+    "infer-1x20": Case(steps, "infer-1x20", INFER, 11, "inference, one sentence of 20 tokens"),
+    "infer-1x128": Case(steps, "infer-1x128", INFER, 11, "inference, one sequence of 128 tokens"),
+    "infer-32x128": Case(steps, "infer-32x128", INFER, 5, "inference, 32 × 128 tokens"),
+    "infer-mixed": Case(
+        steps, "infer-mixed", (*INFER, "grouped"), 3, "inference, 32 sentences"
     ),
-    "infer-1x20": Case(steps, "infer-1x20", 1, "inference, one sentence of 20 tokens"),
-    "infer-1x128": Case(steps, "infer-1x128", 1, "inference, one sequence of 128 tokens"),
-    "infer-32x128": Case(steps, "infer-32x128", 1, "inference, 32 × 128 tokens"),
-    "infer-mixed": Case(steps, "infer-mixed", 1, "inference, 32 sentences"),
-    "startup": Case(startup, "infer-1x20", 1, "start Python, import, load, first sentence"),
-    "memory": Case(memory, "train-32x128", 3, "peak memory of training, 32 × 128 tokens"),
+    "startup": Case(
+        startup, "infer-1x20", ("minibert", "eager"), 5, "Python, import, load, first sentence"
+    ),
+    "memory": Case(
+        memory, "train-32x128", ("minibert", "eager"), 1, "peak memory of training, 32 × 128 tokens"
+    ),
+    "memory-checkpointing": Case(
+        memory, "train-32x128", ("minibert-checkpointing", "eager"), 1,
+        "the same, minibert with gradient checkpointing",
+    ),
+}  # fmt: skip
+SIZES = (8, 32, 128)
+TOKENS = {
+    f"infer-{form}": Case(steps, f"infer-{form}", ("minibert",), 5, f"inference, {what}")
+    for size in SIZES
+    for form, what in (
+        (f"{size}x25", f"{size} sentences of 25 tokens"),
+        (f"{size}mixed", f"{size} sentences of mixed length"),
+    )
 }
+"""Time for each real token: it should not depend on the batch."""
 
 
 # ---- The report ----
 
 
+def ratios(samples: Samples) -> dict[str, Spread]:
+    """Each column ÷ the base, round by round."""
+    base = samples.get(BASE, [])
+    return {
+        name: Spread.of([a / b for a, b in zip(values, base, strict=True)])
+        for name, values in samples.items()
+        if name != BASE and base
+    }
+
+
 def row(name: str, samples: Samples) -> list[str]:
-    """A line of the table; `~` marks a ratio that did not become steady."""
-    scale, unit = (1e-6, "MB") if CASES[name].measure is memory else (1e3, "ms")
-    cells = [f"{scale * Spread.of(samples[side]).median:,.0f} {unit}" for side in SIDES]
-    r, rounds = ratio(samples), len(samples[SIDES[0]])
-    mark = "~" if r.relative > STEADY else ""
-    return [name, *cells, f"{mark}{r.median:.2f}", f"{r.low:.2f} – {r.high:.2f}", str(rounds)]
+    """A line of the table: the base as it was measured, all else as its ratio to it."""
+    case = CASES[name]
+    scale, unit = (1e-6, "MB") if case.measure is memory else (1e3, "ms")
+    found = ratios(samples)
+    cells = [f"{scale * Spread.of(samples[BASE]).median:,.0f} {unit}" if BASE in samples else "–"]
+    own = found.get(case.columns[0])
+    cells += [f"{own.median:.2f}", f"{own.low:.2f} … {own.high:.2f}"] if own else ["–", "–"]
+    cells += [f"{found[column].median:.2f}" if column in found else "–" for column in OTHERS]
+    return [name, *cells, str(len(samples[case.columns[0]]))]
 
 
-def report(results: dict[str, Samples], settings: dict[str, str]) -> str:
-    header = ["case", *SIDES, "ratio", "quartiles", "rounds"]
-    lines = [markdown(header, [row(name, samples) for name, samples in results.items()]), ""]
-    lines += [f"- {name}: {CASES[name].what}" for name in results]
-    lines += ["", ", ".join(f"{name} {value}" for name, value in settings.items())]
-    return "\n".join(lines)
+def report(results: dict[str, Samples], left_out: dict[str, str], settings: dict[str, str]) -> str:
+    header = ["÷ eager", BASE, "minibert", "quartiles", *OTHERS, "rounds"]
+    rows = [row(name, samples) for name, samples in results.items() if name in CASES]
+    parts = [markdown(header, rows)] if rows else []
+    parts += [tokens_table(results)] if any(name in TOKENS for name in results) else []
+    parts += ["\n".join(f"- {name}: {CASES[name].what}" for name in results if name in CASES)]
+    parts += [f"left out: {name}, {why}" for name, why in left_out.items()]
+    parts += [", ".join(f"{name} {value}" for name, value in settings.items())]
+    return "\n\n".join(filter(None, parts))
 
 
-def as_json(results: dict[str, Samples], settings: dict[str, str]) -> str:
+def tokens_table(results: dict[str, Samples]) -> str:
+    """µs for each real token, and the largest ÷ the smallest."""
+    found = {}
+    for name in TOKENS.keys() & results.keys():
+        (batch,) = make_batches(name.removeprefix("infer-"))
+        seconds = statistics.median(results[name]["minibert"])
+        found[name] = 1e6 * seconds / int(batch.attention_mask.sum())
+    rows = [
+        [kind, *(f"{found.get(f'infer-{size}{form}', math.nan):.0f}" for size in SIZES)]
+        for kind, form in (("25 tokens each", "x25"), ("mixed lengths", "mixed"))
+    ]
+    table = markdown(["µs a token, batches of", *map(str, SIZES)], rows)
+    return f"{table}\n\nlargest ÷ smallest: {max(found.values()) / min(found.values()):.2f}"
+
+
+def as_json(results: dict[str, Samples], left_out: dict[str, str], settings: dict[str, str]) -> str:
     """Every sample, in seconds or bytes."""
+    every = CASES | TOKENS
     cases = {
-        name: {"what": CASES[name].what, "ratio": ratio(samples)._asdict(), "samples": samples}
+        name: {
+            "what": every[name].what,
+            "ratios": {column: spread._asdict() for column, spread in ratios(samples).items()},
+            "samples": samples,
+        }
         for name, samples in results.items()
     }
-    return json.dumps({"settings": settings, "cases": cases}, indent=1, ensure_ascii=False) + "\n"
+    whole = {"settings": settings, "left_out": left_out, "cases": cases}
+    return json.dumps(whole, indent=1, ensure_ascii=False) + "\n"
 
 
 # ---- Running ----
@@ -245,45 +363,69 @@ def set_environment(threads: int) -> None:
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
+def unable() -> dict[str, str]:
+    """The columns that cannot run here, and why."""
+    reasons = {}
+    for name, column in COLUMNS.items():
+        missing = [module for module in column.wants if importlib.util.find_spec(module) is None]
+        if missing:
+            reasons[name] = f"{' and '.join(missing)} not installed"
+    if not any(map(shutil.which, ("c++", "g++", "clang++", "clang", "gcc"))):
+        reasons["compiled"] = "no C++ compiler"
+    return reasons
+
+
+def measure(
+    names: list[str], layers: int, rounds: int | None, record: Callable[..., None]
+) -> tuple[dict[str, Samples], dict[str, str]]:
+    """The results of these cases, and the columns left out."""
+    results: dict[str, Samples] = {}
+    left_out = unable()
+    with saved_model(layers) as directory:
+        for kind in ("train", "infer", "startup", "memory"):
+            with ExitStack() as stack:  # at most one kind's workers at a time: they need memory
+                team = Team(directory, left_out, stack)
+                for name in (name for name in names if name.startswith(kind)):
+                    print(f"{name} …", file=sys.stderr, flush=True)
+                    case = (CASES | TOKENS)[name]
+                    results[name] = case.measure(team, case, rounds or case.rounds)
+                    record(results, left_out)
+    return results, left_out
+
+
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="minibert against transformers on a CPU.")
-    parser.add_argument("--cases", nargs="+", choices=CASES, metavar="CASE", help=", ".join(CASES))
-    parser.add_argument("--repeats", type=int, help="rounds; 3 × as many if noisy")
+    every = [*CASES, *TOKENS]
+    parser = argparse.ArgumentParser(description="minibert against the frameworks on a CPU.")
+    parser.add_argument("--cases", nargs="+", choices=every, metavar="CASE", help=", ".join(every))
+    parser.add_argument("--rounds", type=int, help="of each case (default: 3 to 11)")
     parser.add_argument("--layers", type=int, help="of the model (default: 12)")
     parser.add_argument("--threads", type=int, default=2, help="of each side")
-    parser.add_argument(
-        "--torch-optimizer",
-        choices=("default", "fused"),
-        default="fused",
-        help="torch.optim.AdamW as it comes, or fused, as transformers' Trainer has it",
-    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample there")
-    parser.add_argument("--quick", action="store_true", help="2 layers, 3 rounds, no train-grouped")
+    parser.add_argument("--quick", action="store_true", help="2 layers, 2 rounds")
     args = parser.parse_args()
     args.layers = args.layers or (2 if args.quick else 12)
-    args.cases = args.cases or [name for name in CASES if name != "train-grouped" or not args.quick]
-    args.repeats = args.repeats or (3 if args.quick else 9)
-    if missing := [name for name in PACKAGES[2:] if importlib.util.find_spec(name) is None]:
-        parser.error(f"needs {' and '.join(missing)}: python -m pip install -e '.[crosscheck]'")
+    args.cases = args.cases or every
+    args.rounds = args.rounds or (2 if args.quick else None)
+    wanted = ("torch", "transformers")
+    if missing := [name for name in wanted if importlib.util.find_spec(name) is None]:
+        parser.error(
+            f"needs {' and '.join(missing)}: python -m pip install -e '.[crosscheck,benchmark]'"
+        )
     return args
 
 
 def main() -> None:
     args = arguments()
     set_environment(args.threads)
-    settings = {"layers": str(args.layers), "threads": str(args.threads)}
-    settings |= {"AdamW of torch": args.torch_optimizer, "dropout": "0.1"} | machine(PACKAGES)
-    results: dict[str, Samples] = {}
-    with saved_model(args.layers) as directory:
-        most_repeats = args.repeats if args.quick else 3 * args.repeats
-        bench = Bench(directory, args.torch_optimizer, args.repeats, most_repeats)
-        for name in args.cases:
-            print(f"{name} …", file=sys.stderr, flush=True)
-            case = CASES[name]
-            results[name] = case.measure(bench, case.job, case.number)
-            if args.json is not None:  # after each case, so that a run that is stopped leaves some
-                args.json.write_text(as_json(results, settings), encoding="utf-8")
-    print(report(results, settings))
+    settings = {"layers": str(args.layers), "threads": str(args.threads), "dropout": "0.1"}
+    settings |= machine(PACKAGES)
+
+    def record(results: dict[str, Samples], left_out: dict[str, str]) -> None:
+        if args.json is not None:  # after each case, so that a run that is stopped leaves some
+            args.json.write_text(as_json(results, left_out, settings), encoding="utf-8")
+
+    results, left_out = measure(args.cases, args.layers, args.rounds, record)
+    print(report(results, left_out, settings))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from _common import markdown
 
 from minibert import BertConfig, BertTokenizer, InputError
 from minibert.data.features import Features, by_length
@@ -107,16 +108,15 @@ def main() -> None:
             rows.append({"side": side, "seed": seed, **scores,
                          "seconds": round(time.perf_counter() - start, 1)})  # fmt: skip
             print(json.dumps(rows[-1]), flush=True)
-    print(
-        f"\n| {options.task} | {recipe.metric}, mean of {len(options.seeds)} | spread | seconds |"
-    )
-    print("|---|---|---|---|")
+    table = []
     for side in dict.fromkeys(row["side"] for row in rows):
         scale = 1 if recipe.percent else 100
         scores = [scale * row[recipe.metric] for row in rows if row["side"] == side]
         seconds = statistics.median(row["seconds"] for row in rows if row["side"] == side)
         spread = f"{min(scores):.2f} … {max(scores):.2f}"
-        print(f"| {side} | {statistics.mean(scores):.2f} | {spread} | {seconds:.0f} |")
+        table.append((side, f"{statistics.mean(scores):.2f}", spread, f"{seconds:.0f}"))
+    mean = f"{recipe.metric}, mean of {len(options.seeds)}"
+    print("\n" + markdown((options.task, mean, "spread", "seconds"), table))
 
 
 def make_job(recipe: Recipe, options: argparse.Namespace, seed: int) -> Job:

@@ -137,7 +137,7 @@ def accumulate(xp: Backend, targets: tuple[Any, ...], gradients: tuple[Any, ...]
     dense = []
     for target, gradient in zip(targets, gradients, strict=True):
         if isinstance(gradient, RowGradient):
-            target[gradient.rows] += gradient.values
+            xp.add_rows(target, gradient.rows, gradient.values)
         else:
             dense.append((target, gradient))
     if dense:

@@ -125,6 +125,10 @@ class Backend:
         To be called after a step, with what the next one needs; it must not change till then.
         """
 
+    def add_rows(self, table: Array, ids: Ints, rows: Array) -> None:
+        """table[ids] += rows, in place; ids and rows as `sum_rows` gives them."""
+        table[ids] += rows
+
     @property
     def plain(self) -> Backend:
         """The same backend without twins: exactly what `layers/` says."""

@@ -8,13 +8,16 @@ import platform
 import resource
 import sys
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from minibert.backend.base import Array, Backend, Ints
+from minibert.backend.buffers import empty, matmul
 from minibert.backend.erf import erf
 from minibert.backend.numpy_twins import FORWARD_ONLY_TWINS, TWINS
+from minibert.backend.numpy_twins.blocks import row_blocks
 
 
 class NumpyBackend(Backend):
@@ -50,17 +53,60 @@ class NumpyBackend(Backend):
     ) -> Array:
         return keep_decisions(seed, site, step, stream, first, count, threshold)
 
+    # Results as large as a batch go into memory that is used again.
+
+    def matmul(self, a: Array, b: Array) -> Array:
+        return matmul(a, b) if a.ndim == b.ndim == 2 else np.matmul(a, b)
+
+    def add(self, a: Array, b: Array, out: Array | None = None) -> Array:
+        return np.add(a, b, out=result_of(a, b) if out is None else out)
+
+    def multiply(self, a: Array, b: Array, out: Array | None = None) -> Array:
+        return np.multiply(a, b, out=result_of(a, b) if out is None else out)
+
+    def concatenate(self, arrays: Sequence[Array], axis: int = 0) -> Array:
+        first = arrays[0]
+        shape = list(first.shape)
+        shape[axis] = sum(array.shape[axis] for array in arrays)
+        dtype = np.result_type(*arrays)
+        return np.concatenate(arrays, axis, out=empty(tuple(shape), dtype))
+
+    def take(self, table: Array, ids: Ints, axis: int) -> Array:
+        """Rows of a table; NumPy's own `out` would be filled by way of a copy."""
+        if axis or table.ndim != 2 or ids.ndim != 1:
+            return np.take(table, ids, axis)
+        rows = empty((len(ids), table.shape[1]), table.dtype)
+        for part in row_blocks(*rows.shape):
+            rows[part] = table[ids[part]]
+        return rows
+
+    def add_rows(self, table: Array, ids: Ints, rows: Array) -> None:
+        for part in row_blocks(*rows.shape):
+            table[ids[part]] += rows[part]
+
     def sum_rows(self, ids: Ints, rows: Array) -> tuple[Ints, Array]:
         if not len(ids):
             return ids, rows
         order = np.argsort(ids, kind="stable")
         ordered = ids[order]
         starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
-        return ordered[starts], np.add.reduceat(rows[order], starts, axis=0)
+        sums = empty((len(starts), rows.shape[1]), rows.dtype)
+        sums.fill(0)
+        for part in row_blocks(*rows.shape):  # a segment may go on in the next block
+            first = int(np.searchsorted(starts, part.start, "right")) - 1
+            last = int(np.searchsorted(starts, part.stop))
+            inside = np.maximum(starts[first:last] - part.start, 0)
+            sums[first:last] += np.add.reduceat(rows[order[part]], inside, axis=0)
+        return ordered[starts], sums
 
     def memory(self) -> int:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux KiB
+
+
+def result_of(a: Array, b: Array) -> Array:
+    """Memory for an operation on two arrays."""
+    return empty(np.broadcast_shapes(a.shape, b.shape), np.result_type(a, b))
 
 
 _generators = threading.local()

@@ -67,7 +67,7 @@ def lookup_backward(
     """
     ids, values = xp.sum_rows(cache.input_ids, dy)
     if cache.padding_idx is not None:
-        values = values * (ids != cache.padding_idx)[:, None]
+        values = xp.multiply(values, (ids != cache.padding_idx)[:, None])
     word = RowGradient(ids, values, cache.shapes[0])
     position = RowGradient(*xp.sum_rows(cache.position_ids, dy), cache.shapes[1])
     token_type = RowGradient(*xp.sum_rows(cache.token_type_ids, dy), cache.shapes[2])

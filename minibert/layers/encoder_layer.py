@@ -88,8 +88,8 @@ def encoder_layer_backward(
     """
     df, dh, *dnorm_output = add_norm_backward(xp, dy, cache.output_norm)
     dh_inner, *dfeed_forward = feed_forward_backward(xp, df, cache.feed_forward)
-    dh = dh + dh_inner
+    dh = xp.add(dh, dh_inner)
     da, dx, *dnorm_attention = add_norm_backward(xp, dh, cache.attention_norm)
     dx_inner, *dattention = multi_head_attention_backward(xp, da, cache.attention)
     dw = EncoderLayerWeights(*dattention, *dnorm_attention, *dfeed_forward, *dnorm_output)
-    return dx + dx_inner, dw
+    return xp.add(dx, dx_inner), dw

@@ -92,14 +92,6 @@ def embeddings(rng: np.random.Generator) -> Iterator[Arguments]:
             yield w, *ids, 0, 1e-12, p, key
 
 
-def cross_entropy(rng: np.random.Generator) -> Iterator[Arguments]:
-    """Two classes; a vocabulary; ignored rows; large logits."""
-    for (R, K), scale in (((5, 2), 1), ((3, 1000), 1), ((70, 33), 30)):
-        labels = rng.integers(0, K, R)
-        labels[1] = -100
-        yield rng.normal(size=(R, K)) * scale, labels, R - 1
-
-
 def activation(rng: np.random.Generator) -> Iterator[Arguments]:
     """All of the interesting range, both tails, and shapes that do not divide a block."""
     for shape in ((1, 5), (151, 1000), (3, 200_001)):
@@ -107,11 +99,44 @@ def activation(rng: np.random.Generator) -> Iterator[Arguments]:
     yield (np.array([[0.0, -0.0, 5.6, -5.6, 30.0, -30.0, 1e4, -1e4]]),)
 
 
+def linear(rng: np.random.Generator) -> Iterator[Arguments]:
+    """One row, as few as take the other product, and more."""
+    for T in (1, 2, 20, 64, 65, 130):
+        yield rng.normal(size=(T, 48)), rng.normal(size=(36, 48)), rng.normal(size=36)
+
+
+def dropout(rng: np.random.Generator) -> Iterator[Arguments]:
+    for p, key in ((0.1, None), (0.0, KEY), (0.3, KEY)):
+        yield rng.normal(size=(151, 1000)), p, key
+
+
+def select(rng: np.random.Generator) -> Iterator[Arguments]:
+    yield rng.normal(size=(300, 1000)), rng.permutation(300)[:200]
+    yield rng.normal(size=(3, 8)), np.array([], np.int64)
+
+
+def cross_entropy(rng: np.random.Generator) -> Iterator[Arguments]:
+    """A vocabulary over several blocks, ignored rows, large logits, all rows ignored, no rows."""
+    for (R, K), scale in (((5, 2), 1), ((3, 1000), 1), ((70, 33), 30)):
+        labels = rng.integers(0, K, R)
+        labels[1] = -100
+        yield rng.normal(size=(R, K)) * scale, labels, R - 1
+    for R, K in ((7, 30_000), (150, 3), (1, 2)):
+        logits, labels = rng.normal(size=(R, K)) * 5, rng.integers(0, K, R)
+        yield logits, labels, R
+        yield logits * 10, np.where(np.arange(R) % 2, labels, -100), max(R // 2, 1)
+    yield rng.normal(size=(4, 3)), np.full(4, -100), 1
+    yield rng.normal(size=(0, 3)), np.zeros(0, np.int64), 1
+
+
 CASES: dict[str, Case] = {
+    "linear": linear,
+    "dropout": dropout,
+    "select": select,
+    "cross_entropy": cross_entropy,
     "add_norm": add_norm,
     "layer_norm": layer_norm,
     "attention": attention,
-    "cross_entropy": cross_entropy,
     "embeddings": embeddings,
     "encoder_layer": encoder_layer,
     "gelu": activation,

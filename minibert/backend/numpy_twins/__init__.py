@@ -24,7 +24,14 @@ from minibert.backend.numpy_twins.attention import (
     attention_forward,
     attention_forward_only,
 )
+from minibert.backend.numpy_twins.cross_entropy import (
+    cross_entropy_backward,
+    cross_entropy_forward,
+)
+from minibert.backend.numpy_twins.dropout import dropout_backward, dropout_forward
 from minibert.backend.numpy_twins.gelu import gelu_backward, gelu_forward, gelu_forward_only
+from minibert.backend.numpy_twins.linear import linear_backward, linear_forward
+from minibert.backend.numpy_twins.select import select_backward, select_forward
 
 TWINS: dict[str, Callable[..., Any]] = {
     "add_norm_forward": add_norm_forward,
@@ -35,6 +42,14 @@ TWINS: dict[str, Callable[..., Any]] = {
     "attention_backward": attention_backward,
     "gelu_forward": gelu_forward,
     "gelu_backward": gelu_backward,
+    "linear_forward": linear_forward,
+    "linear_backward": linear_backward,
+    "dropout_forward": dropout_forward,
+    "dropout_backward": dropout_backward,
+    "select_forward": select_forward,
+    "select_backward": select_backward,
+    "cross_entropy_forward": cross_entropy_forward,
+    "cross_entropy_backward": cross_entropy_backward,
 }
 
 FORWARD_ONLY_TWINS = TWINS | {

@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minibert.backend.base import Array, Backend, dropout_threshold
+from minibert.backend.buffers import empty, empty_like
 from minibert.backend.numpy_twins.blocks import block_rows, row_blocks
+from minibert.backend.numpy_twins.dropout import keep_rows
 
 
 class AddNormCache(NamedTuple):
@@ -16,13 +18,6 @@ class AddNormCache(NamedTuple):
     gamma: Array  # (H,) a reference
     p: float
     key: Any  # the dropout mask is computed again in the backward
-
-
-def _keep(xp: Backend, key: Any, rows: slice, width: int, threshold: int) -> Array:
-    """The dropout decisions of these rows: bool (rows, width); see `layers/dropout.py`."""
-    first, count = (key.first_row + rows.start) * width, (rows.stop - rows.start) * width
-    decisions = xp.keep_decisions(key.seed, key.site, key.step, 0, first, count, threshold)
-    return decisions.reshape(-1, width)
 
 
 def _normalise(z: Array, y: Array, gamma: Array, beta: Array, eps: float) -> Array:
@@ -48,13 +43,13 @@ def add_norm_forward(
     key: Any,
 ) -> tuple[Array, AddNormCache]:
     T, H = x.shape
-    y, xhat, rstd = np.empty_like(x), np.empty_like(x), np.empty((T, 1), x.dtype)
+    y, xhat, rstd = empty_like(x), empty_like(x), empty((T, 1), x.dtype)
     dropping = key is not None and p > 0
     threshold, scale = dropout_threshold(p)
     for rows in row_blocks(T, H):
         z = xhat[rows]
         if dropping:
-            np.multiply(x[rows], _keep(xp, key, rows, H, threshold), out=z)
+            np.multiply(x[rows], keep_rows(xp, key, rows, H, threshold), out=z)
             z *= scale
             z += residual[rows]
         else:
@@ -68,10 +63,10 @@ def add_norm_backward(
 ) -> tuple[Array, Array, Array, Array]:
     xhat, rstd, gamma, p, key = cache
     T, H = dy.shape
-    dz = np.empty_like(dy)
-    dx = dz if key is None else np.empty_like(dy)
+    dz = empty_like(dy)
+    dx = dz if key is None else empty_like(dy)
     dgamma, dbeta = np.zeros_like(gamma), np.zeros_like(gamma)
-    buffer = np.empty((block_rows(T, H), H), dy.dtype)
+    buffer = empty((block_rows(T, H), H), dy.dtype)
     threshold, scale = dropout_threshold(p)
     for rows in row_blocks(T, H):
         dyb, xhatb, dzb = dy[rows], xhat[rows], dz[rows]
@@ -86,7 +81,7 @@ def add_norm_backward(
         dzb -= np.multiply(xhatb, along, out=product)
         dzb *= rstd[rows]
         if key is not None:
-            np.multiply(dzb, _keep(xp, key, rows, H, threshold), out=dx[rows])
+            np.multiply(dzb, keep_rows(xp, key, rows, H, threshold), out=dx[rows])
             dx[rows] *= scale
     return dx, dz, dgamma, dbeta
 
@@ -94,8 +89,9 @@ def add_norm_backward(
 def layer_norm_forward(
     xp: Backend, x: Array, gamma: Array, beta: Array, eps: float
 ) -> tuple[Array, AddNormCache]:
-    y, xhat, rstd = np.empty_like(x), x.copy(), np.empty((len(x), 1), x.dtype)
+    y, xhat, rstd = empty_like(x), empty_like(x), empty((len(x), 1), x.dtype)
     for rows in row_blocks(*x.shape):
+        xhat[rows] = x[rows]
         rstd[rows] = _normalise(xhat[rows], y[rows], gamma, beta, eps)
     return y, AddNormCache(xhat, rstd, gamma, 0.0, None)
 

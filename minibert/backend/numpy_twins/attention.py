@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minibert.backend.base import Array, Backend, dropout_threshold
+from minibert.backend.buffers import empty, empty_like
+from minibert.backend.numpy_twins.blocks import BLOCK
 
 
 class AttentionCache(NamedTuple):
@@ -46,28 +48,38 @@ def _softmax(scores: Array) -> None:
     scores *= 1.0 / scores.sum(axis=-1, keepdims=True)
 
 
+def _scaled(heads: Array) -> Array:
+    """heads/√D, (N, n, D), in the memory layout of the rows."""
+    N, n, D = heads.shape
+    out = empty((n, N, D), heads.dtype).transpose(1, 0, 2)
+    return np.multiply(heads, 1.0 / math.sqrt(D), out=out)
+
+
 def _keep(xp: Backend, key: Any, start: int, shape: tuple[int, ...], threshold: int) -> Array:
     """A sequence's decisions, bool (N, n, n); see `layers/attention.py`."""
-    stream = key.first_row + start + 1
-    count = math.prod(shape)
-    return xp.keep_decisions(key.seed, key.site, key.step, stream, 0, count, threshold).reshape(
-        shape
-    )
+    place = (key.seed, key.site, key.step, key.first_row + start + 1)
+    if math.prod(shape) <= BLOCK:
+        return xp.keep_decisions(*place, 0, math.prod(shape), threshold).reshape(shape)
+    keep = empty(math.prod(shape), np.bool_)
+    for first in range(0, keep.size, BLOCK):
+        part = keep[first : first + BLOCK]
+        part[...] = xp.keep_decisions(*place, first, part.size, threshold)
+    return keep.reshape(shape)
 
 
 def _scratch(offsets: Any, num_heads: int, dtype: Any) -> Array:
     """Room for the scores of the longest sequence."""
     longest = max((b - a for a, b in pairwise(offsets)), default=0)
-    return np.empty(num_heads * longest * longest, dtype)
+    return empty(num_heads * longest * longest, dtype)
 
 
 def attention_forward(
     xp: Backend, qkv: Array, offsets: Any, num_heads: int, p: float, key: Any
 ) -> tuple[Array, AttentionCache]:
     T, H = qkv.shape[0], qkv.shape[1] // 3
-    context = np.empty((T, H), qkv.dtype)
+    context = empty((T, H), qkv.dtype)
     spans = list(pairwise(offsets))
-    probs = np.empty(sum(num_heads * (b - a) ** 2 for a, b in spans), qkv.dtype)
+    probs = empty(sum(num_heads * (b - a) ** 2 for a, b in spans), qkv.dtype)
     key = key if p > 0 else None
     buffer = _scratch(offsets, num_heads, qkv.dtype) if key is not None else None
     place = 0
@@ -94,7 +106,7 @@ def _one_forward(
     """One sequence: fills context (n, H) and P (N, n, n)."""
     num_heads = len(P)
     q, k, v = _qkv(qkv, num_heads)
-    np.matmul(q * (1.0 / math.sqrt(q.shape[-1])), k.transpose(0, 2, 1), out=P)
+    np.matmul(_scaled(q), k.transpose(0, 2, 1), out=P)
     _softmax(P)
     if key is not None:
         threshold, scale = dropout_threshold(p)
@@ -106,9 +118,9 @@ def _one_forward(
 
 def attention_backward(xp: Backend, dcontext: Array, cache: AttentionCache) -> Array:
     qkv, context, probs, offsets, num_heads, p, key = cache
-    dqkv = np.empty_like(qkv)
+    dqkv = empty_like(qkv)
     buffer = _scratch(offsets, num_heads, qkv.dtype)
-    dscores = np.empty_like(buffer)
+    dscores = empty_like(buffer)
     place = 0
     for start, stop in pairwise(offsets):
         rows, n = slice(start, stop), stop - start
@@ -119,7 +131,9 @@ def attention_backward(xp: Backend, dcontext: Array, cache: AttentionCache) -> A
         if key is not None:
             threshold, scale = dropout_threshold(p)
             keep = _keep(xp, key, start, shape, threshold)
-        dO = dcontext[rows] if keep is None else dcontext[rows] * scale
+        dO = dcontext[rows]
+        if keep is not None:
+            dO = np.multiply(dO, scale, out=empty_like(dO))
         room = buffer[:size].reshape(shape), dscores[:size].reshape(shape)
         delta = np.einsum("ihd,ihd->hi", *(
             a[rows].reshape(n, num_heads, -1) for a in (dcontext, context)
@@ -152,15 +166,14 @@ def _one_backward(
     np.matmul(dropped.transpose(0, 2, 1), dO, out=dv)
     dS -= delta[:, :, None]
     dS *= P
-    root = 1.0 / math.sqrt(q.shape[-1])
-    np.matmul(dS, k * root, out=dq)
-    np.matmul(dS.transpose(0, 2, 1), q * root, out=dk)
+    np.matmul(dS, _scaled(k), out=dq)
+    np.matmul(dS.transpose(0, 2, 1), _scaled(q), out=dk)
 
 
 def attention_forward_only(
     xp: Backend, qkv: Array, offsets: Any, num_heads: int, p: float, key: Any
 ) -> tuple[Array, None]:
-    context = np.empty((qkv.shape[0], qkv.shape[1] // 3), qkv.dtype)
+    context = empty((qkv.shape[0], qkv.shape[1] // 3), qkv.dtype)
     buffer = _scratch(offsets, num_heads, qkv.dtype)
     for start, stop in pairwise(offsets):
         n = stop - start

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from minibert.backend.base import Array, Backend
+from minibert.backend.buffers import empty, empty_like
 from minibert.backend.numpy_twins.blocks import block_rows, row_blocks
 
 # Φ(x) = (1 + tanh(x·P(x²)))/2 with P fitted on |x| ≤ 5.6, where atanh(2Φ(x) − 1) = x·P(x²), to
@@ -30,11 +31,11 @@ class GeluCache(NamedTuple):
     derivative: Array  # gelu′(x): computed while x is in cache; x itself is not needed again
 
 
-def _phi(x: Array, z: Array, phi: Array) -> None:
-    """phi ← Φ(x), leaving z ← clip(x)². All three: one block, (rows, F)."""
+def _phi(x: Array, z: Array, phi: Array, poly: Array) -> None:
+    """phi ← Φ(x), leaving z ← clip(x)²; poly is scratch. All: one block, (rows, F)."""
     np.clip(x, -CLIP, CLIP, out=phi)
     np.multiply(phi, phi, out=z)
-    poly = z * P[-1]
+    np.multiply(z, P[-1], out=poly)
     for coefficient in P[-2:0:-1]:
         poly += coefficient
         poly *= z
@@ -46,13 +47,13 @@ def _phi(x: Array, z: Array, phi: Array) -> None:
 
 
 def gelu_forward(xp: Backend, x: Array) -> tuple[Array, GeluCache]:
-    y, derivative = np.empty_like(x), np.empty_like(x)
+    y, derivative = empty_like(x), empty_like(x)
     shape = (block_rows(len(x), x.shape[-1]), *x.shape[1:])
-    z, phi = np.empty(shape, x.dtype), np.empty(shape, x.dtype)
+    z, phi, poly = (empty(shape, x.dtype) for _ in range(3))
     for rows in row_blocks(len(x), x.shape[-1]):
         xb, d = x[rows], derivative[rows]
         zb, phib = z[: len(xb)], phi[: len(xb)]
-        _phi(xb, zb, phib)
+        _phi(xb, zb, phib, poly[: len(xb)])
         np.multiply(xb, phib, out=y[rows])
         zb *= -0.5  # gelu′ = Φ(x) + x·φ(x); the clip changes φ by less than 1e-7
         np.exp(zb, out=zb)
@@ -64,13 +65,15 @@ def gelu_forward(xp: Backend, x: Array) -> tuple[Array, GeluCache]:
 
 
 def gelu_backward(xp: Backend, dy: Array, cache: GeluCache) -> Array:
-    return dy * cache.derivative
+    return np.multiply(dy, cache.derivative, out=empty_like(dy))
 
 
 def gelu_forward_only(xp: Backend, x: Array) -> tuple[Array, None]:
-    y = np.empty_like(x)
-    z = np.empty((block_rows(len(x), x.shape[-1]), *x.shape[1:]), x.dtype)
+    y = empty_like(x)
+    shape = (block_rows(len(x), x.shape[-1]), *x.shape[1:])
+    z, poly = empty(shape, x.dtype), empty(shape, x.dtype)
     for rows in row_blocks(len(x), x.shape[-1]):
-        _phi(x[rows], z[: len(x[rows])], y[rows])
-        y[rows] *= x[rows]
+        xb, yb = x[rows], y[rows]
+        _phi(xb, z[: len(xb)], yb, poly[: len(xb)])
+        yb *= xb
     return y, None

@@ -1,0 +1,43 @@
+"""Dropout in blocks that stay in cache: twin of `layers/dropout.py`."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from minibert.backend.base import Array, Backend, dropout_threshold
+from minibert.backend.buffers import empty_like
+from minibert.backend.numpy_twins.blocks import row_blocks
+
+
+class DropoutCache(NamedTuple):
+    p: float
+    key: Any
+
+
+def keep_rows(xp: Backend, key: Any, rows: slice, width: int, threshold: int) -> Array:
+    """The dropout decisions of these rows: bool (rows, width)."""
+    first, count = (key.first_row + rows.start) * width, (rows.stop - rows.start) * width
+    decisions = xp.keep_decisions(key.seed, key.site, key.step, 0, first, count, threshold)
+    return decisions.reshape(-1, width)
+
+
+def dropout_forward(xp: Backend, x: Array, p: float, key: Any) -> tuple[Array, DropoutCache]:
+    if key is None or p == 0:
+        return x, DropoutCache(p, None)
+    return _masked(xp, x, p, key), DropoutCache(p, key)
+
+
+def dropout_backward(xp: Backend, dy: Array, cache: DropoutCache) -> Array:
+    return dy if cache.key is None else _masked(xp, dy, *cache)
+
+
+def _masked(xp: Backend, x: Array, p: float, key: Any) -> Array:
+    y = empty_like(x)
+    threshold, scale = dropout_threshold(p)
+    for rows in row_blocks(*x.shape):
+        part = y[rows]
+        np.multiply(x[rows], keep_rows(xp, key, rows, x.shape[1], threshold), out=part)
+        part *= scale
+    return y

@@ -1,0 +1,24 @@
+"""Select into reused memory: twin of `layers/select.py`."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from minibert.backend.base import Array, Backend, Ints
+from minibert.backend.buffers import empty
+
+
+class SelectCache(NamedTuple):
+    rows: Ints  # (M,)
+    shape: tuple[int, ...]
+
+
+def select_forward(xp: Backend, x: Array, rows: Ints) -> tuple[Array, SelectCache]:
+    return xp.take(x, rows, axis=0), SelectCache(rows, x.shape)
+
+
+def select_backward(xp: Backend, dy: Array, cache: SelectCache) -> Array:
+    dx = empty(cache.shape, dy.dtype)
+    dx.fill(0)
+    dx[cache.rows] = dy
+    return dx
