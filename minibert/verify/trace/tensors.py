@@ -192,7 +192,8 @@ def _padded(setup: Setup, recording: Recording, row: Row, value: Any) -> NDArray
     if row.axes != "pairs":
         return np.asarray(setup.xp.to_host(value))
     host = [setup.xp.to_host(sequence) for sequence in value]
-    padded = np.zeros((len(host), len(host[0]), S, S), host[0].dtype)
+    dtype = setup.dtype if host[0].dtype.kind == "f" else host[0].dtype
+    padded = np.zeros((len(host), len(host[0]), S, S), dtype)
     for b, sequence in enumerate(host):
         columns = batch.position_ids[batch.offsets[b] : batch.offsets[b + 1]]
         padded[b][:, columns[:, None], columns] = sequence
