@@ -22,12 +22,19 @@ from pathlib import Path
 from minibert.io.command_line import Parser, run
 from minibert.verify import inputs
 from minibert.verify.budget import UNIT
+from minibert.verify.budget_table import (
+    budget_table,
+    has_pytorch,
+    measure_pytorch,
+    read_pytorch,
+    write_pytorch,
+)
 from minibert.verify.compare import compare, read_arrays, read_mapping
 from minibert.verify.diagnosis import diagnose
 from minibert.verify.report import as_dict, as_text
 from minibert.verify.trace.catalogue import HEADS
 from minibert.verify.trace.format import Trace
-from minibert.verify.trace.standard import STANDARD, write_standard
+from minibert.verify.trace.standard import STANDARD, standard_setup, write_standard
 from minibert.verify.trace.writing import check_weights, setup_of, write_trace
 
 
@@ -44,7 +51,11 @@ def trace(args: argparse.Namespace) -> int:
     else:
         setup, elsewhere = inputs.setup_from(args)
         write_trace(path, setup, limit=args.limit, elsewhere=elsewhere)
-    print(f"wrote {path}.safetensors and {path}.json: {len(Trace.open(path).entries)} tensors")
+    made = Trace.open(path)
+    print(f"wrote {path}.safetensors and {path}.json: {len(made.entries)} tensors")
+    if args.pytorch:
+        setup = standard_setup(args.standard)[0] if args.standard else setup
+        print(f"wrote {write_pytorch(made, measure_pytorch(made, setup))}")
     return 0
 
 
@@ -81,17 +92,26 @@ def against(args: argparse.Namespace) -> int:
 
 
 def budget(args: argparse.Namespace) -> int:
-    from minibert.verify.budget_table import budget_table
-
     golden = Trace.open(args.golden)
-    rows = budget_table(golden, setup_of(golden, Path(args.weights) if args.weights else None))
+    stored, weights = read_pytorch(golden), Path(args.weights) if args.weights else None
+    if stored is not None:
+        errors, versions = stored
+    elif has_pytorch():
+        errors = measure_pytorch(golden, setup_of(golden, weights))
+        versions = {"PyTorch": "measured now"}
+    else:
+        errors, versions = {}, {"PyTorch": "not installed, not measured"}
+    rows = budget_table(golden, errors)
     if args.json:
-        print(json.dumps(rows, indent=1))
+        print(json.dumps({"pytorch": versions, "tensors": rows}, indent=1))
         return 0
+    width = max(len(row["name"]) for row in rows)
+    print(f"{'relative error in float32':<{width}}  {'NumPy':>7}  {'PyTorch':>7}   budget")
     for row in rows:
-        print(
-            f"{row['name']:<72} {row['numpy']:8.1e} {row['pytorch'] or 0:8.1e}  {row['budget']:.1e}"
-        )
+        numbers = (row[column] for column in ("numpy", "pytorch", "budget"))
+        cells = (f"{'–' if number is None else f'{number:.1e}':>7}" for number in numbers)
+        print(f"{row['name']:<{width}}  {'  '.join(cells)}")
+    print("\n" + ", ".join(f"{name} {version}" for name, version in versions.items()))
     return 0
 
 
@@ -110,6 +130,11 @@ def parse_arguments() -> argparse.Namespace:
     made = commands.add_parser("trace", description=trace.__doc__)
     made.set_defaults(command=trace)
     made.add_argument("standard", nargs="?", choices=STANDARD, help="a standard trace")
+    made.add_argument(
+        "--pytorch", action="store_true",
+        help="also write PyTorch's float32 errors, to NAME.pytorch.json (needs the [crosscheck] "
+        "extra)",
+    )  # fmt: skip
     made.add_argument("--output", help="path without a suffix (default: the trace's name)")
     inputs.add_arguments(made, HEADS)
 

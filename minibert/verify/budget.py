@@ -64,6 +64,20 @@ def parts_of(flat: Any, places: Places) -> dict[str, Any]:
     }
 
 
+def thinned_places(places: Places, stride: int) -> Places:
+    """Where the parameters lie in a flat buffer of which each `stride`-th element is kept."""
+    starts = {name: (start, start + math.prod(shape)) for name, (start, shape) in places.items()}
+    return {
+        name: (-(-start // stride), (-(-stop // stride) - -(-start // stride),))
+        for name, (start, stop) in starts.items()
+    }
+
+
+def thinned_part(value: NDArray[Any], start: int, stride: int) -> NDArray[Any]:
+    """Of a parameter that begins at `start` of a flat buffer what thinning the buffer keeps."""
+    return value if stride == 1 else value.reshape(-1)[-start % stride :: stride]
+
+
 def worst_part(mine: Mapping[str, Any], golden: NDArray[Any], places: Places) -> tuple[float, str]:
     """The largest error of the parts that `mine` has, and its name.
 
