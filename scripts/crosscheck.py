@@ -15,6 +15,7 @@ status 0 if everything is within its budget, 1 if not, 2 for an input to mend.
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import sys
 from pathlib import Path
@@ -44,6 +45,7 @@ def main() -> int:
 
 
 def trace(args: argparse.Namespace) -> int:
+    """Write a golden trace: a standard one, or one of any checkpoint."""
     path = Path(args.output or args.standard or "trace")
     path = path.with_suffix("") if path.suffix in (".json", ".safetensors") else path
     if args.standard:
@@ -60,6 +62,7 @@ def trace(args: argparse.Namespace) -> int:
 
 
 def compare_files(args: argparse.Namespace) -> int:
+    """Your tensors against a trace: which one is wrong first, and the likely cause."""
     golden = Trace.open(args.golden)
     mine, dtype = read_arrays(Path(args.mine))
     mapping = read_mapping(Path(args.map)) if args.map else None
@@ -83,6 +86,7 @@ def report(args, golden, mine, dtype, mapping=None) -> int:
 
 
 def against(args: argparse.Namespace) -> int:
+    """A live model of transformers, observed with hooks, against a trace."""
     from minibert.verify.transformers_run import run_transformers
 
     golden = Trace.open(args.golden)
@@ -92,6 +96,7 @@ def against(args: argparse.Namespace) -> int:
 
 
 def budget(args: argparse.Namespace) -> int:
+    """What float32 loses against float64, tensor by tensor, in NumPy and PyTorch; the tolerance."""
     golden = Trace.open(args.golden)
     stored, weights = read_pytorch(golden), Path(args.weights) if args.weights else None
     if stored is not None:
@@ -116,6 +121,7 @@ def budget(args: argparse.Namespace) -> int:
 
 
 def certify(args: argparse.Namespace) -> int:
+    """Every gradient of every layer and head, in every precision at hand, as a Markdown table."""
     from minibert.verify.certificate import certificate, markdown
 
     result = certificate(lambda line: print(line, file=sys.stderr) if args.verbose else None)
@@ -123,11 +129,16 @@ def certify(args: argparse.Namespace) -> int:
     return 0 if all(row["passed"] for row in result["rows"]) else 1
 
 
+def _help(command) -> dict[str, str]:
+    text = inspect.getdoc(command) or ""
+    return {"description": text, "help": text}
+
+
 def parse_arguments() -> argparse.Namespace:
     parser = Parser(__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
 
-    made = commands.add_parser("trace", description=trace.__doc__)
+    made = commands.add_parser("trace", **_help(trace))
     made.set_defaults(command=trace)
     made.add_argument("standard", nargs="?", choices=STANDARD, help="a standard trace")
     made.add_argument(
@@ -138,23 +149,23 @@ def parse_arguments() -> argparse.Namespace:
     made.add_argument("--output", help="path without a suffix (default: the trace's name)")
     inputs.add_arguments(made, HEADS)
 
-    files = commands.add_parser("compare")
+    files = commands.add_parser("compare", **_help(compare_files))
     files.set_defaults(command=compare_files)
     files.add_argument("mine", metavar="MINE", help=".safetensors or .npz")
     files.add_argument("golden", metavar="GOLDEN", help="a trace")
     files.add_argument("--map", help="JSON: your names → the trace's; null leaves a tensor out")
 
-    live = commands.add_parser("against")
+    live = commands.add_parser("against", **_help(against))
     live.set_defaults(command=against)
     live.add_argument("framework", choices=("transformers",))
     live.add_argument("golden", metavar="GOLDEN", nargs="?", default="nano", help="a trace")
     live.add_argument("--attention", choices=("eager", "sdpa"), default="eager")
 
-    errors = commands.add_parser("budget")
+    errors = commands.add_parser("budget", **_help(budget))
     errors.set_defaults(command=budget)
     errors.add_argument("golden", metavar="GOLDEN", nargs="?", default="nano", help="a trace")
 
-    certified = commands.add_parser("certify")
+    certified = commands.add_parser("certify", **_help(certify))
     certified.set_defaults(command=certify)
     certified.add_argument("--verbose", action="store_true", help="each line as it is done")
 
