@@ -15,6 +15,7 @@ status 0 if everything is within its budget, 1 if not, 2 for an input to mend.
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import sys
 from pathlib import Path
@@ -22,12 +23,19 @@ from pathlib import Path
 from minibert.io.command_line import Parser, run
 from minibert.verify import inputs
 from minibert.verify.budget import UNIT
+from minibert.verify.budget_table import (
+    budget_table,
+    has_pytorch,
+    measure_pytorch,
+    read_pytorch,
+    write_pytorch,
+)
 from minibert.verify.compare import compare, read_arrays, read_mapping
 from minibert.verify.diagnosis import diagnose
 from minibert.verify.report import as_dict, as_text
 from minibert.verify.trace.catalogue import HEADS
 from minibert.verify.trace.format import Trace
-from minibert.verify.trace.standard import STANDARD, write_standard
+from minibert.verify.trace.standard import STANDARD, standard_setup, write_standard
 from minibert.verify.trace.writing import check_weights, setup_of, write_trace
 
 
@@ -37,6 +45,7 @@ def main() -> int:
 
 
 def trace(args: argparse.Namespace) -> int:
+    """Write a golden trace: a standard one, or one of any checkpoint."""
     path = Path(args.output or args.standard or "trace")
     path = path.with_suffix("") if path.suffix in (".json", ".safetensors") else path
     if args.standard:
@@ -44,11 +53,16 @@ def trace(args: argparse.Namespace) -> int:
     else:
         setup, elsewhere = inputs.setup_from(args)
         write_trace(path, setup, limit=args.limit, elsewhere=elsewhere)
-    print(f"wrote {path}.safetensors and {path}.json: {len(Trace.open(path).entries)} tensors")
+    made = Trace.open(path)
+    print(f"wrote {path}.safetensors and {path}.json: {len(made.entries)} tensors")
+    if args.pytorch:
+        setup = standard_setup(args.standard)[0] if args.standard else setup
+        print(f"wrote {write_pytorch(made, measure_pytorch(made, setup))}")
     return 0
 
 
 def compare_files(args: argparse.Namespace) -> int:
+    """Your tensors against a trace: which one is wrong first, and the likely cause."""
     golden = Trace.open(args.golden)
     mine, dtype = read_arrays(Path(args.mine))
     mapping = read_mapping(Path(args.map)) if args.map else None
@@ -72,6 +86,7 @@ def report(args, golden, mine, dtype, mapping=None) -> int:
 
 
 def against(args: argparse.Namespace) -> int:
+    """A live model of transformers, observed with hooks, against a trace."""
     from minibert.verify.transformers_run import run_transformers
 
     golden = Trace.open(args.golden)
@@ -81,21 +96,32 @@ def against(args: argparse.Namespace) -> int:
 
 
 def budget(args: argparse.Namespace) -> int:
-    from minibert.verify.budget_table import budget_table
-
+    """What float32 loses against float64, tensor by tensor, in NumPy and PyTorch; the tolerance."""
     golden = Trace.open(args.golden)
-    rows = budget_table(golden, setup_of(golden, Path(args.weights) if args.weights else None))
+    stored, weights = read_pytorch(golden), Path(args.weights) if args.weights else None
+    if stored is not None:
+        errors, versions = stored
+    elif has_pytorch():
+        errors = measure_pytorch(golden, setup_of(golden, weights))
+        versions = {"PyTorch": "measured now"}
+    else:
+        errors, versions = {}, {"PyTorch": "not installed, not measured"}
+    rows = budget_table(golden, errors)
     if args.json:
-        print(json.dumps(rows, indent=1))
+        print(json.dumps({"pytorch": versions, "tensors": rows}, indent=1))
         return 0
+    width = max(len(row["name"]) for row in rows)
+    print(f"{'relative error in float32':<{width}}  {'NumPy':>7}  {'PyTorch':>7}   budget")
     for row in rows:
-        print(
-            f"{row['name']:<72} {row['numpy']:8.1e} {row['pytorch'] or 0:8.1e}  {row['budget']:.1e}"
-        )
+        numbers = (row[column] for column in ("numpy", "pytorch", "budget"))
+        cells = (f"{'–' if number is None else f'{number:.1e}':>7}" for number in numbers)
+        print(f"{row['name']:<{width}}  {'  '.join(cells)}")
+    print("\n" + ", ".join(f"{name} {version}" for name, version in versions.items()))
     return 0
 
 
 def certify(args: argparse.Namespace) -> int:
+    """Every gradient of every layer and head, in every precision at hand, as a Markdown table."""
     from minibert.verify.certificate import certificate, markdown
 
     result = certificate(lambda line: print(line, file=sys.stderr) if args.verbose else None)
@@ -103,33 +129,43 @@ def certify(args: argparse.Namespace) -> int:
     return 0 if all(row["passed"] for row in result["rows"]) else 1
 
 
+def _help(command) -> dict[str, str]:
+    text = inspect.getdoc(command) or ""
+    return {"description": text, "help": text}
+
+
 def parse_arguments() -> argparse.Namespace:
     parser = Parser(__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
 
-    made = commands.add_parser("trace", description=trace.__doc__)
+    made = commands.add_parser("trace", **_help(trace))
     made.set_defaults(command=trace)
     made.add_argument("standard", nargs="?", choices=STANDARD, help="a standard trace")
+    made.add_argument(
+        "--pytorch", action="store_true",
+        help="also write PyTorch's float32 errors, to NAME.pytorch.json (needs the [crosscheck] "
+        "extra)",
+    )  # fmt: skip
     made.add_argument("--output", help="path without a suffix (default: the trace's name)")
     inputs.add_arguments(made, HEADS)
 
-    files = commands.add_parser("compare")
+    files = commands.add_parser("compare", **_help(compare_files))
     files.set_defaults(command=compare_files)
     files.add_argument("mine", metavar="MINE", help=".safetensors or .npz")
     files.add_argument("golden", metavar="GOLDEN", help="a trace")
     files.add_argument("--map", help="JSON: your names → the trace's; null leaves a tensor out")
 
-    live = commands.add_parser("against")
+    live = commands.add_parser("against", **_help(against))
     live.set_defaults(command=against)
     live.add_argument("framework", choices=("transformers",))
     live.add_argument("golden", metavar="GOLDEN", nargs="?", default="nano", help="a trace")
     live.add_argument("--attention", choices=("eager", "sdpa"), default="eager")
 
-    errors = commands.add_parser("budget")
+    errors = commands.add_parser("budget", **_help(budget))
     errors.set_defaults(command=budget)
     errors.add_argument("golden", metavar="GOLDEN", nargs="?", default="nano", help="a trace")
 
-    certified = commands.add_parser("certify")
+    certified = commands.add_parser("certify", **_help(certify))
     certified.set_defaults(command=certify)
     certified.add_argument("--verbose", action="store_true", help="each line as it is done")
 

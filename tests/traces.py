@@ -20,10 +20,14 @@ FULL = (9, 9, 9, 9)  # transformers' loss of a span takes padding in; minibert's
 
 
 def random_setup(
-    kind: type, config: BertConfig, lengths: tuple[int, ...] = LENGTHS, seed: int = 0
+    kind: type,
+    config: BertConfig,
+    lengths: tuple[int, ...] = LENGTHS,
+    seed: int = 0,
+    attention: float = 1.0,
 ) -> Setup:
-    """A random model of this kind with a random batch of these lengths."""
-    model, batch = random_model(kind, config, lengths, seed)
+    """A random model of this kind with a random batch of these lengths; see `random_model`."""
+    model, batch = random_model(kind, config, lengths, seed, attention)
 
     def padded(packed: Any) -> Any:
         rows = unpack(np, packed, batch)

@@ -41,6 +41,10 @@ PRECISIONS = (
 )
 
 
+GPU = ("float64", "float32", "tf32", "bfloat16", "float16")
+"""What a certificate should hold where a GPU is present."""
+
+
 class Line(NamedTuple):
     """One line of the certificate."""
 
@@ -59,12 +63,19 @@ class Line(NamedTuple):
 
 
 def certificate(tell: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
-    """{"versions": …, "rows": …}; `tell` hears of every line as it is done."""
+    """{"versions": …, "rows": …, "left_out": …}; `tell` hears of every line as it is done."""
     rows = []
     for line in lines():
         rows.append(line._asdict() | {"passed": line.passed})
         tell(f"{line.what}, {line.backend} {line.precision}: {line.error:.1e}")
-    return {"versions": versions(), "rows": rows}
+    return {"versions": versions(), "rows": rows, "left_out": left_out()}
+
+
+def left_out() -> list[str]:
+    """The precisions of a GPU that have no line here, and why."""
+    why, offered = why_unavailable(), {p.dtype for p in PRECISIONS if p.backend == "cupy"}
+    reasons = {mode: why if mode in offered else "the backend has no such mode" for mode in GPU}
+    return [f"cupy {mode}: {reason}" for mode, reason in reasons.items() if reason]
 
 
 def versions() -> dict[str, str]:
@@ -188,4 +199,6 @@ def markdown(result: dict[str, Any]) -> str:
         )  # fmt: skip
         lines.append(f"| {' | '.join(map(str, cells))} |")
     found = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
-    return "\n".join([*lines, "", f"With {found}."])
+    absent = [f"- {each}" for each in result["left_out"]]
+    absent = ["", "Not measured:", "", *absent] if absent else []
+    return "\n".join([*lines, "", f"With {found}.", *absent])

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from minibert.checkpoint.safetensors_io import open_safetensors
 from minibert.errors import InputError
 from minibert.io.json_io import read_json_object
-from minibert.verify.budget import UNIT, error_of, parts_of, worst_part
+from minibert.verify.budget import UNIT, error_of, parts_of, thinned_part, worst_part
 from minibert.verify.names import fitting_transposition, known_names, resolve, settle
 from minibert.verify.trace.format import Entry, Trace, checksum
 
@@ -115,7 +115,7 @@ def compare_one(name: str, mine: Any, trace: Trace, dtype: str) -> Row:
     if found := _not_finite(mine):
         return Row(entry.order, name, math.nan, budget, found)
     if isinstance(mine, dict):
-        error, worst = worst_part(mine, golden, trace.places)
+        error, worst = worst_part(mine, golden, trace.places_in(name))
         return Row(entry.order, name, error, budget, f"worst: {worst}" if worst else "")
     if entry.stride == 1:
         return Row(entry.order, name, error_of(mine, golden, entry.scale), budget)
@@ -133,14 +133,13 @@ def _settled(mine: Arrays, trace: Trace, mapping: Mapping[str, str | None]) -> d
         target = resolve(name, trace, known)
         entry = trace.entries[target.name]
         if target.parameter:
-            if entry.stride > 1:
-                raise InputError(f"{given}: the trace holds a thinned {target.name}: give it whole")
-            shape = trace.layout.shapes[target.parameter]
-            _check_shape(given, value, shape)
-            settled.setdefault(target.name, {})[target.parameter] = value
+            parameter, start = target.parameter, trace.layout.starts[target.parameter]
+            _check_shape(given, value, trace.layout.shapes[parameter])
+            parts = settled.setdefault(target.name, {})
+            parts[parameter] = thinned_part(value, start, entry.stride)
         elif target.name.startswith("training/"):
             _check_shape(given, value, entry.shape)
-            settled[target.name] = parts_of(value, trace.places) if entry.stride == 1 else value
+            settled[target.name] = parts_of(value[:: entry.stride], trace.places_in(target.name))
         else:
             new = settle(given, value, entry, mask)
             settled[target.name] = _worse(settled.get(target.name), new, trace, target.name)

@@ -116,7 +116,8 @@ def _computed(comparison: Comparison) -> set[str]:
 def _error(mine: Any, tensor: Tensor, trace: Trace) -> float:
     """Of somebody's tensor against what a guess makes of it."""
     if isinstance(mine, dict):
-        return worst_part(mine, tensor.value, trace.places)[0]
+        stride = trace.entries[tensor.name].stride
+        return worst_part(mine, tensor.value[::stride], trace.places_in(tensor.name))[0]
     mask = trace.mask
     wanted = settle(tensor.name, tensor.value, trace.entries[tensor.name], mask)
     return error_of(mine, wanted, tensor.scale)

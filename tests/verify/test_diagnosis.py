@@ -1,4 +1,4 @@
-"""Diagnosis: a right port is never accused, and the words say what is known."""
+"""Diagnosis: the words say what is known."""
 
 from __future__ import annotations
 
@@ -38,52 +38,6 @@ def forward_of(setup: Setup) -> dict[str, Any]:
 
 def diagnosis_of(mine: dict[str, Any], trace: Trace, **options: Any) -> Diagnosis:
     return diagnose(compare(mine, trace, **options), trace, setup_of(trace))
-
-
-def random_config(rng: np.random.Generator) -> BertConfig:
-    heads, size = int(rng.integers(1, 5)), int(rng.integers(2, 9))
-    return BertConfig(
-        vocab_size=int(rng.integers(20, 60)),
-        hidden_size=heads * size,
-        num_attention_heads=heads,
-        num_hidden_layers=int(rng.integers(1, 5)),
-        intermediate_size=int(rng.integers(3, 40)),
-        max_position_embeddings=12,
-        hidden_act=str(rng.choice(["gelu", "gelu_new", "relu"])),
-        layer_norm_eps=float(rng.choice([1e-12, 1e-5])),
-        num_labels=int(rng.integers(2, 6)),
-    )
-
-
-def assert_a_right_port_passes(seed: int, tmp_path: Path) -> None:
-    """minibert's public API: its fast twins in float32, BLAS in float64, two threads."""
-    rng = np.random.default_rng(seed)
-    config = random_config(rng)
-    lengths = tuple(int(n) for n in rng.integers(1, 12, rng.integers(2, 6)))
-    setup = random_setup(BertForSequenceClassification, config, lengths, seed)
-    trace = trace_of(setup, tmp_path / "trace")
-    for dtype in ("float32", "float64"):
-        model = setup.kind(
-            config, backend="numpy", dtype=dtype, threads=2, arrays=dict(setup.weights)
-        )
-        output = model(**setup.inputs, output_hidden_states=True)
-        trained, gradients = model.loss_and_gradients(**setup.inputs)
-        mine = {f"{name}.grad": array for name, array in gradients.items()}
-        mine |= {f"hidden_states.{i}": x for i, x in enumerate(output.hidden_states)}
-        mine |= {"logits": output.logits, "loss": np.asarray(trained.loss)}
-        comparison = compare(mine, trace, dtype=dtype)
-        assert comparison.passed, f"seed {seed}, {dtype}: {comparison.first_out}"
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_a_right_port_is_not_accused(seed: int, tmp_path: Path) -> None:
-    assert_a_right_port_passes(seed, tmp_path)
-
-
-@pytest.mark.slow
-def test_a_hundred_right_ports_are_not_accused(tmp_path: Path) -> None:
-    for seed in range(100, 200):
-        assert_a_right_port_passes(seed, tmp_path)
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from traces import FULL, LENGTHS, NANO, setup_of_head, trace_of
 from minibert.errors import InputError
 from minibert.hub import DEFAULT_MODEL
 from minibert.verify.budget import section_of
-from minibert.verify.budget_table import budget_table
+from minibert.verify.budget_table import budget_table, measure_pytorch, read_pytorch
 from minibert.verify.compare import compare
 from minibert.verify.diagnosis import diagnose
 from minibert.verify.model_cases import KINDS
@@ -79,9 +79,13 @@ def test_minilm(run: Any, tmp_path: Path) -> None:
 
 def test_pytorch_stays_within_the_budget_table(run: Any) -> None:
     trace = Trace.open(NANO)
-    rows = [row for row in budget_table(trace, setup_of(trace)) if row["pytorch"] is not None]
+    live = measure_pytorch(trace, setup_of(trace))
+    rows = [row for row in budget_table(trace, live) if row["pytorch"] is not None]
     assert len(rows) > 130
     assert all(row["pytorch"] <= row["budget"] for row in rows)
+    stored = read_pytorch(trace)
+    assert stored is not None
+    assert stored[0].keys() == live.keys()
 
 
 # ---- A wrong port that is somebody else's code ----

@@ -25,7 +25,7 @@ from minibert.errors import InputError
 from minibert.io.files import staged
 from minibert.io.json_io import read_json_object
 from minibert.parameters import Layout
-from minibert.verify.budget import UNIT, Places, trained_places
+from minibert.verify.budget import UNIT, Places, thinned_places, trained_places
 
 FORMAT = "minibert-trace/1"
 DTYPES = {"float64": "F64", "float32": "F32", "int64": "I64", "bool": "BOOL"}
@@ -206,6 +206,11 @@ class Trace:
         """Of the parameters whose training can be compared."""
         blind = {name.removeprefix("gradient/") for name, e in self.entries.items() if e.scale}
         return trained_places(self.layout, blind)
+
+    def places_in(self, name: str) -> Places:
+        """The same in a buffer as it is stored: thinned, perhaps."""
+        stride = self.entries[name].stride
+        return self.places if stride == 1 else thinned_places(self.places, stride)
 
     def names(self) -> Iterator[str]:
         """Every tensor's name, in the order of execution."""

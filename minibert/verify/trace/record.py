@@ -127,10 +127,10 @@ def record(setup: Setup, run: Run | None = None) -> Recording:
     return Recording(recorder.root, batch, length, output, gradients)
 
 
-def build(setup: Setup, xp: Backend) -> BertPreTrainedModel:
+def build(setup: Setup, xp: Backend, threads: int | None = 1) -> BertPreTrainedModel:
     """The model of a setup on a backend; on one thread, since a recording has one order."""
     arrays = dict(setup.weights)
-    return setup.kind(setup.config, backend=xp, dtype=setup.dtype, arrays=arrays, threads=1)
+    return setup.kind(setup.config, backend=xp, dtype=setup.dtype, arrays=arrays, threads=threads)
 
 
 def packed(setup: Setup, model: BertPreTrainedModel) -> tuple[PackedBatch, int]:

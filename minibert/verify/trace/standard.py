@@ -57,22 +57,25 @@ TEXTS = (
 
 
 BASE_SIZE = BertConfig(num_labels=3)
-WHOLE = 1 << 20  # larger tensors of minilm are thinned
-SLICE = 1 << 12  # and of base
-
-
 STANDARD = ("nano", "minilm", "base")
+LIMITS = {"nano": None, "minilm": 1 << 20, "base": 1 << 12}
+"""Larger tensors are thinned."""
 
 
 def write_standard(name: str, path: Path) -> None:
     """Write the standard trace `name` ("nano", "minilm", "base") to `path`.json, .safetensors."""
+    setup, elsewhere = standard_setup(name)
+    write_trace(path, setup, limit=LIMITS[name], elsewhere=elsewhere)
+
+
+def standard_setup(name: str) -> tuple[Setup, Weights | None]:
+    """The setup of a standard trace, and where its weights are."""
     if name == "nano":
-        write_trace(path, nano())
-    elif name == "minilm":
-        setup, elsewhere = of_checkpoint(DEFAULT_MODEL, encoded(DEFAULT_MODEL, TEXTS))
-        write_trace(path, setup, limit=WHOLE, elsewhere=elsewhere)
-    else:
-        write_trace(path, base(), limit=SLICE, elsewhere=by_rule(base()))
+        return nano(), None
+    if name == "minilm":
+        return of_checkpoint(DEFAULT_MODEL, encoded(DEFAULT_MODEL, TEXTS))
+    setup = base()
+    return setup, by_rule(setup)
 
 
 def nano() -> Setup:

@@ -56,9 +56,20 @@ def computed(setup: Setup) -> Iterator[Tensor]:
 
     A tensor of `training` is good until the next one is asked for: its buffer is trained further.
     """
-    yield from _step(setup, None, "")
-    if setup.dropout is not None and setup.has_loss:
-        yield from _step(setup, setup.dropout, "dropout/")
+    for prefix, run in passes(setup).items():
+        yield from recorded(setup, record(setup, run), prefix)
+    yield from trained(setup)
+
+
+def passes(setup: Setup) -> dict[str, Run | None]:
+    """Each forward and backward: the prefix of its names, and its dropout."""
+    if setup.dropout is None or not setup.has_loss:
+        return {"": None}
+    return {"": None, "dropout/": setup.dropout}
+
+
+def trained(setup: Setup) -> Iterator[Tensor]:
+    """Parameters and moments on the way through the training, as flat buffers."""
     for rule, step, *buffers in training_states(setup):
         for name, buffer in zip(("parameters", "m", "v"), buffers, strict=True):
             yield Tensor(
@@ -72,13 +83,13 @@ def computed(setup: Setup) -> Iterator[Tensor]:
 TRAINED = {"parameters": "all parameters", "m": "first moments", "v": "second moments"}
 
 
-def _step(setup: Setup, run: Run | None, prefix: str) -> Iterator[Tensor]:
-    """One forward and backward; with dropout where `run`."""
-    recording = record(setup, run)
+def recorded(setup: Setup, recording: Recording, prefix: str) -> Iterator[Tensor]:
+    """The tensors of one forward and backward."""
+    dropped = bool(prefix)
     found = [
         (row, call)
         for row in rows(setup.kind.__name__, setup.config)
-        if not (row.instead and run is None) and not (row.call == LOSS and not setup.has_loss)
+        if not (row.instead and not dropped) and not (row.call == LOSS and not setup.has_loss)
         for call in [recording.calls.at(row.call)]
         if not row.instead or call.keeps
     ]
@@ -181,7 +192,8 @@ def _padded(setup: Setup, recording: Recording, row: Row, value: Any) -> NDArray
     if row.axes != "pairs":
         return np.asarray(setup.xp.to_host(value))
     host = [setup.xp.to_host(sequence) for sequence in value]
-    padded = np.zeros((len(host), len(host[0]), S, S), host[0].dtype)
+    dtype = setup.dtype if host[0].dtype.kind == "f" else host[0].dtype
+    padded = np.zeros((len(host), len(host[0]), S, S), dtype)
     for b, sequence in enumerate(host):
         columns = batch.position_ids[batch.offsets[b] : batch.offsets[b + 1]]
         padded[b][:, columns[:, None], columns] = sequence

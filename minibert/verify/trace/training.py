@@ -34,7 +34,7 @@ def training_states(setup: Setup) -> Iterator[State]:
         return
     xp = copy.copy(setup.xp.plain)
     vars(xp)["twin"] = lambda name, _: setup.functions.get(name)
-    model = build(setup, xp)
+    model = build(setup, xp, threads=None)  # for products and updates: there is one shard
     moments = [model.parameters.zeros_like() for _ in range(2)]
     gradients = model.parameters.zeros_like()
     for number, rule in enumerate(setup.recipe.rules):

@@ -14,7 +14,8 @@ from minibert.config import BertConfig
 from minibert.errors import InputError
 from minibert.models import Run
 from minibert.optim.rules import RULES
-from minibert.verify.budget import Budgets, float32_errors
+from minibert.verify.budget import budget_of
+from minibert.verify.float32 import Measured, measured
 from minibert.verify.trace.catalogue import HEADS
 from minibert.verify.trace.format import Trace, TraceWriter, sha256, write
 from minibert.verify.trace.rule import PIECE, dropout_sites, rule_weights
@@ -39,16 +40,18 @@ def write_trace(
         for tensor in given(setup):
             if tensor.name.removeprefix("weight/") not in absent:
                 _add(writer, tensor)
-        running = Budgets()
-        for double, single, error in float32_errors(setup):
-            tensor = double if setup.dtype == "float64" else single
-            if tensor.value.dtype.kind == "f":
-                budget = running.next(tensor.name, error)
-                _add(writer, tensor, error_float32=float(f"{error:.2g}"), budget_float32=budget)
-            else:
-                _add(writer, tensor)
+        for each in measured(setup):
+            _add(writer, each.tensor, **_lost(each))
 
     write(path, describe(setup, elsewhere), fill, limit)
+
+
+def _lost(each: Measured) -> dict[str, float]:
+    """What the JSON says of a tensor's errors; of whole numbers nothing, they are exact."""
+    if each.tensor.value.dtype.kind != "f":
+        return {}
+    plain = {} if each.plain is None else {"error_float32": float(f"{each.plain:.2g}")}
+    return plain | {"budget_float32": budget_of(each.tensor.name, each.largest)}
 
 
 def _add(writer: TraceWriter, tensor: Tensor, **about: Any) -> None:

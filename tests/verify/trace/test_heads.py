@@ -70,6 +70,25 @@ def test_large_tensors_are_thinned(tmp_path: Path) -> None:
     assert not compare({name: wrong}, trace).passed
 
 
+def test_parameters_of_a_thinned_buffer(tmp_path: Path) -> None:
+    """Whole buffers and single parameters are both understood; a key's bias is left out."""
+    setup = setup_of_head("token classification").replace(dropout=None)
+    trace = trace_of(setup, tmp_path / "trace", limit=500)
+    name, parameter = "training/adam/step_2/m", "classifier.weight"
+    whole, start = collected(setup)[name], trace.layout.starts[parameter]
+    shape = trace.layout.shapes[parameter]
+    part = whole[start : start + int(np.prod(shape))].reshape(shape)
+    assert trace.entries[name].stride > 1
+    assert compare({name: whole}, trace).passed
+    assert compare({f"{name}/{parameter}": part}, trace).passed
+    assert not compare({f"{name}/{parameter}": part * 1.001}, trace).passed
+    assert not compare({name: whole * 1.001}, trace).passed
+    blind = "bert.encoder.layer.0.attention.self.key.bias"
+    bias = trace.layout.starts[blind]
+    whole[bias : bias + trace.layout.shapes[blind][0]] += 1.0
+    assert compare({name: whole}, trace).passed
+
+
 def test_float32_traces(tmp_path: Path) -> None:
     setup = setup_of_head("regression").replace(dtype="float32", recipe=None, dropout=None)
     trace = trace_of(setup, tmp_path / "trace")
