@@ -29,10 +29,10 @@ def training_flops(config: BertConfig, batch: PackedBatch) -> float:
 def measured_gemm_rate(xp: Backend, workers: Workers, dtype: str, seconds: float = 0.2) -> float:
     """FLOP/s of large matrix products, all workers at once: the speed limit of this machine."""
     n = 1024 if xp.name == "numpy" else 8192
-    pairs = [tuple(xp.ones((n, n), dtype=dtype) for _ in range(3)) for _ in range(workers.threads)]
+    pairs = [tuple(xp.ones((n, n), dtype=dtype) for _ in range(2)) for _ in range(workers.threads)]
 
     def multiply(pair: tuple[object, ...]) -> None:
-        xp.matmul(pair[0], pair[1], out=pair[2])
+        xp.matmul(*pair)
 
     workers.map(multiply, pairs)  # warm up
     xp.synchronize()
