@@ -47,7 +47,7 @@ def attention_forward(
         q, k, v = _split_heads(qkv[rows], G, num_heads)  # (G, N, n, D)
         scores = xp.matmul(q, k.swapaxes(-1, -2)) * (1.0 / math.sqrt(q.shape[-1]))
         P, cache = softmax_forward(xp, scores)  # (G, N, n, n)
-        mask = _mask(xp, key, p, rows.start, P.shape)
+        mask = _mask(xp, key, p, rows.start, P)
         context[rows] = _merge_heads(xp.matmul(P if mask is None else P * mask, v))
         probs.append(cache)
     return context, AttentionCache(qkv, probs, offsets, num_heads, p, key)
@@ -72,7 +72,7 @@ def attention_backward(xp: Backend, dcontext: Array, cache: AttentionCache) -> A
     for (rows, G), probs in zip(_runs(cache.offsets), cache.probs, strict=True):
         q, k, v = _split_heads(cache.qkv[rows], G, cache.num_heads)
         (dcontext_heads,) = _split_heads(dcontext[rows], G, cache.num_heads, parts=1)
-        mask = _mask(xp, cache.key, cache.p, rows.start, probs.y.shape)
+        mask = _mask(xp, cache.key, cache.p, rows.start, probs.y)
         A = probs.y if mask is None else probs.y * mask
         dv = xp.matmul(A.swapaxes(-1, -2), dcontext_heads)
         dA = xp.matmul(dcontext_heads, v.swapaxes(-1, -2))
@@ -106,13 +106,11 @@ def _merge_heads(x: Array) -> Array:
     return x.swapaxes(1, 2).reshape(G * n, N * D)
 
 
-def _mask(
-    xp: Backend, key: DropoutKey | None, p: float, start: int, shape: tuple[int, ...]
-) -> Array | None:
-    """What the probabilities (G, N, n, n) are multiplied by, or None for nothing."""
+def _mask(xp: Backend, key: DropoutKey | None, p: float, start: int, P: Array) -> Array | None:
+    """What the probabilities P (G, N, n, n) are multiplied by, or None for nothing."""
     if key is None or p == 0:
         return None
-    G, N, n, _ = shape
+    G, N, n, _ = P.shape
     threshold, scale = dropout_threshold(p)
     first = key.first_row + start + 1  # stream 0 belongs to dropout on rows
     streams = [first + g * n for g in range(G)]
@@ -120,4 +118,4 @@ def _mask(
         xp.keep_decisions(key.seed, key.site, key.step, stream, 0, N * n * n, threshold)
         for stream in streams
     ]
-    return xp.stack(keep).reshape(shape) * scale
+    return xp.stack(keep).reshape(P.shape).astype(P.real.dtype) * scale  # a bool is no float32
