@@ -121,7 +121,7 @@ BUGS = {
         (("return _masked(xp, dy, cache.p, cache.key)", "return dy"),),
         "dropout's backward does not drop", DROP),
     "attention dropout scaled by 1/p": Bug("layers/attention.py",
-        (("reshape(shape) * scale", "reshape(shape) / p"),),
+        (("astype(P.real.dtype) * scale", "astype(P.real.dtype) / p"),),
         "what dropout keeps of attention is scaled by 1/p, not by 1/(1 − p)", DROP),
     # ---- embeddings ----
     "a repeated token's gradient overwritten": Bug("layers/embeddings.py", ((WORDS, LAST),),
