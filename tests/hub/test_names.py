@@ -72,7 +72,10 @@ def test_a_local_directory_without_a_config_is_refused(tmp_path: Path) -> None:
     "name",
     ["./missing", "a/b/c", "", "../x", "a b", "/no/such", "a\n", "~nobody/x", "x" * 999 + "/a/b"],
 )
-def test_what_is_neither_directory_nor_hub_id_is_refused(name: str) -> None:
+def test_what_is_neither_directory_nor_hub_id_is_refused(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # beside it there is no x
     with pytest.raises(HubError, match="neither an existing directory nor a hub id"):
         resolve_model(name)
 

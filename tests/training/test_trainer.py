@@ -283,8 +283,13 @@ def test_a_second_signal_stops_at_once(tmp_path, monkeypatch):
             signal.raise_signal(signal.SIGINT)  # in this thread: two cannot melt into one
 
     at_step(monkeypatch, 2, twice)
-    with pytest.raises(KeyboardInterrupt):
-        make(tmp_path, max_steps=9).train()
+    # A job in a shell's background is started with SIGINT ignored, and Python leaves it so.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            make(tmp_path, max_steps=9).train()
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert steps(tmp_path) == []
 
 
