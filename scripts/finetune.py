@@ -47,6 +47,7 @@ from typing import Any
 
 from minibert import BertConfig, BertTokenizer, InputError
 from minibert.checkpoint.model_card import model_card
+from minibert.checkpoint.sentence_transformers import read_sentence_settings
 from minibert.data.features import Features
 from minibert.data.labels import labels_of
 from minibert.data.splits import hold_out
@@ -54,6 +55,7 @@ from minibert.hub import DEFAULT_MODEL, movie_reviews, resolve_model
 from minibert.io.command_line import Parser, run
 from minibert.io.files import atomic_write
 from minibert.models import BertPreTrainedModel
+from minibert.pipelines import task_of
 from minibert.tasks.base import Task
 from minibert.tasks.classification import Classification
 from minibert.tasks.question_answering import QuestionAnswering
@@ -73,7 +75,10 @@ REVIEWS_RECIPE = {"num_train_epochs": 1.0, "learning_rate": 2e-4}
 class DataArguments:
     """What to train, on what. Files may be compressed (.gz)."""
 
-    task: str = option("text-classification", "what to learn", tuple(KINDS))
+    task: str | None = option(
+        None, "what to learn", tuple(KINDS),
+        shown="text-classification; of a finished model, its own",
+    )  # fmt: skip
     model_name_or_path: str = option(
         DEFAULT_MODEL, "a local directory or a name on the hub", metavar="DIR"
     )
@@ -126,6 +131,7 @@ def main() -> None:
         raise InputError("--dry_run does a training step: it wants --do_train")
     free = args.overwrite_output_dir or args.resume_from_checkpoint or args.dry_run
     refuse_overwriting(output, bool(free or not data.do_train))
+    data.task = data.task or task_of_model(data)
     files = read_data(data, special)
     directory = resolve_model(data.model_name_or_path, revision=data.model_revision)
     tokenizer = BertTokenizer.from_pretrained(directory)
@@ -150,7 +156,7 @@ def main() -> None:
     results = measure(model, task, features, data, args)
     if data.do_train:
         save(output, trainer, data, results)
-    if data.do_predict and "test" in features and not model.has_targets(features["test"]):
+    if data.do_predict and data.test_file:
         write_predictions(output, model, task, features["test"], parts["test"])
     report(results, task, parts, output, data)
 
@@ -160,6 +166,17 @@ def defaults(named: Mapping[str, Any]) -> Mapping[str, Any]:
     if named.get("task") == "question-answering":
         return {"max_seq_length": 384}
     return {} if named.get("train_file") or named.get("task") else REVIEWS_RECIPE
+
+
+def task_of_model(data: DataArguments) -> str:
+    """What a finished model is measured in; a new one learns to classify."""
+    if data.do_train:
+        return "text-classification"
+    directory = resolve_model(data.model_name_or_path, revision=data.model_revision)
+    if read_sentence_settings(directory) is not None:
+        return "sentence-embedding"
+    found = task_of(directory)
+    return found if found in KINDS else "text-classification"  # which says what is missing
 
 
 def read_data(data: DataArguments, special: TaskArguments) -> dict[str, Examples]:

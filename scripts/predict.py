@@ -109,16 +109,16 @@ def asker(task: str, encoder: bool, answer: Any, args: argparse.Namespace) -> tu
     return lambda values: answer.answers(values, **options), AT_ONCE
 
 
-def results(answer: Pipeline, ask: Ask, items: list[Item]) -> list[Any]:
-    """One result an item; an error names the place of the item that is to blame."""
+def results(answer: Pipeline, ask: Ask, items: list[Item]) -> Iterator[Any]:
+    """One result an item; those before one that is to blame for an error, which names its place."""
     try:
-        return ask([item.value for item in items])
+        yield from ask([item.value for item in items])
     except InputError:
         answer.quiet = True
         ask([])  # an option may be to blame
         for item in items:
             try:
-                ask([item.value])
+                yield from ask([item.value])
             except InputError as error:
                 said = str(error).removeprefix("text 0: ").removeprefix("input 0: ")
                 said = said.replace("text 0 (", "the text (")

@@ -103,9 +103,10 @@ class Pipeline:
     def _check_head(cls, model: BertPreTrainedModel, name: object) -> None:
         missing = model.load_report.missing if model.load_report else ()
         if cls.head and any(parameter.startswith(cls.head) for parameter in missing):
+            script = "pretrain.py" if cls.task == "fill-mask" else f"finetune.py --task {cls.task}"
             raise InputError(
                 f"{name} has no trained {cls.head}: fine-tune it first, "
-                f"python scripts/finetune.py --model_name_or_path {name}"
+                f"python scripts/{script} --model_name_or_path {name}"
             )
 
     @classmethod

@@ -65,10 +65,17 @@ def items_of_stream(
     """The lines of a stream, as many at a time as have arrived: nobody waits for an answer."""
     first: list[Item] = []
     for lines in _arriving(stream):
-        items = [_item(task, f"{name}, line {n}", _decoded(name, n, t), shared) for n, t in lines]
+        items, problem = [], None
+        try:
+            for n, t in lines:
+                items.append(_item(task, f"{name}, line {n}", _decoded(name, n, t), shared))
+        except InputError as error:
+            problem = error  # after the answers to what stands before it
         first = first or items[:1]
         _alike(task, [*first, *items])
         yield items
+        if problem is not None:
+            raise problem
     if not first:
         raise InputError(f"{name} is empty")
 

@@ -130,7 +130,8 @@ class SearchIndex:
                 raise ValueError(f"{len(index.embeddings)} vectors for {len(index)} passages")
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(
-                f"{directory}: not an index this version can read ({error}); make it again"
+                f"{directory}: not an index this version can read ({error}); "
+                "--rebuild makes it again"
             ) from error
         return index
 

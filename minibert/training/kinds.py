@@ -178,6 +178,14 @@ def _named(task: Labelled, files: Sequence[Examples]) -> Labelled:
     return replace(task, label2id=found)
 
 
+def _finished_classification(
+    config: BertConfig, a: TaskArguments, files: Sequence[Examples]
+) -> Task:
+    if config.problem_type is None and config.num_labels == 1:  # as transformers' loss takes it
+        config = config.replace(problem_type=a.problem_type or "regression")
+    return _named(Classification.of_config(config), files)
+
+
 def _classification(train: Examples, a: TaskArguments, config: BertConfig) -> Task:
     problem_type: Any = a.problem_type  # one of the flag's choices
     return Classification.of(train, problem_type).in_the_order_of(config)
@@ -187,7 +195,7 @@ KINDS = {
     "text-classification": Kind(
         _read_texts,
         _classification,
-        lambda config, _, files: _named(Classification.of_config(config), files),
+        _finished_classification,
     ),
     "token-classification": Kind(
         _read_tagged,

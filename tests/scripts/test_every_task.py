@@ -213,15 +213,16 @@ def test_tags_that_are_numbers_are_named(script: Any, model: Path, tmp_path: Pat
 
 @pytest.mark.parametrize("task", TASKS)
 def test_a_finished_model_is_measured(task: str, script: Any, model: Path, tmp_path: Path) -> None:
-    """To the same numbers as after its training, and without the training file."""
+    """To the same numbers as after its training, without the training file, in its own task."""
     _, out = train(task, script, model, tmp_path)
     want = json.loads((out / "all_results.json").read_text())
     name = TASKS[task][0]
-    flags = ["--task", task, "--model_name_or_path", out, "--do_predict", "--test_file"]
-    ended = script("finetune", *flags, tmp_path / f"test.{name}", *FAST, "--output_dir=none")
+    flags = ["--model_name_or_path", out, "--do_predict", "--test_file", tmp_path / f"test.{name}"]
+    ended = script("finetune", *flags, *FAST, "--output_dir", tmp_path / "measured")
     assert (ended.status, ended.err) == (0, "")
     (line,) = [line for line in ended.out.splitlines() if line.startswith("test (")]
     assert f"  {TASKS[task][2]} {want[f'test_{TASKS[task][2]}']:.4f}" in line
+    assert (tmp_path / "measured" / "predictions.jsonl").read_text().count("\n") > 1
 
 
 def test_tags_of_other_names_are_refused(script: Any, model: Path, tmp_path: Path) -> None:

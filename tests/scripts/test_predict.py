@@ -150,7 +150,7 @@ def test_unusual_line_separators_are_no_lines(script, model):
     ("arguments", "stdin", "message"),
     [
         ([], b"", "standard input is empty"),
-        ([], b"good\nb\xe4d\n", "standard input, line 2: not UTF-8"),
+        ([], b"b\xe4d\ngood\n", "standard input, line 1: not UTF-8"),
         (["--file", "none.txt"], b"", "none.txt: there is no such file"),
         (["--file", "none.txt", "good"], b"", "texts were given as arguments and by --file"),
         (["--threads", "0", "good"], b"", "threads must be at least 1, got 0"),
@@ -179,7 +179,7 @@ def test_bad_input_is_one_line(arguments, stdin, message, script, model):
         ('"a"\n{"text": 1}\n', "line 2: text-classification: 'text' must be a text, got 1"),
         ('"a"\n\n[1]\n', "line 3: a text in quotes or an object {...} is wanted, got [1]"),
         ('"a"\n{"te', "line 2: not JSON on one line"),
-        ('"a"\n"\\ud800"\n', "line 2: got half of a surrogate pair at character 0"),
+        ('"\\ud800"\n"a"\n', "line 1: got half of a surrogate pair at character 0"),
         ('"a"\n{"text": "b", "text_pair": "c"}\n', "line 2 has a second text, but"),
     ],
 )
@@ -190,6 +190,18 @@ def test_bad_files_are_named_with_the_line(content, message, script, model, tmp_
     assert (ended.status, ended.out) == (2, "")
     (line,) = ended.err.splitlines()
     assert line.startswith(f"predict.py: error: {file}, {message}")
+
+
+def test_what_stands_before_a_bad_line_is_answered(script, model, tmp_path):
+    file = tmp_path / "asked.jsonl"
+    file.write_text('"good"\n"\\ud800"\n"good"\n')
+    for ended in (
+        script(*on(model), stdin=b"good\nb\xe4d\ngood\n"),
+        script(*on(model), "--file", file),
+    ):
+        assert ended.status == 2
+        assert ended.out == script(*on(model), "good").out
+        assert "line 2: " in ended.err
 
 
 def test_a_slow_producer_is_answered_line_by_line(model):
