@@ -416,7 +416,7 @@ def report(
 
 
 def class_of(metric: str, task: Task) -> str:
-    """Which class the F1 of two is of: the second."""
+    """Which class the F1 (precision, recall) of two is of: the second; shown once, at F1."""
     if metric != "f1" or not isinstance(task, Classification):
         return ""
     if task.problem_type != "single_label_classification" or len(task.label2id) != 2:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Classes = NDArray[np.int64]
+Score = Callable[[NDArray[np.bool_], NDArray[np.bool_]], float]
 
 
 def accuracy(predicted: NDArray[np.generic], labels: NDArray[np.generic]) -> float:
@@ -24,10 +26,23 @@ def f1(predicted: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
     return 2 * hits / total if total else 0.0
 
 
-def macro_f1(predicted: Classes, labels: Classes, num_labels: int) -> float:
-    """The mean of the F1 of all classes that occur in either."""
+def precision(predicted: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
+    """TP/(TP + FP) of one class; 0 where none is found."""
+    return int(np.sum(predicted & truth)) / max(1, int(np.sum(predicted)))
+
+
+def recall(predicted: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
+    """TP/(TP + FN) of one class; 0 where there is nothing to find."""
+    return precision(truth, predicted)
+
+
+def macro(score: Score, predicted: Classes, labels: Classes, num_labels: int) -> float:
+    """The mean of the score (f1, precision, recall) of all classes that occur in either.
+
+    The micro average of single labels, all rows together, is their accuracy.
+    """
     occurring = [k for k in range(num_labels) if np.any(predicted == k) or np.any(labels == k)]
-    return float(np.mean([f1(predicted == k, labels == k) for k in occurring]))
+    return float(np.mean([score(predicted == k, labels == k) for k in occurring]))
 
 
 def matthews(predicted: Classes, labels: Classes, num_labels: int) -> float:
@@ -62,14 +77,23 @@ def _ranks(x: Floats) -> Floats:
 
 
 def classification_metrics(logits: Floats, labels: Classes) -> dict[str, float]:
-    """accuracy, F1 (of class 1 where there are two, else the macro average) and Matthews."""
+    """accuracy, Matthews, and F1, precision and recall: of class 1 where there are two, else macro.
+
+    Their micro average over all classes is the accuracy.
+    """
     num_labels = logits.shape[1]
     predicted = logits.argmax(axis=1)
-    binary = num_labels == 2
-    score = f1(predicted == 1, labels == 1) if binary else macro_f1(predicted, labels, num_labels)
+
+    def averaged(score: Score) -> float:
+        if num_labels == 2:
+            return score(predicted == 1, labels == 1)
+        return macro(score, predicted, labels, num_labels)
+
     return {
         "accuracy": accuracy(predicted, labels),
-        "f1": score,
+        "f1": averaged(f1),
+        "precision": averaged(precision),
+        "recall": averaged(recall),
         "matthews_correlation": matthews(predicted, labels, num_labels),
     }
 
@@ -85,11 +109,16 @@ def regression_metrics(logits: Floats, labels: Floats) -> dict[str, float]:
 
 
 def multi_label_metrics(logits: Floats, labels: Floats) -> dict[str, float]:
-    """F1 micro and macro, and the share of rows right in every label; a logit > 0 says yes."""
+    """F1, precision and recall, micro and macro, and the share of rows right in every label.
+
+    A logit > 0 says yes.
+    """
     predicted, truth = logits > 0, labels > 0.5
-    columns = range(logits.shape[1])
-    return {
-        "f1": f1(predicted, truth),
-        "f1_macro": float(np.mean([f1(predicted[:, k], truth[:, k]) for k in columns])),
-        "accuracy": accuracy(predicted, truth),
+    scores: dict[str, Score] = {"f1": f1, "precision": precision, "recall": recall}
+    micro = {name: score(predicted, truth) for name, score in scores.items()}
+    columns = list(zip(predicted.T, truth.T, strict=True))
+    means = {
+        f"{name}_macro": float(np.mean([score(*column) for column in columns]))
+        for name, score in scores.items()
     }
+    return micro | means | {"accuracy": accuracy(predicted, truth)}

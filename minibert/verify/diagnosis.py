@@ -5,6 +5,7 @@ A cause is named only if it explains every tensor that was given, to within the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -116,8 +117,11 @@ def _computed(comparison: Comparison) -> set[str]:
 def _error(mine: Any, tensor: Tensor, trace: Trace) -> float:
     """Of somebody's tensor against what a guess makes of it."""
     if isinstance(mine, dict):
-        stride = trace.entries[tensor.name].stride
-        return worst_part(mine, tensor.value[::stride], trace.places_in(tensor.name))[0]
+        kept = tensor.value[:: trace.entries[tensor.name].stride]
+        places = trace.places_in(tensor.name)
+        if any(start + math.prod(shape) > kept.size for start, shape in places.values()):
+            return math.inf  # the guess has fewer layers
+        return worst_part(mine, kept, places)[0]
     mask = trace.mask
     wanted = settle(tensor.name, tensor.value, trace.entries[tensor.name], mask)
     return error_of(mine, wanted, tensor.scale)

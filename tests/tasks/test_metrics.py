@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,10 +16,12 @@ from minibert.tasks.metrics import (
     accuracy,
     classification_metrics,
     f1,
-    macro_f1,
+    macro,
     matthews,
     multi_label_metrics,
     pearson,
+    precision,
+    recall,
     regression_metrics,
     spearman,
 )
@@ -40,6 +43,8 @@ def test_two_classes_by_hand():
     assert classification_metrics(logits_of(PREDICTED, 2), LABELS) == {
         "accuracy": 5 / 8,
         "f1": 2 / 3,
+        "precision": 3 / 4,
+        "recall": 3 / 5,
         "matthews_correlation": matthews(PREDICTED, LABELS, 2),
     }
 
@@ -51,6 +56,8 @@ def test_three_classes_by_hand():
     scores = classification_metrics(logits_of(predicted, 3), labels)
     assert scores["f1"] == pytest.approx(want)
     assert scores["accuracy"] == 4 / 6
+    assert scores["precision"] == pytest.approx((1 / 2 + 1 / 1 + 2 / 3) / 3)
+    assert scores["recall"] == pytest.approx((1 / 2 + 1 / 2 + 2 / 2) / 3)
     # Gorodkin: (c·n − Σ tp) / √(n² − Σ p²) √(n² − Σ t²), with c = 4, n = 6, t = 2 2 2, p = 2 1 3
     assert scores["matthews_correlation"] == pytest.approx(
         (4 * 6 - (2 * 2 + 2 * 1 + 2 * 3)) / ((36 - 14) * (36 - 12)) ** 0.5
@@ -59,12 +66,13 @@ def test_three_classes_by_hand():
 
 def test_a_class_that_occurs_nowhere_takes_no_part_in_the_macro_average():
     predicted, labels = np.array([0, 0, 2]), np.array([0, 2, 2])
-    assert macro_f1(predicted, labels, 5) == pytest.approx((2 / 3 + 2 / 3) / 2)
+    assert macro(f1, predicted, labels, 5) == pytest.approx((2 / 3 + 2 / 3) / 2)
 
 
 def test_what_has_no_answer_is_0():
     ones = np.ones(4, np.int64)
-    assert f1(ones == 0, ones == 0) == 0
+    for score in (f1, precision, recall):
+        assert score(ones == 0, ones == 0) == 0
     assert matthews(ones, ones, 2) == 0
     assert pearson(np.ones(3), np.arange(3.0)) == 0
     assert spearman(np.arange(3.0), np.ones(3)) == 0
@@ -75,7 +83,12 @@ def test_multi_label_by_hand():
     logits = np.array([[2.0, -1.0], [-0.5, 3.0], [-1.0, 0.0]])  # 0 is no
     scores = multi_label_metrics(logits, labels)
     # label 0: 1 hit of 1 and 2; label 1: 1 hit of 1 and 2; only the first row is wholly right
-    assert scores == pytest.approx({"f1": 2 * 2 / (2 + 4), "f1_macro": 2 / 3, "accuracy": 1 / 3})
+    assert scores == pytest.approx(
+        {
+            "f1": 2 * 2 / (2 + 4), "precision": 2 / 2, "recall": 2 / 4,
+            "f1_macro": 2 / 3, "precision_macro": 1.0, "recall_macro": 1 / 2, "accuracy": 1 / 3,
+        }
+    )  # fmt: skip
 
 
 def test_regression_by_hand():
@@ -110,8 +123,8 @@ def test_matthews_of_two_classes_is_their_pearson_correlation(rows):
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=20))
 def test_a_perfect_prediction_scores_1_and_names_do_not_matter(rows):
     predicted, labels = np.array(rows).T
-    assert macro_f1(labels, labels, 4) == accuracy(labels, labels) == 1
+    assert macro(f1, labels, labels, 4) == accuracy(labels, labels) == 1
     swapped = np.array([2, 0, 3, 1])
-    for score in (macro_f1, matthews):
+    for score in (partial(macro, f1), partial(macro, precision), partial(macro, recall), matthews):
         renamed = score(swapped[predicted], swapped[labels], 4)
         assert renamed == pytest.approx(score(predicted, labels, 4))

@@ -363,7 +363,7 @@ def test_a_metric_chooses_the_best(arguments, best, tmp_path, monkeypatch):
 
 def test_an_unknown_metric_is_refused_before_training(tmp_path):
     with pytest.raises(
-        InputError, match=r"'bleu' is unknown: choose one of loss, accuracy, f1, mat"
+        InputError, match=r"'bleu' is unknown: choose one of loss, accuracy, f1, pre"
     ):
         make(tmp_path, metric_for_best_model="bleu")
 
