@@ -56,7 +56,7 @@ from minibert.io.command_line import Parser, run
 from minibert.io.files import atomic_write
 from minibert.models import BertPreTrainedModel
 from minibert.pipelines import task_of
-from minibert.tasks.base import Task
+from minibert.tasks.base import Outputs, Task
 from minibert.tasks.classification import Classification
 from minibert.tasks.question_answering import QuestionAnswering
 from minibert.tasks.sentence_embedding import SentenceEmbedding
@@ -153,11 +153,13 @@ def main() -> None:
             print(trainer.dry_run())
             return
         trainer.train()
-    results = measure(model, task, features, data, args)
+    results, outputs = measure(model, task, features, data, args)
     if data.do_train:
         save(output, trainer, data, results)
     if data.do_predict and data.test_file:
-        write_predictions(output, model, task, features["test"], parts["test"])
+        if outputs is None:  # without labels it was not measured
+            outputs, _ = answered(model, features["test"], args, "predicting")
+        write_predictions(output, task, outputs, features["test"], parts["test"])
     report(results, task, parts, output, data)
 
 
@@ -345,27 +347,37 @@ def measure(
     features: dict[str, Features],
     data: DataArguments,
     args: TrainingArguments,
-) -> dict[str, float]:
-    """Metrics of the final model, as eval_… and test_…."""
+) -> tuple[dict[str, float], Outputs | None]:
+    """Metrics of the final model, as eval_… and test_…; its outputs for a labelled test part."""
     results: dict[str, float] = {}
+    tested: Outputs | None = None
     for prefix, name, wanted in (
         ("eval", "validation", data.do_eval),
         ("test", "test", data.do_predict),
     ):
         if not wanted or name not in features or not model.has_targets(features[name]):
             continue
-        outputs, loss = predict(
-            model,
-            features[name],
-            tokens_per_batch=args.eval_tokens_per_batch,
-            batch_size=args.per_device_eval_batch_size,
-            description=name,
-            quiet=args.disable_tqdm,
-        )
+        outputs, loss = answered(model, features[name], args, name)
         assert loss is not None  # there are targets
         metrics = {"loss": loss} | task.metrics(outputs, features[name])
         results |= {f"{prefix}_{key}": value for key, value in metrics.items()}
-    return results
+        if name == "test":
+            tested = outputs
+    return results, tested
+
+
+def answered(
+    model: BertPreTrainedModel, features: Features, args: TrainingArguments, description: str
+) -> tuple[Outputs, float | None]:
+    """The model's outputs, and the loss where there are labels, in batches as the flags say."""
+    return predict(
+        model,
+        features,
+        tokens_per_batch=args.eval_tokens_per_batch,
+        batch_size=args.per_device_eval_batch_size,
+        description=description,
+        quiet=args.disable_tqdm,
+    )
 
 
 def save(output: Path, trainer: Trainer, data: DataArguments, results: dict[str, float]) -> None:
@@ -389,9 +401,8 @@ def save(output: Path, trainer: Trainer, data: DataArguments, results: dict[str,
 
 
 def write_predictions(
-    output: Path, model: BertPreTrainedModel, task: Task, features: Features, test: Examples
+    output: Path, task: Task, outputs: Outputs, features: Features, test: Examples
 ) -> None:
-    outputs, _ = predict(model, features, description="predicting")
     rows = task.predictions(outputs, features)
     lines = [json.dumps(row, ensure_ascii=False) for row in rows]
     output.mkdir(parents=True, exist_ok=True)
