@@ -17,14 +17,16 @@ import numpy as np
 
 from minibert.backend.base import Array
 
-TYPES = {"float32": 0, "float64": 1, "float16": 2, "uint16": 14}
+SINGLE, DOUBLE = np.dtype("float32"), np.dtype("float64")
+TYPES = {SINGLE: 0, DOUBLE: 1, np.dtype("float16"): 2, np.dtype("uint16"): 14}
 """cudaDataType_t by dtype. bfloat16, which NumPy lacks, is uint16 here: nothing else is."""
 
 FLOAT32, TENSOR_FLOAT32, FLOAT64 = 68, 77, 70  # cublasComputeType_t
 KEEP, TRANSPOSE = 0, 1  # cublasOperation_t
 DEFAULT = -1  # cublasGemmAlgo_t
+HOST, DEVICE = 0, 1  # cublasPointerMode_t
 
-_SCALARS = {dtype: np.array([0, 1], dtype) for dtype in ("float32", "float64")}
+_SCALARS = {dtype: np.array([0, 1], dtype) for dtype in (SINGLE, DOUBLE)}
 _ADDRESSES = {  # of 0 and of 1
     dtype: (pair.ctypes.data, pair.ctypes.data + pair.itemsize) for dtype, pair in _SCALARS.items()
 }
@@ -32,8 +34,9 @@ _ADDRESSES = {  # of 0 and of 1
 
 def can_multiply(a: Array, b: Array) -> bool:
     """Whether `matmul` serves these arrays: one dtype, one batch shape, no broadcasting."""
-    fit = a.ndim > 1 and a.shape[:-2] == b.shape[:-2] and a.shape[-1] == b.shape[-2]
-    return bool(fit and a.dtype == b.dtype and a.dtype.name in TYPES)
+    left, right = a.shape, b.shape
+    fit = len(left) > 1 and left[:-2] == right[:-2] and left[-1] == right[-2]
+    return bool(fit and a.dtype == b.dtype and a.dtype in TYPES)
 
 
 def matmul(
@@ -54,21 +57,21 @@ def matmul(
     cuBLAS reads a transposed or strided view where it lies, if its rows (or columns) are contiguous
     and one stride leads from each matrix to the next; only another is copied.
     """
-    (M, K), N = a.shape[-2:], b.shape[-1]
-    c = cupy.empty((*a.shape[:-1], N), dtype=dtype or a.dtype) if out is None else out
+    *batch, M, K = a.shape
+    N, given = b.shape[-1], a.dtype
+    c = cupy.empty((*batch, M, N), dtype=dtype or given) if out is None else out
     if not c.size or not K:
         if not add:
             c.fill(0)
         return c
     left, right = _operand(cupy, b), _operand(cupy, a)
-    double = a.dtype.name == "float64"
-    zero, one = _ADDRESSES["float64" if double else "float32"]
-    kind, result = TYPES[a.dtype.name], TYPES[c.dtype.name]
+    zero, one = _ADDRESSES[DOUBLE if given == DOUBLE else SINGLE]
+    kind, result = TYPES[given], TYPES[c.dtype]
     shape = left.operation, right.operation, N, M, K, one
     beta = one if add else zero
-    how = FLOAT64 if double else compute if a.dtype.name == "float32" else FLOAT32
+    how = FLOAT64 if given == DOUBLE else compute if given == SINGLE else FLOAT32
     handle, gemm = cupy.cuda.device.get_cublas_handle(), cupy.cuda.cublas
-    if a.ndim == 2:
+    if not batch:
         gemm.gemmEx(
             handle, *shape, left.array.data.ptr, kind, left.ld, right.array.data.ptr, kind,
             right.ld, beta, c.data.ptr, result, N, how, DEFAULT,
@@ -77,7 +80,7 @@ def matmul(
         gemm.gemmStridedBatchedEx(
             handle, *shape, left.array.data.ptr, kind, left.ld, left.stride,
             right.array.data.ptr, kind, right.ld, right.stride,
-            beta, c.data.ptr, result, N, M * N, math.prod(c.shape[:-2]), how, DEFAULT,
+            beta, c.data.ptr, result, N, M * N, math.prod(batch), how, DEFAULT,
         )  # fmt: skip
     return c
 
@@ -92,29 +95,53 @@ class _Operand(NamedTuple):
 
 
 def _operand(cupy: ModuleType, x: Array) -> _Operand:
-    operation = KEEP
-    if x.strides[-1] != x.itemsize:
-        operation, x = TRANSPOSE, x.swapaxes(-1, -2)
-    stride = _batch_stride(x)
-    if x.strides[-1] != x.itemsize or stride is None:
-        x = cupy.ascontiguousarray(x)
-        stride = x.shape[-2] * x.shape[-1] * x.itemsize
-    ld = max(x.strides[-2] // x.itemsize, x.shape[-1])  # a single row's stride says nothing
-    return _Operand(x, operation, ld, stride // x.itemsize)
+    shape, strides, size = x.shape, x.strides, x.itemsize
+    operation, row, width = KEEP, strides[-2], shape[-1]
+    if strides[-1] != size:
+        operation, row, width = TRANSPOSE, strides[-1], shape[-2]
+    contiguous = operation == KEEP or strides[-2] == size
+    stride = _batch_stride(shape[:-2], strides[:-2])
+    if not contiguous or stride is None:
+        whole = cupy.ascontiguousarray(x)
+        return _Operand(whole, KEEP, shape[-1], shape[-2] * shape[-1])
+    ld = max(row // size, width)  # a single row's stride says nothing
+    return _Operand(x, operation, ld, stride // size)
 
 
-def _batch_stride(x: Array) -> int | None:
-    """Bytes from one matrix of x (…, rows, columns) to the next, if that is one number."""
-    batch = [(n, s) for n, s in zip(x.shape[:-2], x.strides[:-2], strict=True) if n > 1]
+def _batch_stride(shape: tuple[int, ...], strides: tuple[int, ...]) -> int | None:
+    """Bytes from one matrix of a batch of this shape to the next, if that is one number."""
+    batch = [(n, s) for n, s in zip(shape, strides, strict=True) if n > 1]
     for (_, outer), (n, inner) in itertools.pairwise(batch):
         if outer != n * inner:
             return None
     return batch[-1][1] if batch else 0
 
 
+def dot(cupy: ModuleType, a: Array, b: Array) -> Array:
+    """Σ a·b, (), of a and b (P,) of one dtype, float32 or float64, both C-contiguous.
+
+    CuPy would write the products into an array of their own first.
+    """
+    handle, blas = cupy.cuda.device.get_cublas_handle(), cupy.cuda.cublas
+    y = cupy.empty((), dtype=a.dtype)
+    blas.setPointerMode(handle, DEVICE)
+    try:
+        function = blas.ddot if a.dtype == DOUBLE else blas.sdot
+        function(handle, a.size, a.data.ptr, 1, b.data.ptr, 1, y.data.ptr)
+    finally:
+        blas.setPointerMode(handle, HOST)
+    return y
+
+
+def can_dot(a: Array, b: Array) -> bool:
+    """Whether `dot` serves these arrays; cuBLAS counts elements in 32 bits."""
+    alike = a.ndim == 1 and a.shape == b.shape and a.dtype == b.dtype and 0 < a.size < 2**31
+    return bool(alike and a.dtype in _SCALARS and a.flags.c_contiguous and b.flags.c_contiguous)
+
+
 def can_sum_columns(x: Array) -> bool:
     """Whether `column_sums` serves this array."""
-    return bool(x.ndim == 2 and x.size and x.flags.c_contiguous and x.dtype.name in _SCALARS)
+    return bool(x.ndim == 2 and x.size and x.flags.c_contiguous and x.dtype in _SCALARS)
 
 
 def column_sums(cupy: ModuleType, x: Array) -> Array:
@@ -124,8 +151,8 @@ def column_sums(cupy: ModuleType, x: Array) -> Array:
     """
     T, I = x.shape  # noqa: E741  (the name of the mathematics)
     ones, y = cupy.ones(T, dtype=x.dtype), cupy.empty(I, dtype=x.dtype)
-    zero, one = _ADDRESSES[x.dtype.name]
-    gemv = cupy.cuda.cublas.sgemv if x.dtype.name == "float32" else cupy.cuda.cublas.dgemv
+    zero, one = _ADDRESSES[x.dtype]
+    gemv = cupy.cuda.cublas.dgemv if x.dtype == DOUBLE else cupy.cuda.cublas.sgemv
     gemv(
         cupy.cuda.device.get_cublas_handle(), KEEP, I, T,
         one, x.data.ptr, I, ones.data.ptr, 1, zero, y.data.ptr, 1,

@@ -112,6 +112,10 @@ class CupyBackend(Backend):
             return cublas.column_sums(self.module, x)
         return self.module.sum(x, axis=axis, keepdims=keepdims)
 
+    def dot(self, a: Array, b: Array) -> Array:
+        """As NumPy's; of two vectors, such as a gradient with itself, in one visit."""
+        return cublas.dot(self.module, a, b) if cublas.can_dot(a, b) else self.module.dot(a, b)
+
     def add_to(self, targets: Iterable[Array], arrays: Iterable[Array]) -> None:
         """targets += arrays; neighbours in memory, on both sides, in one launch."""
         pairs = [pair for pair in zip(targets, arrays, strict=True) if pair[0].size]

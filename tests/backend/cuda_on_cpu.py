@@ -187,7 +187,7 @@ class Kernel:
 
     def _argument(self, kind: str, name: str, value: Any) -> Any:
         if kind.endswith("*"):
-            if type(value) is np.uint64:
+            if type(value) is int:
                 assert value == 0, f"{self.name}: {name} is a number, not an array"
                 return ctypes.c_void_p(None)
             want = self.pointers[kind.rstrip("* ")]
@@ -198,5 +198,6 @@ class Kernel:
             assert type(value) is np.float32, (name, type(value))
             return ctypes.c_float(float(value))
         assert kind == "unsigned long long", f"numbers are unsigned long long or float, not {kind}"
-        assert type(value) is np.uint64, (name, type(value))
-        return ctypes.c_ulonglong(int(value))
+        assert type(value) is int, (name, type(value))  # which CuPy passes as 64 bits
+        assert 0 <= value < 2**64, (name, value)
+        return ctypes.c_ulonglong(value)

@@ -334,7 +334,7 @@ def _gemm(
     beta: int, C: int, c_type: int, ldc: int, stride_c: int, batch: int, compute: int, algo: int,
 ) -> None:  # fmt: skip
     """Computes C = alpha·op(A)·op(B) + beta·C, for each of the batch, with sums in float32."""
-    assert (handle, algo) == (HANDLE, -1)
+    assert (handle, algo, POINTER_MODES[-1]) == (HANDLE, -1, 0)
     assert (a_type, compute, c_type) in SUPPORTED
     assert b_type == a_type
     one, zero = (_matrix(p, SUMS[compute], 1, 1, 1)[0, 0] for p in (alpha, beta))
@@ -387,7 +387,7 @@ def _gemv(dtype: Any) -> Callable[..., None]:
     ) -> None:  # fmt: skip
         """Computes y = alpha·op(A)·x + beta·y, A (m, n)."""
         LAUNCHES.append("gemv")
-        assert (handle, incx, incy) == (HANDLE, 1, 1)
+        assert (handle, incx, incy, POINTER_MODES[-1]) == (HANDLE, 1, 1, 0)
         one, zero = (_matrix(p, dtype, 1, 1, 1)[0, 0] for p in (alpha, beta))
         a = _matrix(A, dtype, m, n, lda)
         a = a.T if trans else a
@@ -398,7 +398,24 @@ def _gemv(dtype: Any) -> Callable[..., None]:
     return call
 
 
+POINTER_MODES: list[int] = [0]  # 1: results of a dot product are on the device
+
+
+def _dot(dtype: Any) -> Callable[..., None]:
+    def call(handle: int, n: int, x: int, incx: int, y: int, incy: int, result: int) -> None:
+        """Computes result = Σ x·y."""
+        LAUNCHES.append("dot")
+        assert (handle, incx, incy, POINTER_MODES[-1]) == (HANDLE, 1, 1, 1)
+        a, b = (_matrix(p, dtype, n, 1, n)[:, 0] for p in (x, y))
+        _matrix(result, dtype, 1, 1, 1)[0, 0] = a @ b
+
+    return call
+
+
 CUBLAS = {
+    "sdot": _dot("float32"),
+    "ddot": _dot("float64"),
+    "setPointerMode": lambda handle, mode: POINTER_MODES.append(mode),
     "gemmEx": _gemm_ex,
     "gemmStridedBatchedEx": _gemm_strided_batched_ex,
     "sgemv": _gemv("float32"),

@@ -187,7 +187,7 @@ def test_the_threads_of_a_warp_exchange_numbers(
     def run(body: str) -> None:
         source = WARP_KERNEL.replace('#include "warp"', warp).replace("BODY", body)
         kernel = device.module.RawModule(code=source).get_function("total")
-        kernel((2,), (256,), (given_x, y, np.uint64(512)))
+        kernel((2,), (256,), (given_x, y, 512))
 
     run("y[i] = warp_sum(x[i]) + warp_max(x[i]);")
     rows = x.reshape(16, 32)

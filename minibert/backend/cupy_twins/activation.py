@@ -20,7 +20,7 @@ def activate(xp: Backend, x: Array, bias: Array | None, kind: str) -> Array:
     (T, F), y = x.shape, xp.empty(x.shape, dtype=x.dtype)
     launch(
         xp.module, "activation", "activation_forward", chunks_of(T) * F,
-        x, bias, y, KINDS[kind], T, F, storage=x.dtype.name,
+        x, bias, y, KINDS[kind], T, F, storage=x.dtype,
     )  # fmt: skip
     return y
 
@@ -34,7 +34,7 @@ def activate_backward(
     partial, stride = (None, 0) if sums is None else (sums.partial, sums.partial.shape[1])
     launch(
         xp.module, "activation", "activation_backward", chunks_of(T) * F,
-        dy, x, bias, dx, KINDS[kind], partial, stride, place, T, F, storage=x.dtype.name,
+        dy, x, bias, dx, KINDS[kind], partial, stride, place, T, F, storage=x.dtype,
     )  # fmt: skip
     return dx
 

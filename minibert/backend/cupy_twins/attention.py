@@ -125,7 +125,7 @@ def _softmax(
     words = 0 if kept.bits is None else kept.bits.shape[1]
     launch(
         xp.module, "softmax", kernel, WARP * G * N * S, *given, 1.0 / math.sqrt(D), kept.bits,
-        words, kept.scale, group.lengths, result, dropped, G, N, S, storage=result.dtype.name,
+        words, kept.scale, group.lengths, result, dropped, G, N, S, storage=result.dtype,
     )  # fmt: skip
 
 
@@ -135,7 +135,7 @@ def _split(xp: Backend, rows: Array, bias: Array | None, group: Group, N: int, p
     heads = xp.empty((parts, group.G, N, group.S, D), dtype=rows.dtype)
     launch(
         xp.module, "heads", "split_heads", WARP * group.G * group.S, rows, bias, heads,
-        group.starts, group.lengths, *heads.shape, storage=rows.dtype.name,
+        group.starts, group.lengths, *heads.shape, storage=rows.dtype,
     )  # fmt: skip
     return heads
 
@@ -144,7 +144,7 @@ def _merge(xp: Backend, heads: Array, rows: Array, group: Group) -> None:
     """The other way round: fills the group's rows."""
     launch(
         xp.module, "heads", "merge_heads", WARP * group.G * group.S, heads, rows,
-        group.starts, group.lengths, *heads.shape, storage=rows.dtype.name,
+        group.starts, group.lengths, *heads.shape, storage=rows.dtype,
     )  # fmt: skip
 
 

@@ -25,7 +25,7 @@ class ColumnSums:
 
     def add(self, place: int, x: Array) -> None:
         """Σₜ x, x (rows, width) stored, into the columns from `place` on."""
-        self._launch("sum_columns", place, x.shape[1], x, storage=x.dtype.name)
+        self._launch("sum_columns", place, x.shape[1], x, storage=x.dtype)
 
     def add_norm(
         self, place: int, dy: Array, xhat: Array, after: Kept = ALL, dx: Array | None = None,
@@ -35,12 +35,12 @@ class ColumnSums:
 
         `after`: the dropout behind the norm.
         """
-        storage = "float32" if dx is None else dx.dtype.name
+        storage = "float32" if dx is None else dx.dtype
         arrays = dy, *after, xhat, dx, place_dx
         self._launch("sum_norm_columns", place, dy.shape[1], *arrays, storage=storage)
 
     def _launch(
-        self, kernel: str, place: int, width: int, *arrays: object, storage: str = "float32"
+        self, kernel: str, place: int, width: int, *arrays: object, storage: object = "float32"
     ) -> None:
         launch(
             self.xp.module, "columns", kernel, chunks_of(self.rows) * width,

@@ -66,7 +66,7 @@ def encoder_layer_forward(
 
 def encoder_layer_backward(xp: Backend, dy: Array, cache: EncoderLayerCache) -> tuple[Array, Any]:
     c = cache
-    storage = c.x.dtype.name
+    storage = c.x.dtype
     dW, dw, columns = _gradients(xp, c.w)
     sums = ColumnSums(xp, len(dy), columns.size)
     place = _places(c.w)

@@ -22,7 +22,7 @@ def normalise(
     eps: float, kept: Kept,
 ) -> tuple[Array, Array, NormCache]:  # fmt: skip
     """y = LN(dropout(x + bias) + residual), x (T, H) stored → y as float32 and as stored."""
-    (T, H), storage = x.shape, x.dtype.name
+    (T, H), storage = x.shape, x.dtype
     y, xhat = xp.empty((T, H), dtype="float32"), xp.empty((T, H), dtype="float32")
     rstd = xp.empty(T, dtype="float32")
     stored = None if storage == "float32" else xp.empty((T, H), dtype=storage)
@@ -34,7 +34,7 @@ def normalise(
 
 
 def normalise_backward(
-    xp: Backend, dy: Array, cache: NormCache, storage: str = "float32", after: Kept = ALL
+    xp: Backend, dy: Array, cache: NormCache, storage: Any = "float32", after: Kept = ALL
 ) -> tuple[Array, Array]:
     """dz, the residual's gradient in float32, and dx, stored: without dropout the same array.
 

@@ -22,7 +22,7 @@ STORAGES = {"float32": "float", "float16": "Half", "uint16": "Bfloat"}
 
 
 @functools.cache
-def source(file: str, storage: str = "float32") -> str:
+def source(file: str, storage: Any = "float32") -> str:
     """The text of kernels/`file`.cu with its includes, for activations of dtype `storage`.
 
     (Given to the compiler whole: it would look for includes in the working directory, and CuPy's
@@ -33,33 +33,28 @@ def source(file: str, storage: str = "float32") -> str:
         return Path(__file__).with_name(name).read_text(encoding="utf-8")
 
     whole = re.sub(r'#include "(\w+\.cuh)"', lambda found: text(found[1]), text(f"{file}.cu"))
-    return f"#define STORAGE {STORAGES[storage]}\n{whole}"
+    return f"#define STORAGE {STORAGES[np.dtype(storage).name]}\n{whole}"
 
 
 @functools.cache
-def _kernel(cupy: ModuleType, file: str, name: str, storage: str) -> Any:
+def _kernel(cupy: ModuleType, file: str, name: str, storage: Any) -> Any:
     return _module(cupy, file, storage).get_function(name)
 
 
 @functools.cache
-def _module(cupy: ModuleType, file: str, storage: str) -> Any:
+def _module(cupy: ModuleType, file: str, storage: Any) -> Any:
     return cupy.RawModule(code=source(file, storage))
 
 
 def launch(
-    cupy: ModuleType, file: str, name: str, threads: int, *arguments: Any, storage: str = "float32"
+    cupy: ModuleType, file: str, name: str, threads: int, *arguments: Any, storage: Any = "float32"
 ) -> None:
-    """Run kernel `name` of `file`.cu on at least `threads` threads; returns without waiting."""
+    """Run kernel `name` of `file`.cu on at least `threads` threads; returns without waiting.
+
+    CuPy passes a Python int as 64 bits, but a float as a double, and None, in some versions, not at
+    all. (In line, and dtypes compared rather than their names: a step has hundreds of launches.)
+    """
     if threads == 0:  # a grid of no blocks is an error
         return
-    grid = -(-threads // BLOCK)
-    _kernel(cupy, file, name, storage)((grid,), (BLOCK,), tuple(map(_typed, arguments)))
-
-
-def _typed(argument: Any) -> Any:
-    """CuPy would pass a Python int as a signed one, a float as a double, and None not at all."""
-    if argument is None:
-        return np.uint64(0)
-    if isinstance(argument, int):
-        return np.uint64(argument)
-    return np.float32(argument) if isinstance(argument, float) else argument
+    typed = [np.float32(x) if isinstance(x, float) else 0 if x is None else x for x in arguments]
+    _kernel(cupy, file, name, storage)((-(-threads // BLOCK),), (BLOCK,), typed)
