@@ -100,7 +100,7 @@ def _operand(cupy: ModuleType, x: Array) -> _Operand:
     if strides[-1] != size:
         operation, row, width = TRANSPOSE, strides[-1], shape[-2]
     contiguous = operation == KEEP or strides[-2] == size
-    stride = _batch_stride(shape[:-2], strides[:-2])
+    stride = _batch_stride(shape[:-2], strides[:-2]) if len(shape) > 2 else 0
     if not contiguous or stride is None:
         whole = cupy.ascontiguousarray(x)
         return _Operand(whole, KEEP, shape[-1], shape[-2] * shape[-1])

@@ -28,7 +28,7 @@ from minibert.backend.cupy_twins.activation import KINDS
 from minibert.backend.cupy_twins.update import RULES
 
 FILES = sorted(p.stem for p in Path(kernels.__file__).parent.glob("*.cu"))
-ARCHITECTURE = 80  # Ampere; later GPUs run it too
+ARCHITECTURES = (80, 90, 100)  # Ampere, Hopper, Blackwell
 needs_compiler = pytest.mark.skipif(
     cuda_on_cpu.COMPILER is None, reason="needs g++ or clang++ to run CUDA kernels on the CPU"
 )
@@ -57,26 +57,30 @@ def find_nvcc() -> str | None:
 
 
 def compile_with_nvrtc(library: str, source: str) -> tuple[bool, str]:
-    """Whether `source` compiles, and the compiler's log: by NVRTC's C interface."""
-    nvrtc, program = ctypes.CDLL(library), ctypes.c_void_p()
-    code = nvrtc.nvrtcCreateProgram(
-        ctypes.byref(program), source.encode(), b"kernels.cu", 0, None, None
-    )
-    assert code == 0
-    options = [f"--gpu-architecture=compute_{ARCHITECTURE}".encode(), b"-std=c++17"]
-    result = nvrtc.nvrtcCompileProgram(program, 2, (ctypes.c_char_p * 2)(*options))
-    size = ctypes.c_size_t()
-    nvrtc.nvrtcGetProgramLogSize(program, ctypes.byref(size))
-    log = ctypes.create_string_buffer(size.value)
-    nvrtc.nvrtcGetProgramLog(program, log)
-    nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
-    return result == 0, log.value.decode()
+    """Whether `source` compiles for every architecture, and the log: by NVRTC's C interface."""
+    nvrtc, logs = ctypes.CDLL(library), []
+    for architecture in ARCHITECTURES:
+        program = ctypes.c_void_p()
+        code = nvrtc.nvrtcCreateProgram(
+            ctypes.byref(program), source.encode(), b"kernels.cu", 0, None, None
+        )
+        assert code == 0
+        options = [f"--gpu-architecture=compute_{architecture}".encode(), b"-std=c++17"]
+        result = nvrtc.nvrtcCompileProgram(program, 2, (ctypes.c_char_p * 2)(*options))
+        size = ctypes.c_size_t()
+        nvrtc.nvrtcGetProgramLogSize(program, ctypes.byref(size))
+        log = ctypes.create_string_buffer(size.value)
+        nvrtc.nvrtcGetProgramLog(program, log)
+        nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
+        if result != 0:
+            logs.append(f"{architecture}: {log.value.decode()}")
+    return not logs, "".join(logs)
 
 
 def compile_with_nvcc(nvcc: str, source: str, directory: Path) -> tuple[bool, str]:
     file = directory / "kernels.cu"
     file.write_text(source)
-    command = [nvcc, "-ptx", "-std=c++17", f"-arch=compute_{ARCHITECTURE}", "-o", "/dev/null"]
+    command = [nvcc, "-ptx", "-std=c++17", f"-arch=compute_{ARCHITECTURES[0]}", "-o", "/dev/null"]
     result = subprocess.run([*command, file], capture_output=True, text=True, check=False)
     return result.returncode == 0, result.stderr
 
