@@ -10,8 +10,9 @@ A line on standard input is a JSON object, and so is the line that answers it:
     {"ask": "launches"}                                kernels, copies of a step  {"launches": 1}
     {"ask": "rate"}                                    FLOP/s of large products   {"rate": 1.0}
 
-The seconds are those of all the steps, from the first call until the device is done. A job that
-does not fit into memory answers {"error": "…"}. --check: on a CPU, to try the benchmark itself.
+The seconds are those of all the steps, from the first call until the device is done. What fails
+answers {"error": "why", "unfit": whether this side can do nothing at all}; out of memory, say.
+--check: on a CPU, to try the benchmark itself.
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import _common  # noqa: F401  (puts this folder last on the path)
 import numpy as np
 
 Step = Callable[[], object]
@@ -198,28 +201,34 @@ def rate(side: Side) -> float:
     return 20 * 2.0 * n**3 / seconds(side, step, 20)
 
 
-def serve(side: Side) -> None:
-    """Answer every line of the input."""
+def answer_to(order: dict[str, Any], side: Side, step: Step | None) -> dict[str, Any]:
+    if "steps" in order:
+        return {"seconds": seconds(side, step, order["steps"])}
+    if order["ask"] == "memory":
+        return {"memory": side.memory()}
+    if order["ask"] == "launches":
+        return {"launches": launches(side, step)}
+    return {"rate": rate(side)}
+
+
+def serve(make_side: Callable[[], Side], orders: Iterable[str]) -> Iterator[str]:
+    """The answer to every order, line by line."""
+    side: Side | None = None
     step: Step | None = None
-    for line in sys.stdin:
+    for line in orders:
         order, answer = json.loads(line), dict[str, Any]()
         try:
+            side = side or make_side()
             if "job" in order:
                 step = None  # let go of the job before
                 step = getattr(side, order["job"])(make_batch(order["lengths"]))
-            elif "steps" in order:
-                answer = {"seconds": seconds(side, step, order["steps"])}
-            elif order["ask"] == "memory":
-                answer = {"memory": side.memory()}
-            elif order["ask"] == "launches":
-                answer = {"launches": launches(side, step)}
             else:
-                answer = {"rate": rate(side)}
-        except Exception as error:
-            if "OutOfMemory" not in type(error).__name__:
-                raise
-            answer = {"error": f"{type(error).__name__}: {error}"}
-        print(json.dumps(answer), flush=True)
+                answer = answer_to(order, side, step)
+        except Exception as error:  # whatever it is, the other cases go on
+            traceback.print_exc()
+            why = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+            answer = {"error": why, "unfit": side is None}
+        yield json.dumps(answer)
 
 
 def main() -> None:
@@ -229,8 +238,13 @@ def main() -> None:
     parser.add_argument("directory")
     parser.add_argument("--check", action="store_true")
     args = parser.parse_args()
-    how = args.directory, args.precision, args.check
-    serve(Minibert(*how) if args.side == "minibert" else Torch(*how, args.side == "compile"))
+
+    def make_side() -> Side:
+        how = args.directory, args.precision, args.check
+        return Minibert(*how) if args.side == "minibert" else Torch(*how, args.side == "compile")
+
+    for answer in serve(make_side, sys.stdin):
+        print(answer, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,16 @@
 """minibert against transformers on PyTorch, eager and compiled: BERT-base on one GPU.
 
-    python benchmarks/gpu.py --precision tf32 [--cases CASE …] [--json FILE]
+    python benchmarks/gpu.py --precision tf32 [--cases CASE …] [--minutes M] [--json FILE]
 
-Needs a GPU, CuPy (`[cuda13]`), PyTorch with CUDA and transformers. All sides load the same random
-weights, see the same batches and compute in the same precision on the same GPU, in one run; each is
-a process of its own. They take turns, so that whatever else happens meets all of them; a ratio is
-taken within a round, and the table shows medians. A step is forward, backward, clipping and AdamW
-(PyTorch's fused one); the loss is not read. Prints Markdown.
+Needs a GPU, CuPy (`[cuda13]`), PyTorch with CUDA and transformers; `--sides minibert` needs no
+PyTorch. All sides load the same random weights, see the same batches and compute in the same
+precision on the same GPU, in one run; each is a process of its own. They take turns, so that
+whatever else happens meets all of them; a ratio is taken within a round, and the table shows
+medians. A step is forward, backward, clipping and AdamW (PyTorch's fused one); the loss is not
+read. Prints Markdown.
+
+What fails is left out and said below the table; every number is in FILE as soon as it is known.
+With `--minutes` no turn begins later than that: the cases stand in the order of their worth.
 
 `--check` tries the benchmark itself on a CPU, with a tiny model: its numbers mean nothing.
 """
@@ -14,16 +18,15 @@ taken within a round, and the table shows medians. A step is forward, backward, 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import math
 import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any, NamedTuple
@@ -35,13 +38,23 @@ SIDES = ("minibert", "eager", "compile")
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 PACKAGES = ("minibert", "numpy", "cupy-cuda13x", "cupy-cuda12x", "torch", "transformers")
 WARM_UP = 5  # steps: compilation, the memory pool, the clocks
-BATCHES = (8, 16, 32, 64, 128, 256)  # of SQuAD; the best counts
+TURN = 0.5  # seconds that a turn takes at most, about
+BATCHES = (32, 64, 128, 256)  # of SQuAD; the best counts
+SEARCH = 3  # rounds at each of them
 
 Numbers = dict[str, list[float]]  # of each side, one a round
 
 
-class OutOfMemory(Exception):
-    """A job does not fit."""
+class Failed(Exception):
+    """A side has no number; the message says why."""
+
+
+class NoTime(Failed):
+    """`--minutes` are over."""
+
+
+class Unfit(Failed):
+    """The side cannot run here at all."""
 
 
 class Worker:
@@ -54,122 +67,202 @@ class Worker:
         self._process = subprocess.Popen(
             command, stdin=pipe, stdout=pipe, text=True, env=os.environ | (environment or {})
         )
+        self._deadline = bench.deadline
+        self.jobs: list[tuple[str, list[int]]] = []
 
     def order(self, **what: Any) -> dict[str, Any]:
+        """The answer; raises Failed where there is none, or none in time."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        print(json.dumps(what), file=self._process.stdin, flush=True)
-        line = self._process.stdout.readline()
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise NoTime("no time was left")
+        end = threading.Timer(min(left + 60, threading.TIMEOUT_MAX), self._process.kill)
+        end.start()
+        try:
+            print(json.dumps(what), file=self._process.stdin, flush=True)
+            line = self._process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        finally:
+            end.cancel()
         if not line:
-            raise SystemExit(f"a worker ended early, exit status {self._process.wait()}: see above")
+            raise Failed(f"the process ended with status {self._process.wait()}")
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
-            raise OutOfMemory(answer["error"])
+            raise (Unfit if answer["unfit"] else Failed)(answer["error"])
         return answer
 
-    def __enter__(self) -> Worker:
-        return self
+    def take_up(self, job: str, lengths: list[int]) -> None:
+        """Begin a job, with the steps that are slower than all later ones."""
+        if self.jobs and self.jobs[-1] == (job, lengths):
+            return
+        self.order(job=job, lengths=lengths)
+        self.order(steps=WARM_UP)
+        self.jobs.append((job, lengths))
 
-    def __exit__(self, *_: object) -> None:
+    def turn(self, steps: int) -> float:
+        """Seconds a step."""
+        return float(self.order(steps=steps)["seconds"]) / steps
+
+    def close(self) -> None:
         self._process.kill()  # nothing to lose
         with self._process:  # closes the pipes and waits
             pass
 
 
-class Bench(NamedTuple):
-    """What all cases share."""
+class Bench:
+    """What all cases share: the settings, the processes that run, and what was found."""
 
-    directory: Path  # the model
-    precision: str
-    sides: tuple[str, ...]
-    rounds: int
-    steps: int  # a turn
-    check: bool
+    def __init__(self, directory: Path, args: argparse.Namespace) -> None:
+        self.directory, self.precision, self.check = directory, args.precision, args.check
+        self.sides, self.rounds, self.steps = tuple(args.sides), args.rounds, args.steps
+        self.deadline = time.monotonic() + 60 * args.minutes
+        self.rates: dict[str, float] = {}  # FLOP/s of large products
+        self.results: dict[str, Numbers] = {}
+        self.missing: dict[str, dict[str, str]] = {}  # of each case, why a side has no number
+        self._workers: dict[str, Worker] = {}
+        self._unfit: dict[str, Unfit] = {}
 
-    @contextmanager
-    def workers(self) -> Iterator[dict[str, Worker]]:
-        with ExitStack() as stack:
-            yield {side: stack.enter_context(Worker(side, self)) for side in self.sides}
+    def worker(self, side: str, only: tuple[str, list[int]] | None = None) -> Worker:
+        """The process of this side; a new one if it has done another job than `only`."""
+        if side in self._unfit:
+            raise self._unfit[side]
+        worker = self._workers.get(side)
+        if worker is not None and only is not None and any(job != only for job in worker.jobs):
+            self.drop(side)
+        if side not in self._workers:
+            self._workers[side] = Worker(side, self)
+        return self._workers[side]
+
+    def drop(self, *sides: str) -> None:
+        """End these processes, or all: their memory is free again."""
+        for side in sides or tuple(self._workers):
+            if side in self._workers:
+                self._workers.pop(side).close()
+
+    def each(self, case: str, ask: Callable[[str], list[float]]) -> None:
+        """`ask` every side for its numbers of a case."""
+        numbers = self.results[case] = {}
+        for side in self.sides:
+            try:
+                numbers[side] = ask(side)
+            except Failed as failure:
+                self.fail(case, side, failure)
+
+    def fail(self, case: str, side: str, failure: Failed) -> None:
+        self.missing.setdefault(case, {})[side] = str(failure)
+        self.results.get(case, {}).pop(side, None)
+        self.drop(side)
+        if isinstance(failure, Unfit):
+            self._unfit[side] = failure
+
+    def content(self) -> dict[str, Any]:
+        return {
+            "precision": self.precision, "gpu": gpu_name(), "rates": self.rates,
+            "cases": self.results, "missing": self.missing,
+        }  # fmt: skip
 
 
 # ---- Ways to measure ----
 
 
-def a_step(bench: Bench, job: str, lengths: list[int]) -> Numbers:
-    """Seconds a step."""
-    numbers: Numbers = {side: [] for side in bench.sides}
-    with bench.workers() as workers:
-        for worker in workers.values():
-            worker.order(job=job, lengths=lengths)
-            worker.order(steps=WARM_UP)
-        for _ in range(bench.rounds):
-            for side, worker in workers.items():
-                numbers[side].append(worker.order(steps=bench.steps)["seconds"] / bench.steps)
-    return numbers
+def a_step(bench: Bench, name: str, case: Case) -> None:
+    """Seconds a step: the sides take turns."""
+    steps: dict[str, int] = {}
+
+    def begin(side: str) -> list[float]:
+        worker = bench.worker(side)
+        worker.take_up(case.job, case.lengths)
+        steps[side] = _steps_of_a_turn(bench, worker)
+        return []
+
+    bench.each(name, begin)
+    for _ in range(bench.rounds):
+        for side, numbers in tuple(bench.results[name].items()):
+            try:
+                numbers.append(bench.worker(side).turn(steps[side]))
+            except NoTime as failure:
+                if not numbers:  # else fewer rounds are better than none
+                    bench.fail(name, side, failure)
+            except Failed as failure:
+                bench.fail(name, side, failure)
 
 
-def at_the_best_batch(bench: Bench, job: str, lengths: list[int]) -> Numbers:
+def _steps_of_a_turn(bench: Bench, worker: Worker) -> int:
+    return max(1, min(bench.steps, round(TURN / max(worker.turn(3), 1e-6))))
+
+
+def at_the_best_batch(bench: Bench, name: str, case: Case) -> None:
     """Seconds a sequence: of each side, at the batch size at which it is fastest."""
-    best: Numbers = {}
-    for side in bench.sides:
+    bench.drop()  # it takes all the memory there is
+
+    def search(side: str) -> list[float]:
+        best: list[float] = []
         for B in BATCHES[:1] if bench.check else BATCHES:
-            with Worker(side, bench) as worker:
-                try:
-                    worker.order(job=job, lengths=lengths * B)
-                    worker.order(steps=WARM_UP)
-                    turns = [worker.order(steps=bench.steps) for _ in range(bench.rounds)]
-                except OutOfMemory:
-                    break
-            numbers = [turn["seconds"] / bench.steps / B for turn in turns]
-            if side not in best or Spread.of(numbers).median < Spread.of(best[side]).median:
-                best[side] = numbers
-    return best
+            try:
+                worker = bench.worker(side, only=(case.job, case.lengths * B))
+                worker.take_up(case.job, case.lengths * B)
+                steps = _steps_of_a_turn(bench, worker)
+                numbers = [worker.turn(steps) / B for _ in range(min(bench.rounds, SEARCH))]
+            except Failed:
+                if not best:
+                    raise
+                break  # out of memory, most likely
+            finally:
+                bench.drop(side)
+            if best and Spread.of(numbers).median > Spread.of(best).median:
+                break
+            best = numbers
+        return best
+
+    bench.each(name, search)
 
 
-def peak_memory(bench: Bench, job: str, lengths: list[int]) -> Numbers:
+def peak_memory(bench: Bench, name: str, case: Case) -> None:
     """Bytes that the process holds on the device."""
-    return _asked(bench, job, lengths, "memory")
+    bench.each(name, lambda side: _asked(bench, side, case, "memory"))
 
 
-def launches(bench: Bench, job: str, lengths: list[int]) -> Numbers:
+def launches(bench: Bench, name: str, case: Case) -> None:
     """Kernels and copies of one step."""
-    return _asked(bench, job, lengths, "launches")
+    bench.each(name, lambda side: _asked(bench, side, case, "launches"))
 
 
-def _asked(bench: Bench, job: str, lengths: list[int], what: str) -> Numbers:
-    numbers: Numbers = {}
-    for side in bench.sides:
-        with Worker(side, bench) as worker:
-            worker.order(job=job, lengths=lengths)
-            worker.order(steps=WARM_UP)
-            numbers[side] = [float(worker.order(ask=what)[what])]
-    return numbers
+def _asked(bench: Bench, side: str, case: Case, what: str) -> list[float]:
+    worker = bench.worker(side, only=(case.job, case.lengths))
+    worker.take_up(case.job, case.lengths)
+    return [float(worker.order(ask=what)[what])]
 
 
-def first_step(bench: Bench, job: str, lengths: list[int]) -> Numbers:
-    """Seconds from the start of a process until its first step is done, no kernel compiled yet."""
-    return _first_steps(bench, job, lengths)[0]
+def first_step(bench: Bench, name: str, case: Case) -> None:
+    """Seconds from the start of a process until its first step is done: at first no kernel is
+    compiled, then, for the case of `AGAIN`, all are.
+    """
+    bench.drop()
+    again: Numbers = {}
 
-
-def first_step_again(bench: Bench, job: str, lengths: list[int]) -> Numbers:
-    """The same when everything compiled lies in its cache."""
-    return _first_steps(bench, job, lengths)[1]
-
-
-def _first_steps(bench: Bench, job: str, lengths: list[int]) -> tuple[Numbers, Numbers]:
-    cold: Numbers = {}
-    warm: Numbers = {}
-    for side in bench.sides:
+    def start(side: str) -> list[float]:
+        variables = ("CUPY_CACHE_DIR", "CUDA_CACHE_PATH", "TORCHINDUCTOR_CACHE_DIR")
         with tempfile.TemporaryDirectory() as cache:
-            names = ("CUPY_CACHE_DIR", "CUDA_CACHE_PATH", "TORCHINDUCTOR_CACHE_DIR")
-            environment = {name: f"{cache}/{name}" for name in (*names, "TRITON_CACHE_DIR")}
-            for numbers in (cold, warm):
-                start = time.perf_counter()
-                with Worker(side, bench, environment) as worker:
-                    worker.order(job=job, lengths=lengths)
-                    worker.order(steps=1)
-                    numbers[side] = [time.perf_counter() - start]
-    return cold, warm
+            environment = {v: f"{cache}/{v}" for v in (*variables, "TRITON_CACHE_DIR")}
+            cold = _start(bench, side, case, environment)
+            again[side] = [_start(bench, side, case, environment)]
+        return [cold]
+
+    bench.each(name, start)
+    bench.results[AGAIN] = again
+
+
+def _start(bench: Bench, side: str, case: Case, environment: dict[str, str]) -> float:
+    start = time.perf_counter()
+    worker = Worker(side, bench, environment)
+    try:
+        worker.order(job=case.job, lengths=case.lengths)
+        worker.order(steps=1)
+        return time.perf_counter() - start
+    finally:
+        worker.close()
 
 
 # ---- Cases ----
@@ -182,7 +275,7 @@ def mixed_lengths(count: int) -> list[int]:
 
 
 class Case(NamedTuple):
-    measure: Callable[[Bench, str, list[int]], Numbers]
+    measure: Callable[[Bench, str, Case], None]
     job: str
     lengths: list[int]
     what: str
@@ -190,21 +283,22 @@ class Case(NamedTuple):
 
 
 EQUAL, MIXED = [128] * 32, mixed_lengths(32)
-CASES = {
+AGAIN = "first-step-warm"
+CASES = {  # the most telling first; those that follow share its processes where they can
     "train-32x128": Case(a_step, "train", EQUAL, "a training step, 32 × 128 tokens"),
+    "memory": Case(peak_memory, "train", EQUAL, "peak memory of training 32 × 128", "MB"),
+    "launches": Case(launches, "train", EQUAL, "kernels and copies of a step, 32 × 128", ""),
     "train-mixed": Case(
         a_step, "train", MIXED, "a training step, 32 sentences, padded to the longest by PyTorch"
     ),
+    "infer-32x128": Case(a_step, "infer", EQUAL, "inference, 32 × 128 tokens"),
+    "infer-mixed": Case(a_step, "infer", MIXED, "inference, 32 sentences"),
     "train-squad": Case(
         at_the_best_batch, "train", [384], "training, length 384, each side's best batch", "seq/s"
     ),
-    "infer-32x128": Case(a_step, "infer", EQUAL, "inference, 32 × 128 tokens"),
-    "infer-mixed": Case(a_step, "infer", MIXED, "inference, 32 sentences"),
-    "memory": Case(peak_memory, "train", EQUAL, "peak memory of training 32 × 128", "MB"),
-    "launches": Case(launches, "train", EQUAL, "kernels and copies of a step, 32 × 128", ""),
     "first-step": Case(first_step, "train", EQUAL, "start to first step, nothing compiled", "s"),
-    "first-step-warm": Case(first_step_again, "train", EQUAL, "the same, all in caches", "s"),
 }
+ROWS = CASES | {AGAIN: Case(first_step, "train", EQUAL, "the same, all in caches", "s")}
 
 
 # ---- The report ----
@@ -222,9 +316,9 @@ def flops(case: Case) -> float:
     return training_flops(BertConfig(), batch) / (1 if case.job == "train" else 3)
 
 
-def row(name: str, numbers: Numbers, rate: float, check: bool) -> list[str]:
+def row(name: str, bench: Bench) -> list[str]:
     """A line of the table: each side, how many times as fast as eager, share of the rate."""
-    case = CASES[name]
+    case, numbers = ROWS[name], bench.results[name]
     show = {
         "ms": lambda x: f"{1e3 * x:,.2f} ms",
         "s": lambda x: f"{x:,.1f} s",
@@ -235,25 +329,27 @@ def row(name: str, numbers: Numbers, rate: float, check: bool) -> list[str]:
     cells = [show(Spread.of(numbers[side]).median) if numbers.get(side) else "–" for side in SIDES]
     times = "–"
     if numbers.get("eager") and numbers.get("minibert") and all(numbers["minibert"]):
-        pairs = zip(numbers["eager"], numbers["minibert"], strict=True)
+        pairs = zip(numbers["eager"], numbers["minibert"], strict=False)
         spread = Spread.of([theirs / ours for theirs, ours in pairs])
         times = f"{spread.median:.2f} ({spread.low:.2f} – {spread.high:.2f})"
-    share = "–"
-    if case.unit in ("ms", "seq/s") and numbers.get("minibert") and not check:
+    share, rate = "–", max(bench.rates.values(), default=0.0)
+    if case.unit in ("ms", "seq/s") and numbers.get("minibert") and rate and not bench.check:
         share = f"{flops(case) / Spread.of(numbers['minibert']).median / rate:.0%}"
     return [name, *cells, times, share]
 
 
-def report(results: dict[str, Numbers], rates: dict[str, float], bench: Bench) -> str:
+def report(bench: Bench) -> str:
     header = ["case", *SIDES, "eager ÷ minibert", "of the matrix rate"]
-    best = max(rates.values())
-    rows = [row(name, numbers, best, bench.check) for name, numbers in results.items()]
-    lines = [markdown(header, rows), ""]
-    lines += [f"- {name}: {CASES[name].what}" for name in results]
-    measured = ", ".join(f"{side} {rate / 1e12:,.1f} TFLOP/s" for side, rate in rates.items())
+    lines = [markdown(header, [row(name, bench) for name in bench.results]), ""]
+    lines += [f"- {name}: {ROWS[name].what}" for name in bench.results]
+    reasons = [(name, *pair) for name, why in bench.missing.items() for pair in why.items()]
+    if reasons:
+        lines += ["", "Not measured:", ""]
+        lines += [f"- {name}, {side}: {reason}" for name, side, reason in reasons]
+    measured = ", ".join(f"{side} {rate / 1e12:,.1f} TFLOP/s" for side, rate in bench.rates.items())
     settings = {"precision": bench.precision, "GPU": gpu_name(), "dropout": "0.1"}
     settings |= machine(PACKAGES)
-    lines += ["", f"matrix rate ({bench.precision}): {measured}"]
+    lines += ["", f"matrix rate ({bench.precision}): {measured or '–'}"]
     lines += ["", ", ".join(f"{name} {value}" for name, value in settings.items())]
     if bench.check:
         lines += ["", "A check of the benchmark on a CPU with a tiny model: no measurement."]
@@ -268,16 +364,21 @@ def gpu_name() -> str:
         return "none"
 
 
-def matrix_rates(bench: Bench) -> dict[str, float]:
+def measure_rates(bench: Bench) -> None:
     """FLOP/s of large products in this precision, by minibert and by PyTorch."""
-    rates = {}
     for side in bench.sides[:2]:
-        with Worker(side, bench) as worker:
-            rates[side] = float(worker.order(ask="rate")["rate"])
-    return rates
+        try:
+            bench.rates[side] = float(bench.worker(side).order(ask="rate")["rate"])
+        except Failed as failure:
+            bench.fail("matrix rate", side, failure)
+    bench.drop()  # the matrices are no part of the memory that a step takes
 
 
 # ---- Running ----
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def make_model(directory: Path, tiny: bool) -> None:
@@ -298,15 +399,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=SIDES, metavar="SIDE",
                         help=", ".join(SIDES))  # fmt: skip
     parser.add_argument("--rounds", type=int, default=9, help="turns of each side")
-    parser.add_argument("--steps", type=int, default=20, help="steps in a turn")
+    parser.add_argument("--steps", type=int, default=20, help="steps in a turn, at most")
+    parser.add_argument("--minutes", type=float, default=math.inf, metavar="M",
+                        help="begin no turn later; one may take a minute more")  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every number there")
     parser.add_argument("--check", action="store_true", help="try the benchmark on a CPU")
     args = parser.parse_args()
     args.cases = args.cases or list(CASES)
-    if missing := [
-        name for name in ("torch", "transformers") if not importlib.util.find_spec(name)
-    ]:
-        parser.error(f"needs {' and '.join(missing)}: python -m pip install -e '.[crosscheck]'")
     if args.check:
         args.precision, args.rounds, args.steps = "fp32", 2, 1
     else:
@@ -320,22 +419,22 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     args = arguments()
     os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-    results: dict[str, Numbers] = {}
     with tempfile.TemporaryDirectory() as temporary:
         directory = Path(temporary) / "model"
         make_model(directory, args.check)
-        bench = Bench(
-            directory, args.precision, tuple(args.sides), args.rounds, args.steps, args.check
-        )
-        rates = matrix_rates(bench)
-        for name in args.cases:
-            print(f"{name} …", file=sys.stderr, flush=True)
-            case = CASES[name]
-            results[name] = case.measure(bench, case.job, case.lengths)
-            if args.json is not None:  # after each case, so that a run that is stopped leaves some
-                content = {"rates": rates, "cases": results, "gpu": gpu_name()}
-                args.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    print(report(results, rates, bench))
+        bench = Bench(directory, args)
+        try:
+            measure_rates(bench)
+            for name in args.cases:
+                say(f"{name} …")
+                CASES[name].measure(bench, name, CASES[name])
+                say(" | ".join(row(name, bench)))
+                if args.json is not None:  # now, so that a run that is stopped leaves some
+                    content = json.dumps(bench.content(), indent=1)
+                    args.json.write_text(content + "\n", encoding="utf-8")
+        finally:
+            bench.drop()
+            print(report(bench))
 
 
 if __name__ == "__main__":
