@@ -328,6 +328,22 @@ def test_sums_of_columns(device: CupyBackend, shape: tuple[int, int], dtype: str
     np.testing.assert_allclose(total, x.sum(), rtol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_dot_products(device: CupyBackend, dtype: str) -> None:
+    """Of vectors in one visit, the result on the device; of others as CuPy makes them."""
+    x, y = np.random.default_rng(0).normal(size=(2, 1001)).astype(dtype)
+    a, b = device.to_device(x.copy()), device.to_device(y.copy())
+    fake_cupy.LAUNCHES.clear()
+    for left, right, want in ((a, b, x @ y), (a, a, x @ x), (a[::2], b[::2], x[::2] @ y[::2])):
+        got = device.dot(left, right)
+        assert (got.shape, got.dtype) == ((), dtype)
+        np.testing.assert_allclose(device.to_host(got), want, rtol=0, atol=1e-4)
+    assert fake_cupy.POINTER_MODES[-1] == 0  # as every other product wants it
+    assert fake_cupy.LAUNCHES == ["dot"] * 3
+    assert device.to_host(device.dot(device.zeros(0, dtype=dtype), device.zeros(0, dtype))) == 0
+    assert not cublas.can_dot(a[::2], b[::2])
+
+
 # ---- Without CuPy ----
 
 

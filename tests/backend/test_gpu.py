@@ -100,6 +100,9 @@ def test_products_at_full_size(gpu: CupyBackend, dtype: str) -> None:
     x = rng.normal(size=(4096, 768)).astype(dtype)
     got = gpu.to_host(gpu.sum(gpu.to_device(x), axis=0))
     checks.assert_close(got, x.astype(float).sum(axis=0), checks.BOUND[dtype])
+    flat = gpu.to_device(x).ravel()
+    want = np.array(np.square(x.astype(float)).sum())
+    checks.assert_close(np.asarray(gpu.to_host(gpu.dot(flat, flat))), want, checks.BOUND[dtype])
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

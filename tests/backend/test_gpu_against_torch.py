@@ -100,6 +100,7 @@ def errors(got: Tensors, want: Tensors) -> dict[str, float]:
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore")  # PyTorch's own, which differ from version to version
 @pytest.mark.skipif(REASON is not None, reason=f"no GPU to test on: {REASON}")
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_at_most_twice_the_error_of_pytorch(precision: str, tmp_path: Path) -> None:

@@ -8,6 +8,9 @@ microseconds. So `encoder_layer` is one twin, whose kernels take biases, dropout
 over rows on the way: 38 launches forward and backward, with the sum into the gradients. The others
 serve the ends of the network.
 
+A step is not replayed as a CUDA graph: CuPy (14.2) refuses cuBLAS while a stream is captured, and
+each step's dropout and learning rate are numbers in its launches, which a replay would repeat.
+
 With `--precision bf16` or `fp16` the operands of the encoder's products, and what is kept of them
 for the backward, have 16 bits. Between layers, in statistics, softmax and sums all is float32.
 """
