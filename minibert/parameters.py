@@ -57,6 +57,8 @@ class Parameters(Mapping[str, Array]):
         self.xp, self.layout = xp, layout
         self._arrays = {name: arrays[name] for name in layout.shapes}
         self._flat: Array | None = None
+        self.bound: dict[type, Any] = {}
+        """What a class of models made of these arrays."""
 
     @classmethod
     def zeros(cls, xp: Backend, layout: Layout, dtype: Any) -> Parameters:
@@ -72,7 +74,7 @@ class Parameters(Mapping[str, Array]):
         return self
 
     def _bind(self, flat: Array) -> None:
-        self._flat, self._arrays = flat, {}
+        self._flat, self._arrays, self.bound = flat, {}, {}
         for name, shape in self.layout.shapes.items():
             start = self.layout.starts[name]
             self._arrays[name] = flat[start : start + math.prod(shape)].reshape(shape)

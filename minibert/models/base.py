@@ -85,7 +85,6 @@ class BertPreTrainedModel:
                 arrays[name] = initialize(name, shape, config, seed, initialization)
             arrays[name] = self.xp.to_device(arrays[name], dtype)
         self.parameters = Parameters(self.xp, layout, arrays)
-        self._bound: tuple[bool, Weights] | None = None
 
     # ---- In and out of directories ----
 
@@ -288,15 +287,17 @@ class BertPreTrainedModel:
 
     @property
     def weights(self) -> Weights:
-        """The parameters as the layers take them; bound again when they move into one buffer."""
-        flat = self.parameters.is_flat
-        if self._bound is None or self._bound[0] != flat:
-            self._bound = flat, self._bind(self.parameters)
-        return self._bound[1]
+        """The parameters as the layers take them."""
+        return self._bind(self.parameters)
 
     def _bind(self, parameters: Parameters) -> Weights:
-        encoder = encoder_weights(parameters, self.config.num_hidden_layers)
-        return Weights(encoder, self.bind_head(parameters))
+        """Parameters or gradients as the layers take them; kept until they move."""
+        bound: Weights | None = parameters.bound.get(type(self))
+        if bound is None:
+            encoder = encoder_weights(parameters, self.config.num_hidden_layers)
+            bound = Weights(encoder, self.bind_head(parameters))
+            parameters.bound[type(self)] = bound
+        return bound
 
     @classmethod
     def bind_head(cls, parameters: Parameters) -> Any:
