@@ -121,9 +121,7 @@ class CupyBackend(Backend):
         pairs = [pair for pair in zip(targets, arrays, strict=True) if pair[0].size]
         if any(a.dtype != "float32" or not a.flags.c_contiguous for pair in pairs for a in pair):
             return super().add_to(*zip(*pairs, strict=True))
-        pairs.sort(key=lambda pair: int(pair[0].data.ptr))
-        for first, end in _runs_of_neighbours(pairs):
-            (y, x), size = pairs[first], sum(pair[0].size for pair in pairs[first:end])
+        for y, x, size in _runs_of_neighbours(pairs):
             launch(self.module, "convert", "add", size, x, y, size)
         return None
 
@@ -173,16 +171,20 @@ class CupyBackend(Backend):
         self.module.cuda.Device().synchronize()
 
 
-def _runs_of_neighbours(pairs: list[tuple[Array, Array]]) -> Iterator[tuple[int, int]]:
-    """(first, end) of pairs of which each begins where the one before it ends, in both arrays."""
-    first = 0
-    for i in range(1, len(pairs) + 1):
-        if i == len(pairs) or any(
-            before.data.ptr + before.nbytes != array.data.ptr
-            for before, array in zip(pairs[i - 1], pairs[i], strict=True)
-        ):
-            yield first, i
-            first = i
+def _runs_of_neighbours(pairs: list[tuple[Array, Array]]) -> list[tuple[Array, Array, int]]:
+    """(the first pair, elements in all) of each run of pairs that follow each other in memory."""
+    runs: list[tuple[Array, Array, int]] = []
+    ends: tuple[int, int] | None = None
+    places = sorted((y.data.ptr, x.data.ptr, i) for i, (y, x) in enumerate(pairs))
+    for y_at, x_at, i in places:
+        y, x = pairs[i]
+        if (y_at, x_at) == ends:
+            first_y, first_x, size = runs.pop()
+            runs.append((first_y, first_x, size + y.size))
+        else:
+            runs.append((y, x, y.size))
+        ends = y_at + y.nbytes, x_at + x.nbytes
+    return runs
 
 
 def _steps(rows: int) -> Iterator[int]:
