@@ -46,6 +46,8 @@ class Backend:
     """False on a backend for inference: nothing is kept for a backward."""
     precision = "fp32"
     """Of float32's products; see `PRECISIONS`."""
+    storage = "float32"
+    """dtype of the operands of a float32 model's large products; "uint16" is bfloat16."""
 
     def __init__(self, *, reference: bool = False) -> None:
         self.reference = reference

@@ -28,6 +28,7 @@ def training_flops(config: BertConfig, batch: PackedBatch) -> float:
 
 def measured_gemm_rate(xp: Backend, workers: Workers, dtype: str, seconds: float = 0.2) -> float:
     """FLOP/s of large matrix products, all workers at once: the speed limit of this machine."""
+    dtype = xp.storage if dtype == "float32" else dtype
     n = 1024 if xp.name == "numpy" else 8192
     pairs = [tuple(xp.ones((n, n), dtype=dtype) for _ in range(2)) for _ in range(workers.threads)]
 

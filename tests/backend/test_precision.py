@@ -23,7 +23,9 @@ from minibert.errors import InputError, TrainingDiverged
 from minibert.models.shards import Run
 from minibert.optim import LossScale, Optimizer
 from minibert.packing import pack
+from minibert.parallel import Workers
 from minibert.training.arguments import TrainingArguments
+from minibert.training.throughput import measured_gemm_rate
 
 needs_compiler = pytest.mark.skipif(
     cuda_on_cpu.COMPILER is None, reason="needs g++ or clang++ to run CUDA kernels on the CPU"
@@ -73,6 +75,16 @@ def test_the_compute_type_is_asked_for(fake: Any, monkeypatch: pytest.MonkeyPatc
             x = sibling.ones((2, 2), dtype="float32")
             sibling.matmul(x, x)
     assert asked == [68] * 3 + [77] * 9  # CUBLAS_COMPUTE_32F, CUBLAS_COMPUTE_32F_FAST_TF32
+
+
+def test_the_speed_limit_is_that_of_the_operands(
+    precise: CupyBackend, fake: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(fake.cuda.cublas, "gemmEx", lambda *given: asked.append(given[8]))
+    monkeypatch.setattr(fake, "ones", lambda shape, dtype: fake.zeros((2, 2), dtype=dtype))
+    measured_gemm_rate(precise, Workers(1), "float32", seconds=0)
+    assert asked[0] == {"bf16": 14, "fp16": 2}.get(precise.precision, 0)  # cudaDataType_t
 
 
 @pytest.mark.parametrize("dtype", ["float16", "uint16"])
