@@ -7,7 +7,8 @@ A line on standard input is a JSON object, and so is the line that answers it:
     {"job": "train" or "infer", "lengths": [128, …]}   take up a job              {}
     {"steps": 10}                                      do so many steps of it     {"seconds": 0.1}
     {"ask": "memory"}                                  peak bytes on the device   {"memory": 1}
-    {"ask": "launches"}                                kernels, copies of a step  {"launches": 1}
+    {"ask": "launches"}                                kernels, copies of a step  {"launches": 1,
+                                                       and of each name           "kernels": {…}}
     {"ask": "rate"}                                    FLOP/s of large products   {"rate": 1.0}
 
 The seconds are those of all the steps, from the first call until the device is done. What fails
@@ -180,18 +181,22 @@ def seconds(side: Side, step: Step, count: int) -> float:
     return time.perf_counter() - start
 
 
-def launches(side: Side, step: Step) -> int:
+def launches(side: Side, step: Step) -> dict[str, Any]:
     """What the device was asked for in a step, by PyTorch's profiler: it sees CuPy's work too."""
     import torch
     from torch.profiler import ProfilerActivity, profile
 
-    if not torch.cuda.is_available():
-        return 0
-    with profile(activities=[ProfilerActivity.CUDA]) as seen:
-        step()
-        side.synchronize()
-    on_device = torch.autograd.DeviceType.CUDA
-    return sum(event.device_type == on_device for event in seen.events())
+    kernels: dict[str, tuple[int, float]] = {}  # times, microseconds in all
+    if torch.cuda.is_available():
+        with profile(activities=[ProfilerActivity.CUDA]) as seen:
+            step()
+            side.synchronize()
+        for event in seen.events():
+            if event.device_type == torch.autograd.DeviceType.CUDA:
+                count, time = kernels.get(event.name, (0, 0.0))
+                kernels[event.name] = count + 1, time + event.time_range.elapsed_us()
+    longest = dict(sorted(kernels.items(), key=lambda pair: -pair[1][1]))
+    return {"launches": sum(count for count, _ in kernels.values()), "kernels": longest}
 
 
 def rate(side: Side) -> float:
@@ -207,7 +212,7 @@ def answer_to(order: dict[str, Any], side: Side, step: Step | None) -> dict[str,
     if order["ask"] == "memory":
         return {"memory": side.memory()}
     if order["ask"] == "launches":
-        return {"launches": launches(side, step)}
+        return launches(side, step)
     return {"rate": rate(side)}
 
 

@@ -41,6 +41,7 @@ WARM_UP = 5  # steps: compilation, the memory pool, the clocks
 TURN = 0.5  # seconds that a turn takes at most, about
 BATCHES = (32, 64, 128, 256)  # of SQuAD; the best counts
 SEARCH = 3  # rounds at each of them
+LONGEST = 12  # kernels shown
 
 Numbers = dict[str, list[float]]  # of each side, one a round
 
@@ -121,6 +122,7 @@ class Bench:
         self.rates: dict[str, float] = {}  # FLOP/s of large products
         self.results: dict[str, Numbers] = {}
         self.missing: dict[str, dict[str, str]] = {}  # of each case, why a side has no number
+        self.kernels: dict[str, dict[str, tuple[int, float]]] = {}  # times and µs in a step
         self._workers: dict[str, Worker] = {}
         self._unfit: dict[str, Unfit] = {}
 
@@ -160,7 +162,7 @@ class Bench:
     def content(self) -> dict[str, Any]:
         return {
             "precision": self.precision, "gpu": gpu_name(), "rates": self.rates,
-            "cases": self.results, "missing": self.missing,
+            "cases": self.results, "missing": self.missing, "kernels": self.kernels,
         }  # fmt: skip
 
 
@@ -225,14 +227,17 @@ def peak_memory(bench: Bench, name: str, case: Case) -> None:
 
 
 def launches(bench: Bench, name: str, case: Case) -> None:
-    """Kernels and copies of one step."""
+    """Kernels and copies of one step; and which take how long."""
     bench.each(name, lambda side: _asked(bench, side, case, "launches"))
 
 
 def _asked(bench: Bench, side: str, case: Case, what: str) -> list[float]:
     worker = bench.worker(side, only=(case.job, case.lengths))
     worker.take_up(case.job, case.lengths)
-    return [float(worker.order(ask=what)[what])]
+    answer = worker.order(ask=what)
+    if "kernels" in answer:
+        bench.kernels[side] = answer["kernels"]
+    return [float(answer[what])]
 
 
 def first_step(bench: Bench, name: str, case: Case) -> None:
@@ -342,6 +347,10 @@ def report(bench: Bench) -> str:
     header = ["case", *SIDES, "eager ÷ minibert", "of the matrix rate"]
     lines = [markdown(header, [row(name, bench) for name in bench.results]), ""]
     lines += [f"- {name}: {ROWS[name].what}" for name in bench.results]
+    for side, kernels in bench.kernels.items():
+        lines += ["", f"longest in {side}'s step of 32 × 128:", ""] if kernels else []
+        for kernel, (count, taken) in [*kernels.items()][:LONGEST]:
+            lines.append(f"- {1e-3 * taken:.2f} ms in {count} of {kernel[:60]}")
     reasons = [(name, *pair) for name, why in bench.missing.items() for pair in why.items()]
     if reasons:
         lines += ["", "Not measured:", ""]

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -67,14 +68,19 @@ def test_no_turn_begins_when_the_time_is_over(tmp_path: Path) -> None:
     assert "- train-mixed, minibert: no time was left" in table
 
 
-@pytest.fixture
-def worker(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.setattr(sys, "path", [*sys.path, str(BENCHMARKS)])
-    spec = importlib.util.spec_from_file_location("_gpu_worker", BENCHMARKS / "_gpu_worker.py")
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def worker(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.setattr(sys, "path", [*sys.path, str(BENCHMARKS)])
+    module = load("_gpu_worker")
     monkeypatch.setattr(module, "PRODUCT", 64)
     return module
 
@@ -118,6 +124,17 @@ def test_a_job_that_fails_is_answered_and_the_next_is_done(worker: ModuleType) -
     assert failed == {"error": "MemoryError: no room for 1", "unfit": False}
     assert taken == {}
     assert list(done) == ["seconds"]
+
+
+def test_the_longest_kernels_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path, str(BENCHMARKS)])
+    gpu = load("gpu")
+    args = Namespace(precision="tf32", sides=["minibert"], rounds=1, steps=1, minutes=1, check=True)
+    bench = gpu.Bench(Path(), args)
+    bench.results["launches"] = {"minibert": [3.0]}
+    bench.kernels["minibert"] = {"sgemm" * 20: (2, 1500.0), "add": (1, 20.0)}
+    table = gpu.report(bench)
+    assert f"- 1.50 ms in 2 of {('sgemm' * 20)[:60]}\n- 0.02 ms in 1 of add\n" in table
 
 
 @pytest.mark.crosscheck
