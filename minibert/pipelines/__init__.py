@@ -9,10 +9,11 @@ from typing import Any
 from minibert.config import BertConfig
 from minibert.errors import InputError
 from minibert.models import BertPreTrainedModel
-from minibert.pipelines.base import Pipeline, named
+from minibert.pipelines.base import Pipeline, named, not_ours
 from minibert.pipelines.feature_extraction import FeatureExtractionPipeline
 from minibert.pipelines.fill_mask import FillMaskPipeline
 from minibert.pipelines.multiple_choice import MultipleChoicePipeline
+from minibert.pipelines.next_sentence import NextSentencePipeline
 from minibert.pipelines.question_answering import QuestionAnsweringPipeline
 from minibert.pipelines.sentence_similarity import SentenceSimilarityPipeline
 from minibert.pipelines.text_classification import TextClassificationPipeline
@@ -24,6 +25,7 @@ PIPELINES: dict[str, type[Pipeline]] = {
         FeatureExtractionPipeline,
         FillMaskPipeline,
         MultipleChoicePipeline,
+        NextSentencePipeline,
         QuestionAnsweringPipeline,
         SentenceSimilarityPipeline,
         TextClassificationPipeline,
@@ -34,6 +36,7 @@ ALIASES = {"sentiment-analysis": "text-classification", "ner": "token-classifica
 OF_ARCHITECTURE = {
     "BertForMaskedLM": "fill-mask",
     "BertForMultipleChoice": "multiple-choice",
+    "BertForNextSentencePrediction": "next-sentence-prediction",
     "BertForPreTraining": "fill-mask",
     "BertForQuestionAnswering": "question-answering",
     "BertForSentenceEmbedding": "sentence-similarity",
@@ -67,6 +70,8 @@ def pipeline(
     if model is None:
         raise InputError('name a task or a model, such as pipeline("sentence-similarity")')
     if not isinstance(model, str | Path):
+        if not isinstance(model, BertPreTrainedModel):
+            raise not_ours("model", model, "model of minibert")
         return _kind(_task(type(model).__name__, [type(model).__name__])).from_pretrained(
             model, **arguments
         )
@@ -83,10 +88,10 @@ def _task(source: str, architectures: Sequence[str] | None) -> str:
     for name in architectures or ():
         if name in OF_ARCHITECTURE:
             return OF_ARCHITECTURE[name]
-    raise InputError(
-        f"{source} does not say what the model was trained for (architectures: "
-        f"{', '.join(architectures or ()) or 'none'}); name the task"
-    )
+    how = "name the task (--task, in Python task=…)"
+    if architectures:
+        raise InputError(f"{source}: there is no task for {', '.join(architectures)}; {how}")
+    raise InputError(f"{source} does not say what the model was trained for; {how}")
 
 
 def _kind(task: str) -> type[Pipeline]:
@@ -101,6 +106,7 @@ __all__ = [
     "FeatureExtractionPipeline",
     "FillMaskPipeline",
     "MultipleChoicePipeline",
+    "NextSentencePipeline",
     "Pipeline",
     "QuestionAnsweringPipeline",
     "SentenceSimilarityPipeline",

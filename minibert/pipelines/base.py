@@ -87,7 +87,7 @@ class Pipeline:
         if isinstance(tokenizer, str | Path):
             tokenizer = BertTokenizer.from_pretrained(tokenizer)
         if tokenizer is not None and not isinstance(tokenizer, BertTokenizer):
-            raise _not_ours("tokenizer", tokenizer, "minibert.BertTokenizer")
+            raise not_ours("tokenizer", tokenizer, "minibert.BertTokenizer")
         if not isinstance(model, str | Path):
             if (threads, dtype, model_kwargs) != (None, "float32", None):
                 raise InputError("the model is loaded already: pass threads, dtype, … to its class")
@@ -103,9 +103,13 @@ class Pipeline:
     def _check_head(cls, model: BertPreTrainedModel, name: object) -> None:
         missing = model.load_report.missing if model.load_report else ()
         if cls.head and any(parameter.startswith(cls.head) for parameter in missing):
-            script = "pretrain.py" if cls.task == "fill-mask" else f"finetune.py --task {cls.task}"
+            of_pretraining = cls.head.startswith("cls.")
+            verb, script = (
+                ("pretrain", "pretrain.py --corpus …") if of_pretraining
+                else ("fine-tune", f"finetune.py --task {cls.task}")
+            )  # fmt: skip
             raise InputError(
-                f"{name} has no trained {cls.head}: fine-tune it first, "
+                f"{name} has no trained {cls.head}: {verb} it first, "
                 f"python scripts/{script} --model_name_or_path {name}"
             )
 
@@ -113,7 +117,7 @@ class Pipeline:
     def _loaded(cls, model: Any, backend: str | Backend, tokenizer: object) -> BertPreTrainedModel:
         """A model that came as an object, if it will do."""
         if not isinstance(model, cls.model_class):
-            raise _not_ours("model", model, f"minibert.{cls.model_class.__name__}")
+            raise not_ours("model", model, f"minibert.{cls.model_class.__name__}")
         if tokenizer is None:
             raise InputError("a loaded model comes without its tokenizer: pass tokenizer=… as well")
         name = backend if isinstance(backend, str) else backend.name
@@ -272,7 +276,8 @@ def pairs_of(inputs: Sequence[Any]) -> tuple[list[str], list[str] | None]:
     return texts, pairs
 
 
-def _not_ours(name: str, value: object, wanted: str) -> InputError:
+def not_ours(name: str, value: object, wanted: str) -> InputError:
+    """The error for an object of another library."""
     return InputError(
         f"{name}: got a {type(value).__module__}.{type(value).__name__}, wanted a {wanted}, a "
         "directory or a hub name; another library's object goes through its save_pretrained"

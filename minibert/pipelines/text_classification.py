@@ -23,7 +23,7 @@ class TextClassificationPipeline(Pipeline):
 
     def __init__(
         self,
-        model: BertForSequenceClassification,
+        model: Any,
         tokenizer: BertTokenizer,
         **options: Any,
     ) -> None:
@@ -60,7 +60,11 @@ class TextClassificationPipeline(Pipeline):
             check_whole("top_k", top_k)
         if not inputs:
             return []
-        outputs = self.read(*pairs_of(inputs), reading)
+        outputs = self.read(*self._texts(inputs), reading)
         if top_k is _ONE:
             return [row[0] for row in self.decoder.decode(outputs, 1, function_to_apply)]
         return self.decoder.decode(outputs, top_k, function_to_apply)
+
+    def _texts(self, inputs: list[Any]) -> tuple[list[str], list[str] | None]:
+        """The texts of inputs, and second texts where they are pairs."""
+        return pairs_of(inputs)

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minibert.data.readers import Columns, Examples, read_examples
+from minibert.data.columns import Columns
+from minibert.data.readers import Examples, read_examples
 from minibert.errors import InputError
 
 

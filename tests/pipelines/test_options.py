@@ -12,6 +12,7 @@ from minibert.errors import InputError
 from minibert.models import (
     BertForMaskedLM,
     BertForMultipleChoice,
+    BertForNextSentencePrediction,
     BertForQuestionAnswering,
     BertForSentenceEmbedding,
     BertForSequenceClassification,
@@ -27,6 +28,11 @@ CASES = {
     "multiple-choice": (
         BertForMultipleChoice,
         {"question": "a", "choices": ["good", "bad"]},
+        {"top_k": None},
+    ),
+    "next-sentence-prediction": (
+        BertForNextSentencePrediction,
+        {"text": "a film", "text_pair": "good"},
         {"top_k": None},
     ),
     "question-answering": (
@@ -195,7 +201,7 @@ def test_models_that_will_not_do(classify):
         pipeline("sentiment-analysis", classify.model, tokenizer=tokenizer, device="cuda")
     with pytest.raises(InputError, match="is loaded already: pass threads"):
         pipeline("sentiment-analysis", classify.model, tokenizer=tokenizer, threads=2)
-    with pytest.raises(InputError, match=r"^SimpleNamespace does not say.*name the task"):
+    with pytest.raises(InputError, match=r"^model: got a types.SimpleNamespace, wanted a"):
         pipeline(model=SimpleNamespace())
 
 

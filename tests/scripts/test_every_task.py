@@ -274,7 +274,7 @@ def test_answers_without_labels_are_written(script: Any, model: Path, tmp_path: 
     [
         ("token-classification", "a\tO\nfilm\n", "line 2: "),
         ("token-classification", "a\tO\nfilm\tO\n", "at least 2 different tags are wanted"),
-        ("question-answering", '{"question": "q"', "the file ends in the middle of it"),
+        ("question-answering", '{"question": "q"', "the input ends in the middle of it"),
         (
             "question-answering",
             '{"id": "7", "question": "q", "context": "abc", '
