@@ -18,6 +18,7 @@ from minibert.pipelines.question_answering import QuestionAnsweringPipeline
 from minibert.pipelines.sentence_similarity import SentenceSimilarityPipeline
 from minibert.pipelines.text_classification import TextClassificationPipeline
 from minibert.pipelines.token_classification import TokenClassificationPipeline
+from minibert.tokenization import BertTokenizer
 
 PIPELINES: dict[str, type[Pipeline]] = {
     kind.task: kind
@@ -49,34 +50,47 @@ OF_ARCHITECTURE = {
 def pipeline(
     task: str | None = None,
     model: str | Path | BertPreTrainedModel | None = None,
+    config: str | Path | BertConfig | None = None,
+    tokenizer: str | Path | BertTokenizer | None = None,
+    *,
+    revision: str | None = None,
     **arguments: Any,
 ) -> Pipeline:
     """The pipeline of a task's name ("sentiment-analysis", "ner", …) over a model.
 
     model: a directory, a hub name or a model that is loaded; feature-extraction and
     sentence-similarity have a default. Without a task, the one that the model was trained for.
-    Further arguments: those of `Pipeline.from_pretrained` (tokenizer, device, backend, threads,
-    dtype, …), and the options of a call, which then hold for every call.
+    config, tokenizer, revision and further arguments: those of `Pipeline.from_pretrained` (device,
+    backend, threads, dtype, …), and the options of a call, which then hold for every call.
     """
-    if task is not None:
-        kind = _kind(task)
-        model = kind.default_model if model is None else model
-        if model is None:
-            raise InputError(
-                f"{task}: name a model: pipeline({task!r}, model=a directory or a hub name); "
-                "there is no default one for this task"
-            )
-        return kind.from_pretrained(model, **arguments)
+    arguments |= {"config": config, "tokenizer": tokenizer}
+    kind = None if task is None else _kind(task)
     if model is None:
+        model = _default_model(task, kind)
+    if kind is None and isinstance(model, str | Path):
+        with named(model, revision) as directory:
+            return _kind(task_of(directory)).from_pretrained(directory, **arguments)
+    kind = kind or _kind_of(model)
+    return kind.from_pretrained(model, revision=revision, **arguments)
+
+
+def _default_model(task: str | None, kind: type[Pipeline] | None) -> str:
+    if kind is None:
         raise InputError('name a task or a model, such as pipeline("sentence-similarity")')
-    if not isinstance(model, str | Path):
-        if not isinstance(model, BertPreTrainedModel):
-            raise not_ours("model", model, "model of minibert")
-        return _kind(_task(type(model).__name__, [type(model).__name__])).from_pretrained(
-            model, **arguments
+    if kind.default_model is None:
+        raise InputError(
+            f"{task}: name a model: pipeline({task!r}, model=a directory or a hub name); "
+            "there is no default one for this task"
         )
-    with named(model) as directory:
-        return _kind(task_of(directory)).from_pretrained(directory, **arguments)
+    return kind.default_model
+
+
+def _kind_of(model: object) -> type[Pipeline]:
+    """The pipeline of a model that is loaded."""
+    if not isinstance(model, BertPreTrainedModel):
+        raise not_ours("model", model, "model of minibert")
+    name = type(model).__name__
+    return _kind(_task(name, [name]))
 
 
 def task_of(directory: Path) -> str:

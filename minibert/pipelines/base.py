@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from minibert.backend import Backend
+from minibert.config import BertConfig
 from minibert.data.features import Features
 from minibert.errors import InputError
 from minibert.hub import resolve_model
@@ -21,7 +22,9 @@ from minibert.pipelines.options import (
     as_mapping,
     backend_of,
     check_known,
+    dtype_of,
     keywords,
+    of_ours,
 )
 from minibert.tasks.base import Outputs
 from minibert.tokenization import BertTokenizer
@@ -68,32 +71,36 @@ class Pipeline:
         cls,
         model: str | Path | BertPreTrainedModel,
         *,
+        config: str | Path | BertConfig | None = None,
         tokenizer: str | Path | BertTokenizer | None = None,
+        revision: str | None = None,
         device: object = None,
         backend: str | Backend = "auto",
         threads: int | None = None,
-        dtype: str = "float32",
+        dtype: object = "float32",
+        torch_dtype: object = None,
         model_kwargs: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> Self:
         """From a directory that `scripts/finetune.py` or transformers wrote, or a hub name.
 
         Or from a model that is loaded already, with its `tokenizer`, which is one or the name of
-        one. device: "cpu" (-1), "cuda" (0), by transformers' names; or backend, ours. model_kwargs:
-        further arguments of the model's from_pretrained. options: those of a call.
+        one. config: one, or a directory's or hub's, instead of the model's own. revision: of a
+        model on the hub. device: "cpu" (-1), "cuda" (0), by transformers' names; or backend, ours.
+        torch_dtype: an older name of dtype. model_kwargs: further arguments of the model's
+        from_pretrained. options: those of a call.
         """
         cls._checked(options, keywords(cls.from_pretrained))
         backend = backend_of(device, backend)
-        if isinstance(tokenizer, str | Path):
-            tokenizer = BertTokenizer.from_pretrained(tokenizer)
-        if tokenizer is not None and not isinstance(tokenizer, BertTokenizer):
-            raise not_ours("tokenizer", tokenizer, "minibert.BertTokenizer")
+        dtype = dtype_of(dtype if torch_dtype is None else torch_dtype)
+        tokenizer = _tokenizer(tokenizer)
         if not isinstance(model, str | Path):
             if (threads, dtype, model_kwargs) != (None, "float32", None):
                 raise InputError("the model is loaded already: pass threads, dtype, … to its class")
-            return cls(cls._loaded(model, backend, tokenizer), tokenizer, **options)  # type: ignore[arg-type]  # None is refused
-        with named(model) as directory:
+            return cls(cls._loaded(model, backend, config, tokenizer), tokenizer, **options)  # type: ignore[arg-type]  # None is refused
+        with named(model, revision) as directory:
             arguments: dict[str, Any] = {"backend": backend, "threads": threads, "dtype": dtype}
+            arguments["config"] = _config(config)
             arguments |= as_mapping("model_kwargs", model_kwargs)
             found = cls.model_class.from_pretrained(directory, **arguments)
             cls._check_head(found, model)
@@ -114,12 +121,16 @@ class Pipeline:
             )
 
     @classmethod
-    def _loaded(cls, model: Any, backend: str | Backend, tokenizer: object) -> BertPreTrainedModel:
+    def _loaded(
+        cls, model: Any, backend: str | Backend, config: object, tokenizer: object
+    ) -> BertPreTrainedModel:
         """A model that came as an object, if it will do."""
         if not isinstance(model, cls.model_class):
             raise not_ours("model", model, f"minibert.{cls.model_class.__name__}")
         if tokenizer is None:
             raise InputError("a loaded model comes without its tokenizer: pass tokenizer=… as well")
+        if config is not None and config != model.config:
+            raise InputError("config: the model is loaded already, and has its own; leave it out")
         name = backend if isinstance(backend, str) else backend.name
         if name not in ("auto", model.xp.name):
             raise InputError(
@@ -171,10 +182,11 @@ class Pipeline:
         """
         nested = [cls.nested] if cls.nested else []
         known = [*keywords(cls.answers), *nested, *READING]
-        check_known(f"pipeline {cls.task!r}", options, [*known, *others])
-        flat = dict(options)
+        owner = f"pipeline {cls.task!r}"
+        flat = of_ours(owner, options)
+        check_known(owner, flat, [*known, *others])
         for name in nested:
-            inner = as_mapping(name, flat.pop(name, None))
+            inner = of_ours(name, as_mapping(name, flat.pop(name, None)))
             check_known(name, inner, READING)
             flat |= inner
         Reading(**{name: flat[name] for name in READING if name in flat})
@@ -236,9 +248,9 @@ class Pipeline:
 
 
 @contextmanager
-def named(name: str | Path) -> Iterator[Path]:
+def named(name: str | Path, revision: str | None = None) -> Iterator[Path]:
     """The directory of a model's name; errors in the block say the name, as the user typed it."""
-    directory = resolve_model(str(name))
+    directory = resolve_model(str(name), revision=revision)
     try:
         yield directory
     except InputError as error:
@@ -274,6 +286,24 @@ def pairs_of(inputs: Sequence[Any]) -> tuple[list[str], list[str] | None]:
         raise InputError(f'input {pairs.index(None)}: there is no "text_pair", and others have one')
     check_texts("text_pair of input", pairs)
     return texts, pairs
+
+
+def _tokenizer(tokenizer: object) -> BertTokenizer | None:
+    """A tokenizer, or one by its name."""
+    if isinstance(tokenizer, str | Path):
+        return BertTokenizer.from_pretrained(tokenizer)
+    if tokenizer is not None and not isinstance(tokenizer, BertTokenizer):
+        raise not_ours("tokenizer", tokenizer, "minibert.BertTokenizer")
+    return tokenizer
+
+
+def _config(config: object) -> BertConfig | None:
+    """A configuration, or that of a model's name."""
+    if isinstance(config, str | Path):
+        return BertConfig.from_pretrained(resolve_model(str(config)))
+    if config is not None and not isinstance(config, BertConfig):
+        raise not_ours("config", config, "minibert.BertConfig")
+    return config
 
 
 def not_ours(name: str, value: object, wanted: str) -> InputError:

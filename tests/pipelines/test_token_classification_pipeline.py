@@ -56,6 +56,25 @@ def ner(directory: Path) -> TokenClassificationPipeline:
 # ---- Inputs and options ----
 
 
+def test_offsets_of_the_caller_s(ner, directory):
+    """Of a text that was made of another one: they are those that the entities have."""
+    text = "a good film"
+    (plain,) = ner([text], ignore_labels=[])
+    tokens = len(ner.tokenizer(text)["input_ids"])
+    moved = [(7 * i, 7 * i + 1) for i in range(tokens)]
+    (found,) = ner([text], ignore_labels=[], offset_mapping=moved)
+    assert [(e["start"], e["end"]) for e in found] == moved[1:-1]
+    assert [e["score"] for e in found] == [e["score"] for e in plain]
+    assert ner(text, ignore_labels=[], offset_mapping=moved) == found
+    both = ner([text, text], ignore_labels=[], offset_mapping=[moved, moved])
+    assert both == [found, found]
+    for wrong in (moved[1:], [moved, moved], [], [(1, 2, 3)] * tokens):
+        with pytest.raises(
+            InputError, match=r"^offset_mapping: wanted \(start, end\) of each token"
+        ):
+            ner(text, offset_mapping=wrong)
+
+
 def test_tokens_have_the_labels_of_the_model(ner):
     (found,) = ner(TEXTS[:1], ignore_labels=[])
     inputs = ner.tokenizer(TEXTS[:1], truncation=True, return_tensors="np")
@@ -215,3 +234,9 @@ def test_answers_are_those_of_transformers(both, strategy):
         words = [draw(rng, 4).strip() or "a" for _ in range(rng.randint(1, 9))]
         options |= {"is_split_into_words": True, "delimiter": [" ", "--"][i % 2]}
         assert_equal_answers(both, words, options)
+        if stride is None:
+            text = draw(rng, 8) or "a"
+            tokens = len(both[0].tokenizer(text, truncation=True)["input_ids"])
+            moved = [(start, start + rng.randint(0, 3)) for start in range(tokens)]
+            options = {"aggregation_strategy": strategy, "offset_mapping": moved}
+            assert_equal_answers(both, text, options)
