@@ -57,6 +57,9 @@ class Pipeline:
     nested: ClassVar[str | None] = None
     """An option that holds fields of `Reading`; transformers has one where the rest lies open."""
 
+    of_model: ClassVar[tuple[str, ...]] = ()
+    """Arguments of the model's from_pretrained that need not stand in `model_kwargs`."""
+
     def __init__(self, model: Any, tokenizer: BertTokenizer, **options: Any) -> None:
         """`options`: those of a call, for all calls that do not say otherwise."""
         self.model, self.tokenizer = model, tokenizer
@@ -90,18 +93,19 @@ class Pipeline:
         torch_dtype: an older name of dtype. model_kwargs: further arguments of the model's
         from_pretrained. options: those of a call.
         """
-        cls._checked(options, keywords(cls.from_pretrained))
+        cls._checked(options, [*keywords(cls.from_pretrained), *cls.of_model])
+        for_model = dict(as_mapping("model_kwargs", model_kwargs))
+        for_model |= {name: options.pop(name) for name in cls.of_model if name in options}
         backend = backend_of(device, backend)
         dtype = dtype_of(dtype if torch_dtype is None else torch_dtype)
         tokenizer = _tokenizer(tokenizer)
         if not isinstance(model, str | Path):
-            if (threads, dtype, model_kwargs) != (None, "float32", None):
+            if (threads, dtype, for_model) != (None, "float32", {}):
                 raise InputError("the model is loaded already: pass threads, dtype, … to its class")
             return cls(cls._loaded(model, backend, config, tokenizer), tokenizer, **options)  # type: ignore[arg-type]  # None is refused
         with named(model, revision) as directory:
             arguments: dict[str, Any] = {"backend": backend, "threads": threads, "dtype": dtype}
-            arguments["config"] = _config(config)
-            arguments |= as_mapping("model_kwargs", model_kwargs)
+            arguments |= {"config": _config(config)} | for_model
             found = cls.model_class.from_pretrained(directory, **arguments)
             cls._check_head(found, model)
             return cls(found, tokenizer or BertTokenizer.from_pretrained(directory), **options)
