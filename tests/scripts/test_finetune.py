@@ -203,7 +203,7 @@ def test_a_finished_head_without_names_is_measured_under_those_of_the_file(scrip
     assert "labels: the model's LABEL_0, LABEL_1 are taken for neg, pos\n" in ended.out
     toy.write_tsv(files["dev"], [("a", "x"), ("a", "y"), ("a", "z")], "sentence1 label")
     ended = script("finetune", *model, "--do_eval", "--validation_file", files["dev"])
-    assert "the label 'x' was not seen in training; the labels are 'LABEL_0', " in ended.err
+    assert "the label 'x' was not seen in training, whose labels are 'LABEL_0', " in ended.err
 
 
 def test_a_regression_is_no_head_for_labels(script, files):
@@ -479,7 +479,8 @@ BAD: dict[str, tuple[Callable[[Files], Any], list[str], str]] = {
     "no labels in train": (write("train", "sentence1\ngood\n"), [], "no label column"),
     "unseen label": (
         write("dev", f"{HEADER}good\tpos\nbad\tmeh\n"), [],
-        "dev.tsv, line 3: the label 'meh' was not seen in training; the labels are 'neg', 'pos'",
+        "dev.tsv, line 3: the label 'meh' was not seen in training, whose labels are 'neg', 'pos'; "
+        "correct it, leave the example out, or train with it",
     ),
     "NaN label": (
         write("train", f"{HEADER}good\t1.5\nbad\tnan\n"), [], "train.tsv, line 3: a label is wanted"

@@ -122,7 +122,7 @@ def test_bad_input_is_said_in_one_line(script, flags, tmp_path):
     assert "needs two documents or more, got 1: add files" in error(*single)
     assert "validation_documents: got 8, but the corpus has 8" in error("--validation_documents", 8)
     assert "one document is held out" in error("--validation_documents", 1)
-    assert "are the last of max_steps, which is 6" in error("--second_phase_steps", 6)
+    assert "are the last of --max_steps, which is 6" in error("--second_phase_steps", 6)
     assert "max_steps, which is -1" in error("--second_phase_steps", 6, "--max_steps", -1)
     assert "set per_device_train_batch_size" in error("--max_tokens_per_batch", 512)
     assert "not both" in error("--validation_corpus", one, "--validation_documents", 1)
