@@ -124,7 +124,7 @@ def test_bad_input_is_said_in_one_line(script, flags, tmp_path):
     assert "one document is held out" in error("--validation_documents", 1)
     assert "are the last of --max_steps, which is 6" in error("--second_phase_steps", 6)
     assert "max_steps, which is -1" in error("--second_phase_steps", 6, "--max_steps", -1)
-    assert "set per_device_train_batch_size" in error("--max_tokens_per_batch", 512)
+    assert "set --per_device_train_batch_size" in error("--max_tokens_per_batch", 512)
     assert "not both" in error("--validation_corpus", one, "--validation_documents", 1)
     assert "unknown name 'copus'" in error("--config", toy_json(tmp_path, {"copus": []}))
     os.utime(one, (0, 0))
