@@ -139,10 +139,15 @@ def results(answer: Pipeline, ask: Ask, items: list[Item]) -> Iterator[Any]:
             try:
                 yield from ask([item.value])
             except InputError as error:
-                said = str(error).removeprefix("text 0: ").removeprefix("input 0: ")
-                said = said.replace("text 0 (", "the text (")
-                raise InputError(f"{item.place}: {said}") from None
+                raise InputError(f"{item.place}: {_without_number(str(error))}") from None
         raise
+
+
+def _without_number(message: str) -> str:
+    """An error about a list of one input, without its place there."""
+    for begins in ("text 0: ", "input 0: ", "input, question '0': "):
+        message = message.removeprefix(begins)
+    return message.replace("text 0 (", "the text (").replace("input 0 (", "the text (")
 
 
 def read_items(task: str, args: argparse.Namespace) -> Items:
@@ -150,6 +155,8 @@ def read_items(task: str, args: argparse.Namespace) -> Items:
     context = args.context
     if args.context_file is not None:
         context = read_text(Path(args.context_file))
+    if context is not None and not context.strip():
+        raise InputError(f"{args.context_file or '--context'}: the context is empty")
     shared = Shared(context, args.choices, Named(args.text_column, args.text_pair_column))
     if args.texts:
         return items_of_texts(task, args.texts, shared, args.format)

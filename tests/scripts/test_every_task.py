@@ -134,6 +134,14 @@ def test_questions_are_answered(script: Any, model: Path, tmp_path: Path) -> Non
     file.write_text(context)
     assert ask(script, out, "was the film", "--context_file", file) == [row]
     assert ask(script, out, "was the film", "--context", "no.txt")[0]["answer"] in "no.txt"
+    file.write_text("\n")
+    ended = script("predict", "--model", out, "was the film", "--context_file", file)
+    assert ended.err == f"predict.py: error: {file}: the context is empty\n"
+    ended = script("predict", "--model", out, "was the film", "--context", " ")
+    assert ended.err == "predict.py: error: --context: the context is empty\n"
+    ended = script("predict", "--model", out, "film " * 40, "--context", context)
+    assert ended.err.startswith("predict.py: error: text 1: the question fills a window and leaves")
+    assert ended.err.count("\n") == 1
     trained = script("predict", "--model", out, "--file", tmp_path / "test.questions.jsonl")
     assert len(trained.out.splitlines()) == 24
     squad = tmp_path / "squad.json"
@@ -260,7 +268,7 @@ def test_masks_are_filled(script: Any, tmp_path: Path) -> None:
     assert {fill["token_str"] for fill in row} == {"good", "bad"}
     ended = script("predict", "--model", tmp_path / "m", "a film")
     assert ended.err == (
-        "predict.py: error: text 1: fill-mask: input 0 ('a film') has no [MASK]; write [MASK] "
+        "predict.py: error: text 1: fill-mask: the text ('a film') has no [MASK]; write [MASK] "
         "where a word is wanted\n"
     )
 
