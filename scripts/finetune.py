@@ -175,7 +175,8 @@ def describe(
     where = model.xp.name if model.xp.name != "numpy" else f"numpy, {model.workers.threads} threads"
     changes = task.config_changes()
     precision = args.dtype if args.precision == "fp32" else args.precision
-    labels = f", {model.config.num_labels} label(s)" if changes else ""
+    names = getattr(task, "label2id", None)  # none of a number, a span, a choice
+    labels = f", {len(names)} labels" if names else ""
     print(f"data: {', '.join(counts.values())} examples, {mean:.1f} tokens on average")
     print(f"task: {changes.get('problem_type', data.task)}{labels}")
     print(f"{model.parameters.layout.size:,} parameters, {precision}, on {where}", flush=True)

@@ -20,6 +20,7 @@ from minibert.pipelines.options import (
     AS_USUAL,
     Reading,
     as_mapping,
+    as_usual,
     backend_of,
     check_known,
     dtype_of,
@@ -193,6 +194,7 @@ class Pipeline:
             inner = of_ours(name, as_mapping(name, flat.pop(name, None)))
             check_known(name, inner, READING)
             flat |= inner
+        flat = as_usual(flat, cls.answers, Reading)
         Reading(**{name: flat[name] for name in READING if name in flat})
         return flat
 

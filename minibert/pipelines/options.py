@@ -25,6 +25,7 @@ ABSENT = {
     "add_special_tokens": "a text always stands between [CLS] and [SEP]",
     "grouped_entities": 'pass aggregation_strategy="simple"',
     "return_all_scores": "pass top_k=None",
+    "topk": "pass top_k",
     "feature_extractor": "texts have a tokenizer",
     "image_processor": "texts have a tokenizer",
     "video_processor": "texts have a tokenizer",
@@ -72,6 +73,20 @@ def of_ours(owner: str, given: Mapping[str, Any]) -> dict[str, Any]:
         if name in ABSENT and value is not None and value is not default:
             raise InputError(f"{owner} has no {name}: {ABSENT[name]}")
     return {name: value for name, value in given.items() if name not in HARMLESS | ABSENT.keys()}
+
+
+def as_usual(options: Mapping[str, Any], *functions: Callable[..., Any]) -> dict[str, Any]:
+    """Without options that are None, which says "as usual", unless None says something of its own.
+
+    `functions` have the options as arguments: those that may be None are annotated so.
+    """
+    known = {name: p for f in functions for name, p in inspect.signature(f).parameters.items()}
+
+    def means_none(name: str) -> bool:
+        written = str(known[name].annotation) if name in known else "None"
+        return written == "Any" or "None" in written
+
+    return {name: v for name, v in options.items() if v is not None or means_none(name)}
 
 
 def check_known(owner: str, given: Iterable[str], known: Iterable[str]) -> None:

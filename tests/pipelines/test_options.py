@@ -312,3 +312,14 @@ def test_what_a_tokenizer_is_told_in_a_dict():
     assert len(short[0]) == 4
     with pytest.raises(InputError, match=r"^tokenize_kwargs has no add_special_tokens: a text"):
         extract("a", tokenize_kwargs={"add_special_tokens": False})
+
+
+def test_none_is_as_usual(case):
+    """As in transformers; but to choose none of the best is to choose all."""
+    task, model, inputs, options = case
+    plain = pipeline(task, model, tokenizer=toy.tokenizer())
+    nothing = dict.fromkeys([*options, *READING])
+    if nothing.get("top_k", 0) is None and options["top_k"] is None:
+        nothing.pop("top_k")
+    told = pipeline(task, model, tokenizer=toy.tokenizer(), **nothing)
+    assert told(inputs) == plain(inputs, **nothing) == plain(inputs)

@@ -172,7 +172,7 @@ def test_the_model_limits_a_text_where_the_tokenizer_does_not(tmp_path):
         ({"stride": 14, "aggregation_strategy": "max"}, "stride: got 14, wanted 0 to 13"),
         ({"stride": 1.5}, "stride must be a whole number of at least 0, got 1.5"),
         ({"delimiter": 3}, "delimiter: got 3, wanted a text"),
-        ({"ignore_labels": None}, "ignore_labels: got None, wanted a list of labels"),
+        ({"ignore_labels": 3}, "ignore_labels: got 3, wanted a list of labels"),
         ({"ignore_labels": "O"}, "ignore_labels: got 'O', wanted a list of labels"),
         ({"is_split_into_words": True}, "input 1, word: got a str, wanted a list of str"),
     ],
