@@ -180,6 +180,11 @@ def options_of(task: str, args: argparse.Namespace, answer: Any) -> dict[str, An
     names = ("top_k", "handle_impossible_answer", "stride", "targets")
     options = {name: getattr(args, name) for name in names if is_given(args, name)}
     if task == "token-classification":
+        if (args.stride or 0) >= answer.max_length - 2:
+            raise InputError(
+                f"--stride must be less than the {answer.max_length - 2} tokens of a window, got "
+                f"{args.stride}"
+            )
         options["aggregation_strategy"] = args.aggregation_strategy or "simple"
     several = task == "text-classification" and "multi" in answer.problem_type
     if args.all or (several and args.top_k is None):

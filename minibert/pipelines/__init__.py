@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from minibert.checkpoint.directory import open_weights
 from minibert.config import BertConfig
 from minibert.errors import InputError
 from minibert.models import BertPreTrainedModel
@@ -44,6 +45,11 @@ OF_ARCHITECTURE = {
     "BertForSequenceClassification": "text-classification",
     "BertForTokenClassification": "token-classification",
     "BertModel": "feature-extraction",
+}
+OF_HEAD = {  # by the beginning of its parameters' names; a "classifier" may be of several tasks
+    "cls.predictions.": "fill-mask",
+    "cls.seq_relationship.": "next-sentence-prediction",
+    "qa_outputs.": "question-answering",
 }
 
 
@@ -94,8 +100,13 @@ def _kind_of(model: object) -> type[Pipeline]:
 
 
 def task_of(directory: Path) -> str:
-    """The task that config.json's `architectures` names."""
-    return _task(f"{directory}: config.json", BertConfig.from_pretrained(directory).architectures)
+    """The task that config.json's `architectures` names; where it has none, that of the head."""
+    architectures = BertConfig.from_pretrained(directory).architectures
+    names = () if architectures else open_weights(directory)
+    for begins, task in OF_HEAD.items():
+        if any(name.startswith(begins) for name in names):
+            return task
+    return _task(f"{directory}: config.json", architectures)
 
 
 def _task(source: str, architectures: Sequence[str] | None) -> str:

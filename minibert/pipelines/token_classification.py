@@ -109,7 +109,7 @@ class TokenClassificationPipeline(Pipeline):
         )  # fmt: skip
         truncated = sum(encoding.truncated for encoding in encodings)
         if stride is None and truncated:
-            self.warn(f"{truncated} of {len(texts)} texts were cut to {limit} tokens; see stride")
+            self.warn(f"{truncated} of {len(texts)} texts were cut to {limit} tokens; see --stride")
         return encodings
 
 

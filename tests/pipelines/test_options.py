@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -323,3 +324,20 @@ def test_none_is_as_usual(case):
         nothing.pop("top_k")
     told = pipeline(task, model, tokenizer=toy.tokenizer(), **nothing)
     assert told(inputs) == plain(inputs, **nothing) == plain(inputs)
+
+
+def test_a_head_says_the_task_where_the_configuration_does_not(case, tmp_path):
+    """As in files of old; but whose a classifier is, nobody can tell."""
+    task, model, _, _ = case
+    model.save_pretrained(tmp_path / "m", tokenizer=toy.tokenizer())
+    config = tmp_path / "m" / "config.json"
+    values = json.loads(config.read_text())
+    config.write_text(json.dumps(values | {"architectures": None}))
+    if model.head and "classifier.weight" not in model.head:
+        assert pipeline(model=tmp_path / "m", device="cpu").task == task
+    else:
+        with pytest.raises(InputError, match=r"config.json does not say what .*; name the task"):
+            pipeline(model=tmp_path / "m", device="cpu")
+    config.write_text(json.dumps(values | {"architectures": ["BertForNothing"]}))
+    with pytest.raises(InputError, match="there is no task for BertForNothing; name the task"):
+        pipeline(model=tmp_path / "m", device="cpu")

@@ -147,7 +147,7 @@ def test_a_stride_reads_all_of_a_long_text(ner, capsys):
     ner([text, "x"], stride=3, **options)
     assert capsys.readouterr().err == ""
     ner([text, "x"])
-    assert "warning: 1 of 2 texts were cut to 16 tokens; see stride" in capsys.readouterr().err
+    assert "warning: 1 of 2 texts were cut to 16 tokens; see --stride" in capsys.readouterr().err
 
 
 def test_a_shorter_limit_and_none_at_all(ner, tmp_path):

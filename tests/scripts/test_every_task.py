@@ -118,6 +118,15 @@ def test_words_are_named(script: Any, model: Path, tmp_path: Path) -> None:
     assert ended.out.startswith("neg 13:18 'awful' 0.")
     ended = script("predict", "--model", out, "--aggregation_strategy=none", "a great film")
     assert ended.out.startswith("B-pos 2:7 'great' 0.")
+    ended = script("predict", "--model", out, "--stride=22", "a great film")
+    assert ended.err == (
+        "predict.py: error: --stride must be less than the 22 tokens of a window, got 22\n"
+    )
+    ended = script("predict", "--model", out, "--stride=3", "--aggregation_strategy=none", "a film")
+    assert "--stride wants entities, which windows can be merged by" in ended.err
+    ended = script("predict", "--model", out, "a film " * 20)
+    assert ended.err == "warning: 1 of 1 texts were cut to 24 tokens; see --stride\n"
+    assert script("predict", "--model", out, "--stride=3", "a film " * 20).err == ""
 
 
 def test_questions_are_answered(script: Any, model: Path, tmp_path: Path) -> None:
