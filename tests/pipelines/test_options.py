@@ -333,7 +333,7 @@ def test_a_head_says_the_task_where_the_configuration_does_not(case, tmp_path):
     config = tmp_path / "m" / "config.json"
     values = json.loads(config.read_text())
     config.write_text(json.dumps(values | {"architectures": None}))
-    if model.head and "classifier.weight" not in model.head:
+    if any(name.startswith(("cls.", "qa_outputs.")) for name in model.head):
         assert pipeline(model=tmp_path / "m", device="cpu").task == task
     else:
         with pytest.raises(InputError, match=r"config.json does not say what .*; name the task"):
