@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from minibert.errors import InputError
+from minibert.io.json_io import error_text
 
 JSON_LINES = (".jsonl", ".json", ".ndjson")
 
@@ -56,7 +57,7 @@ def read_bytes(path: Path) -> bytes:
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such file") from None
     except (EOFError, zlib.error, OSError) as error:
-        raise InputError(f"{path}: the file cannot be read: {error}") from error
+        raise InputError(f"{path}: the file cannot be read: {error_text(error)}") from error
 
 
 def _decoded(path: Path, data: bytes) -> str:

@@ -118,6 +118,8 @@ def _items(task: str, parts: Iterable[Iterable[Row]], shared: Shared) -> Items:
         yield items
         if problem is not None:
             raise problem
+    if first is None:
+        raise InputError("the input holds blank lines only; a text or an object a line is wanted")
 
 
 def _item(task: str, place: str, given: Any, shared: Shared) -> Item:
