@@ -214,7 +214,7 @@ def test_text_may_begin_like_json() -> None:
     assert item.value == line
     for other in ("[MASK] is it", "{a} is it", '"quoted" is it'):
         assert piped("fill-mask", other)[0].value == other
-    with pytest.raises(InputError, match="^the input holds blank lines only"):
+    with pytest.raises(InputError, match=r"^the input holds blank lines only"):
         piped("fill-mask", "\n \n", "jsonl")
     (item,) = piped("fill-mask", '"quoted"\n', "jsonl")
     assert item.value == "quoted"
