@@ -158,7 +158,7 @@ class Pipeline:
             return self.answers([inputs], reading, **options)[0]
         if isinstance(inputs, list | tuple):
             return self.answers(list(inputs), reading, **options)
-        if isinstance(inputs, Iterable):
+        if isinstance(inputs, Iterable) or hasattr(inputs, "__getitem__"):  # as torch's data sets
             return self._stream(inputs, reading, options)
         raise InputError(f"wanted a text, several, or a stream of them, got {inputs!r:.80}")
 
@@ -170,10 +170,28 @@ class Pipeline:
             try:
                 results = self.answers(chunk, reading, **options)
             except InputError as error:
-                where = f" (counted from input {start} of the stream)" if start else ""
-                raise type(error)(f"{error}{where}") from error
+                yield from self._until(error, chunk, start, reading, options)
             yield from results
             start += len(chunk)
+
+    def _until(
+        self,
+        error: InputError,
+        chunk: list[Any],
+        start: int,
+        reading: Reading,
+        options: dict[str, Any],
+    ) -> Iterator[Any]:
+        """The results of a chunk before the input that is to blame, and then the error."""
+        self.answers([], reading, **options)  # an option may be to blame
+        for number, value in enumerate(chunk, start):
+            try:
+                yield self.answers([value], reading, **options)[0]
+            except InputError as own:
+                error, start = own, number
+                break
+        where = f" (counted from input {start} of the stream)" if start else ""
+        raise type(error)(f"{error}{where}") from error
 
     def answers(self, *args: Any, **options: Any) -> list[Any]:
         """answers(inputs, reading, …) → one result an input, in their order."""

@@ -82,6 +82,31 @@ def test_a_stream_is_read_as_its_answers_are_taken(directory):
     assert [first, *stream] == classify(TEXTS)
 
 
+def test_what_stands_before_a_bad_text_of_a_stream_is_answered(directory):
+    classify = load(directory)
+    stream = classify(iter(["good", "dull", 3, "film"]))
+    want = classify(["good", "dull"])
+    for answer in want:
+        assert next(stream) == {"label": answer["label"], "score": pytest.approx(answer["score"])}
+    with pytest.raises(
+        InputError, match=r"^input 0: got a int .*counted from input 2 of the stream"
+    ):
+        next(stream)
+    with pytest.raises(InputError, match="function_to_apply 'x': choose softmax, sigmoid or none"):
+        next(classify(iter(["good"]), function_to_apply="x"))
+
+
+def test_a_data_set_of_torch_is_a_stream(directory):
+    """It has items by their numbers, and nothing else."""
+
+    class Texts:
+        def __getitem__(self, number):
+            return TEXTS[number]
+
+    classify = load(directory)
+    assert list(classify(Texts())) == classify(TEXTS)
+
+
 def test_scores_by_another_function(directory):
     classify = load(directory)
     (logits,) = classify(["good"], top_k=None, function_to_apply="none")
