@@ -27,6 +27,7 @@ from typing import Any
 
 from minibert.data.columns import HEADER_WORDS, Columns, Named, choose_columns, made_up
 from minibert.data.tables import (
+    ANOTHER_TASK,
     Row,
     check_suffix,
     json_rows,
@@ -207,7 +208,8 @@ def _gather(
         for row in rows:
             if not isinstance(row.values[at], str):
                 found = type(row.values[at]).__name__
-                raise error_at(path, row.line, f"{name!r} must be a text, got {found}")
+                problem = f"{name!r} must be a text, got {found}{ANOTHER_TASK}"
+                raise error_at(path, row.line, problem)
             if not allow_empty and not row.values[at].strip():
                 raise error_at(path, row.line, f"the text in {name!r} is empty; remove the example")
         return [row.values[at] for row in rows]
@@ -242,7 +244,8 @@ def _label(path: Path, line: int, value: Any) -> Label:
         name = str(value).strip()
         if name and name.casefold() != "nan":
             return name
-    raise error_at(path, line, f"a label is wanted, got {brief(value)}; remove the example")
+    hint = ANOTHER_TASK if isinstance(value, dict) else ""
+    raise error_at(path, line, f"a label is wanted, got {brief(value)}; remove the example{hint}")
 
 
 def _looks_like_header(row: Row) -> bool:

@@ -154,7 +154,8 @@ def _rows(file: TextFile) -> Iterator[_Row]:
     except (ValueError, RecursionError) as error:
         if getattr(error, "msg", "") == "Extra data":  # a second object: JSON lines
             return _line_rows(path, text)
-        raise InputError(f"{path}: not JSON ({error}){_ending(error, text)}") from None
+        ending = _ending(error, text) or "; SQuAD's JSON or an object a line is wanted"
+        raise InputError(f"{path}: not JSON ({error}){ending}") from None
     one_line = isinstance(document, dict) and "question" in document
     return _line_rows(path, text) if one_line else _squad_rows(path, document)
 

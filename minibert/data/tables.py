@@ -19,6 +19,7 @@ from minibert.data.text_files import (
 )
 from minibert.errors import InputError
 
+ANOTHER_TASK = "; or is it a file of another --task?"
 SUFFIXES = (".tsv", ".csv", *JSON_LINES, ".txt")
 
 
@@ -56,6 +57,7 @@ def check_suffix(file: TextFile) -> None:
         raise InputError(
             f"{file.path}: the suffix says the form of a file and must be .tsv, .csv, .jsonl, "
             f".json, .ndjson or .txt, or one of them and .gz; got {file.path.suffix or 'none'}"
+            f"{ANOTHER_TASK}"
         )
 
 

@@ -10,9 +10,10 @@ from minibert.checkpoint.directory import open_weights
 from minibert.config import BertConfig
 from minibert.errors import InputError
 from minibert.models import BertPreTrainedModel
-from minibert.pipelines.base import Pipeline, named, not_ours
+from minibert.pipelines.base import Pipeline
 from minibert.pipelines.feature_extraction import FeatureExtractionPipeline
 from minibert.pipelines.fill_mask import FillMaskPipeline
+from minibert.pipelines.loading import named, not_ours
 from minibert.pipelines.multiple_choice import MultipleChoicePipeline
 from minibert.pipelines.next_sentence import NextSentencePipeline
 from minibert.pipelines.question_answering import QuestionAnsweringPipeline

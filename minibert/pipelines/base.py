@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import fields
 from itertools import islice
 from pathlib import Path
@@ -14,8 +13,8 @@ from minibert.backend import Backend
 from minibert.config import BertConfig
 from minibert.data.features import Features
 from minibert.errors import InputError
-from minibert.hub import resolve_model
 from minibert.models import BertPreTrainedModel
+from minibert.pipelines.loading import config_of, named, not_ours, tokenizer_of
 from minibert.pipelines.options import (
     AS_USUAL,
     Reading,
@@ -27,9 +26,9 @@ from minibert.pipelines.options import (
     keywords,
     of_ours,
 )
+from minibert.pipelines.texts import encoded
 from minibert.tasks.base import Outputs
 from minibert.tokenization import BertTokenizer
-from minibert.tokenization.checks import check_texts
 from minibert.tokenization.encoding import Encoding
 from minibert.training.evaluation import predict
 
@@ -99,14 +98,14 @@ class Pipeline:
         for_model |= {name: options.pop(name) for name in cls.of_model if name in options}
         backend = backend_of(device, backend)
         dtype = dtype_of(dtype if torch_dtype is None else torch_dtype)
-        tokenizer = _tokenizer(tokenizer)
+        tokenizer = tokenizer_of(tokenizer)
         if not isinstance(model, str | Path):
             if (threads, dtype, for_model) != (None, "float32", {}):
                 raise InputError("the model is loaded already: pass threads, dtype, … to its class")
             return cls(cls._loaded(model, backend, config, tokenizer), tokenizer, **options)  # type: ignore[arg-type]  # None is refused
         with named(model, revision) as directory:
             arguments: dict[str, Any] = {"backend": backend, "threads": threads, "dtype": dtype}
-            arguments |= {"config": _config(config)} | for_model
+            arguments |= {"config": config_of(config)} | for_model
             found = cls.model_class.from_pretrained(directory, **arguments)
             cls._check_head(found, model)
             return cls(found, tokenizer or BertTokenizer.from_pretrained(directory), **options)
@@ -221,7 +220,7 @@ class Pipeline:
     def read(
         self,
         texts: Sequence[str],
-        pairs: Sequence[str] | None = None,
+        pairs: Sequence[str | None] | None = None,
         reading: Reading = AS_USUAL,
         *,
         group: int = 1,
@@ -232,11 +231,11 @@ class Pipeline:
         return self.predict(Features(ids, type_ids, group=group), reading)
 
     def encode(
-        self, texts: Sequence[str], pairs: Sequence[str] | None, reading: Reading
+        self, texts: Sequence[str], pairs: Sequence[str | None] | None, reading: Reading
     ) -> list[Encoding]:
-        """Texts, or pairs, as ids; a warning for those that were cut."""
+        """Texts, pairs, or some of both, as ids; a warning for those that were cut."""
         limit = self.limit(reading)
-        encodings, cut = self.tokenizer.encode(texts, pairs, limit, reading.truncation)
+        encodings, cut = encoded(self.tokenizer, texts, pairs, limit, reading.truncation)
         if cut:
             self.warn(f"{cut} of {len(texts)} texts were cut to {limit} tokens")
         return encodings
@@ -269,70 +268,3 @@ class Pipeline:
         options = "".join(f", {name}={value!r}" for name, value in self.options.items())
         model = f"{type(self.model).__name__} on {self.model.xp.name}"
         return f"{type(self).__name__}({self.task!r}, {model}{options})"
-
-
-@contextmanager
-def named(name: str | Path, revision: str | None = None) -> Iterator[Path]:
-    """The directory of a model's name; errors in the block say the name, as the user typed it."""
-    directory = resolve_model(str(name), revision=revision)
-    try:
-        yield directory
-    except InputError as error:
-        raise type(error)(str(error).replace(str(directory), str(name))) from error
-
-
-def texts_of(inputs: Sequence[Any]) -> list[str]:
-    """Inputs that are texts, or {"text": …}."""
-    texts, pairs = pairs_of(inputs)
-    if pairs is not None:
-        raise InputError('a "text_pair" is of no use to this pipeline: wanted {"text": …}')
-    return texts
-
-
-def pairs_of(inputs: Sequence[Any]) -> tuple[list[str], list[str] | None]:
-    """Inputs as texts and, where they have some, second texts.
-
-    An input is a text, {"text": …} or {"text": …, "text_pair": …}; all have a pair, or none.
-    """
-    texts: list[Any] = []
-    pairs: list[Any] = []
-    for number, value in enumerate(inputs):
-        row = value if isinstance(value, Mapping) else {"text": value}
-        if "text" not in row or row.keys() - {"text", "text_pair"}:
-            wanted = 'a text, or {"text": …, "text_pair": …}'
-            raise InputError(f"input {number}: wanted {wanted}, got {value!r:.80}")
-        texts.append(row["text"])
-        pairs.append(row.get("text_pair"))
-    check_texts("input", texts)
-    if all(pair is None for pair in pairs):
-        return texts, None
-    if None in pairs:
-        raise InputError(f'input {pairs.index(None)}: there is no "text_pair", and others have one')
-    check_texts("text_pair of input", pairs)
-    return texts, pairs
-
-
-def _tokenizer(tokenizer: object) -> BertTokenizer | None:
-    """A tokenizer, or one by its name."""
-    if isinstance(tokenizer, str | Path):
-        return BertTokenizer.from_pretrained(tokenizer)
-    if tokenizer is not None and not isinstance(tokenizer, BertTokenizer):
-        raise not_ours("tokenizer", tokenizer, "minibert.BertTokenizer")
-    return tokenizer
-
-
-def _config(config: object) -> BertConfig | None:
-    """A configuration, or that of a model's name."""
-    if isinstance(config, str | Path):
-        return BertConfig.from_pretrained(resolve_model(str(config)))
-    if config is not None and not isinstance(config, BertConfig):
-        raise not_ours("config", config, "minibert.BertConfig")
-    return config
-
-
-def not_ours(name: str, value: object, wanted: str) -> InputError:
-    """The error for an object of another library."""
-    return InputError(
-        f"{name}: got a {type(value).__module__}.{type(value).__name__}, wanted a {wanted}, a "
-        "directory or a hub name; another library's object goes through its save_pretrained"
-    )

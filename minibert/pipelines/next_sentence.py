@@ -30,10 +30,10 @@ class NextSentencePipeline(TextClassificationPipeline):
         super().__init__(model, tokenizer, **options)
         self.decoder = Classification("single_label_classification", LABELS)
 
-    def _texts(self, inputs: list[Any]) -> tuple[list[str], list[str] | None]:
+    def _texts(self, inputs: list[Any]) -> tuple[list[str], list[str | None] | None]:
         texts, pairs = super()._texts(inputs)
-        if pairs is None:
-            raise InputError(
-                f'input 0: wanted {{"text": …, "text_pair": …}}, got {inputs[0]!r:.80}'
-            )
+        if pairs is None or None in pairs:
+            number = 0 if pairs is None else pairs.index(None)
+            wanted = '{"text": …, "text_pair": …}'
+            raise InputError(f"input {number}: wanted {wanted}, got {inputs[number]!r:.80}")
         return texts, pairs

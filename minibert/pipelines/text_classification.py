@@ -6,8 +6,9 @@ from typing import Any, ClassVar
 
 from minibert.data.labels import ProblemType
 from minibert.models import BertForSequenceClassification, BertPreTrainedModel
-from minibert.pipelines.base import Pipeline, pairs_of
+from minibert.pipelines.base import Pipeline
 from minibert.pipelines.options import AS_USUAL, Reading, check_whole
+from minibert.pipelines.texts import pairs_of
 from minibert.tasks.classification import Classification
 from minibert.tokenization import BertTokenizer
 
@@ -65,6 +66,6 @@ class TextClassificationPipeline(Pipeline):
             return [row[0] for row in self.decoder.decode(outputs, 1, function_to_apply)]
         return self.decoder.decode(outputs, top_k, function_to_apply)
 
-    def _texts(self, inputs: list[Any]) -> tuple[list[str], list[str] | None]:
+    def _texts(self, inputs: list[Any]) -> tuple[list[str], list[str | None] | None]:
         """The texts of inputs, and second texts where they are pairs."""
         return pairs_of(inputs)

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from minibert.data.features import Features
 from minibert.errors import InputError
 from minibert.models import BertForTokenClassification, BertPreTrainedModel
-from minibert.pipelines.base import Pipeline, texts_of
+from minibert.pipelines.base import Pipeline
 from minibert.pipelines.options import AS_USUAL, Reading, check_whole
+from minibert.pipelines.texts import texts_of
 from minibert.tasks.aggregation import AggregationStrategy, checked_strategy
 from minibert.tasks.token_classification import TokenClassification
 from minibert.tokenization import AlignedEncoding, BertTokenizer

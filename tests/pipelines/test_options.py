@@ -218,7 +218,7 @@ def test_only_encoders_have_a_default_model():
 def test_errors_say_the_name_that_was_typed(tmp_path, monkeypatch):
     BertModel(toy.config(), backend="numpy").save_pretrained(tmp_path / "cached")
     monkeypatch.setattr(
-        "minibert.pipelines.base.resolve_model", lambda *_, **__: tmp_path / "cached"
+        "minibert.pipelines.loading.resolve_model", lambda *_, **__: tmp_path / "cached"
     )
     for task, message in {
         "ner": r"^org/name has no trained classifier.*--model_name_or_path org/name$",
@@ -264,7 +264,7 @@ def test_a_revision_is_handed_to_the_hub(tmp_path, monkeypatch):
         asked.append((name, revision))
         return tmp_path / "m"
 
-    monkeypatch.setattr("minibert.pipelines.base.resolve_model", resolve)
+    monkeypatch.setattr("minibert.pipelines.loading.resolve_model", resolve)
     pipeline("sentiment-analysis", "org/name", revision="v1", backend="numpy")
     pipeline(model="org/name", revision="v2", backend="numpy")
     assert asked[:2] == [("org/name", "v1"), ("org/name", "v2")]

@@ -59,8 +59,6 @@ def test_bad_texts_are_named(directory):
     classify = load(directory)
     with pytest.raises(InputError, match="input 1: got a NoneType"):
         classify(["a", None])
-    with pytest.raises(InputError, match='input 1: there is no "text_pair", and others have one'):
-        classify([{"text": "a", "text_pair": "b"}, "c"])
     with pytest.raises(InputError, match="text_pair of input 0: got a int"):
         classify({"text": "a", "text_pair": 3})
     with pytest.raises(InputError, match=r"input 0: got a int.*counted from input 2 of the stream"):
@@ -80,6 +78,19 @@ def test_a_stream_is_read_as_its_answers_are_taken(directory):
     first = next(stream)
     assert taken == TEXTS[:2]
     assert [first, *stream] == classify(TEXTS)
+
+
+def test_pairs_and_single_texts_together(directory):
+    classify = load(directory)
+    inputs = [
+        {"text": "good", "text_pair": "dull"},
+        "film",
+        {"text": "plot"},
+        {"text": "a", "text_pair": ""},
+    ]
+    for found, value in zip(classify(inputs), inputs, strict=True):
+        (want,) = classify([value])
+        assert found == {"label": want["label"], "score": pytest.approx(want["score"])}
 
 
 def test_what_stands_before_a_bad_text_of_a_stream_is_answered(directory):
