@@ -7,22 +7,32 @@
 
 What it answers follows from what the model was trained for, or from --task:
 
-    text-classification   labels. A tab separates the two texts of a pair.
-    token-classification  the entities of a text, and where they stand
-    question-answering    "question<tab>context", or questions about one --context TEXT or
-                          --context_file FILE
-    multiple-choice       the right one of --choices "one" "another" …, or of an object's
-                          {"question": …, "choices": […]}
-    fill-mask             the words that may stand where the text says [MASK]
-    sentence-similarity   "text<tab>another": the cosine of their embeddings
-    feature-extraction    a vector for each text, with --jsonl: of a sentence encoder the text's
-                          embedding, of another model the vector of [CLS]
+    text-classification       labels. A tab separates the two texts of a pair.
+    token-classification      the entities of a text, and where they stand
+    question-answering        "question<tab>context", or questions about one --context TEXT or
+                              --context_file FILE
+    multiple-choice           the right one of --choices "one" "another" …, or of an object's
+                              {"question": …, "choices": […]}
+    fill-mask                 the words that may stand where the text says [MASK]
+    next-sentence-prediction  "text<tab>another": IsNext or NotNext. (A model with both heads of
+                              pretraining fills masks, unless --task names this.)
+    sentence-similarity       "text<tab>another": the cosine of their embeddings
+    feature-extraction        a vector for each text, with --jsonl: of a sentence encoder the text's
+                              embedding, of another model the vector of [CLS]
 
-Standard input holds a text a line, and is answered as it arrives. A --file may be plain text, a
-text a line, or any file that finetune.py reads for the task (.tsv, .csv, .jsonl, SQuAD's .json,
-.conll; also with .gz): labels in it are ignored. In .jsonl a line is a text in quotes or an object,
-{"text": …, "text_pair": …}, {"question": …, "context": …}, {"source_sentence": …, "sentences": […]}
-or with the names of training files; objects may hold more.
+Arguments, standard input (answered as it arrives) and a --file are read in one of these forms:
+
+    text         a text a line
+    jsonl        JSON a line: an object, a text in quotes or a list of words. An object is {"text":
+                 …, "text_pair": …}, {"question": …, "context": …}, {"source_sentence": …,
+                 "sentences": […]}, or a line of a training file; it may hold more.
+    tsv, csv, conll, squad
+                 files that finetune.py reads, for --file and standard input; labels are ignored.
+
+A file's suffix says its form: .txt; .jsonl, .json, .ndjson; .tsv, .csv; for words .conll, .bio,
+.iob, .iob2 and .tsv; for questions SQuAD's .json; also with .gz. Otherwise the first line does:
+lines are JSON if it begins with {" or [" and texts if not. --format overrides both. What stands
+before a bad line of text or JSON is answered; the other forms are answered whole or not at all.
 
 A line of output is the answer, a tab and the text. With --jsonl it is {"input": …, "output": …}:
 the text or object as it was given, and what the Python pipeline of the task returns for it in a
@@ -33,7 +43,6 @@ for a model with several labels a text). feature-extraction: one list of numbers
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -41,21 +50,29 @@ from typing import Any
 
 from minibert import InputError
 from minibert.checkpoint.sentence_transformers import read_sentence_settings
+from minibert.data.columns import Named
 from minibert.data.text_files import read_text
 from minibert.hub import resolve_model
 from minibert.io.command_line import Parser, run
 from minibert.pipelines import ALIASES, PIPELINES, Pipeline, pipeline, task_of
 from minibert.pipelines.inputs import (
+    FORMS,
     Item,
-    Shared,
+    Items,
     items_of_file,
     items_of_stream,
     items_of_texts,
 )
+from minibert.pipelines.outputs import json_line, plain_line
+from minibert.pipelines.values import Shared
 
+LABELS = ("text-classification", "next-sentence-prediction")
+TEXTS = (*LABELS, "token-classification", "fill-mask", "sentence-similarity", "feature-extraction")
 OF_TASKS = {
-    "all": ("text-classification", "multiple-choice"),
-    "top_k": ("text-classification", "multiple-choice", "question-answering", "fill-mask"),
+    "all": (*LABELS, "multiple-choice"),
+    "top_k": (*LABELS, "multiple-choice", "question-answering", "fill-mask"),
+    "text_column": TEXTS,
+    "text_pair_column": (*LABELS, "sentence-similarity"),
     "context": ("question-answering",),
     "context_file": ("question-answering",),
     "handle_impossible_answer": ("question-answering",),
@@ -68,8 +85,6 @@ AT_ONCE = 4096  # texts that are batched by length together
 
 Ask = Callable[[list[Any]], list[Any]]
 """Inputs of the task's pipeline → a result for each."""
-Show = Callable[[Any, Any], str]
-"""(result, pipeline) → a text for people."""
 
 
 def main() -> None:
@@ -89,7 +104,11 @@ def main() -> None:
         for start in range(0, len(items), at_once):
             portion = items[start : start + at_once]
             for item, result in zip(portion, results(answer, ask, portion), strict=True):
-                print(line_of(item, result, args.jsonl, SHOW[task], answer))
+                print(
+                    json_line(item, result)
+                    if args.jsonl
+                    else plain_line(item, result, task, answer)
+                )
             sys.stdout.flush()
 
 
@@ -120,28 +139,32 @@ def results(answer: Pipeline, ask: Ask, items: list[Item]) -> Iterator[Any]:
             try:
                 yield from ask([item.value])
             except InputError as error:
-                said = str(error).removeprefix("text 0: ").removeprefix("input 0: ")
-                said = said.replace("text 0 (", "the text (")
-                raise InputError(f"{item.place}: {said}") from None
+                raise InputError(f"{item.place}: {_without_number(str(error))}") from None
         raise
 
 
-# ---- In ----
+def _without_number(message: str) -> str:
+    """An error about a list of one input, without its place there."""
+    for begins in ("text 0: ", "input 0: ", "input, question '0': "):
+        message = message.removeprefix(begins)
+    return message.replace("text 0 (", "the text (").replace("input 0 (", "the text (")
 
 
-def read_items(task: str, args: argparse.Namespace) -> Iterator[list[Item]]:
-    """The inputs in parts; arguments and files, but not a stream, are read before the model."""
+def read_items(task: str, args: argparse.Namespace) -> Items:
+    """The inputs in parts; files, but not a stream, are read before the model."""
     context = args.context
     if args.context_file is not None:
         context = read_text(Path(args.context_file))
-    shared = Shared(context, args.choices)
+    if context is not None and not context.strip():
+        raise InputError(f"{args.context_file or '--context'}: the context is empty")
+    shared = Shared(context, args.choices, Named(args.text_column, args.text_pair_column))
     if args.texts:
-        return iter([items_of_texts(task, args.texts, shared)])
+        return items_of_texts(task, args.texts, shared, args.format)
     if args.file is not None:
-        return iter([items_of_file(task, Path(args.file), shared)])
+        return items_of_file(task, Path(args.file), shared, args.format)
     if sys.stdin.isatty():
         raise InputError("no text: give texts as arguments, --file, or standard input")
-    return items_of_stream(task, sys.stdin.buffer, shared)
+    return items_of_stream(task, sys.stdin.buffer, shared, args.format)
 
 
 def warn_of_empty(items: list[Item]) -> None:
@@ -152,23 +175,16 @@ def warn_of_empty(items: list[Item]) -> None:
         print(f"warning: {empty} of {len(texts)} texts are empty", file=sys.stderr)
 
 
-def check_options(task: str, args: argparse.Namespace) -> None:
-    """Refuse options that say nothing about the task."""
-    for name, tasks in OF_TASKS.items():
-        if is_given(args, name) and task not in tasks:
-            raise InputError(f"--{name} is for {' and '.join(tasks)}; the task is {task}")
-
-
-def is_given(args: argparse.Namespace, name: str) -> bool:
-    value = getattr(args, name)
-    return value is not None and value is not False  # 0 is given
-
-
 def options_of(task: str, args: argparse.Namespace, answer: Any) -> dict[str, Any]:
     """The pipeline's options, of those that were given."""
     names = ("top_k", "handle_impossible_answer", "stride", "targets")
     options = {name: getattr(args, name) for name in names if is_given(args, name)}
     if task == "token-classification":
+        if (args.stride or 0) >= answer.max_length - 2:
+            raise InputError(
+                f"--stride must be less than the {answer.max_length - 2} tokens of a window, got "
+                f"{args.stride}"
+            )
         options["aggregation_strategy"] = args.aggregation_strategy or "simple"
     several = task == "text-classification" and "multi" in answer.problem_type
     if args.all or (several and args.top_k is None):
@@ -176,76 +192,21 @@ def options_of(task: str, args: argparse.Namespace, answer: Any) -> dict[str, An
     return options
 
 
-# ---- Out: a result as a line ----
+# ---- Arguments ----
 
 
-def line_of(item: Item, result: Any, jsonl: bool, show: Show, answer: Pipeline) -> str:
-    if jsonl:
-        return json_of({"input": item.given, "output": result})
-    given = item.given
-    text = json_of(given) if isinstance(given, dict) else given
-    words = given if isinstance(given, list) else text.split("\n")  # CSV texts may have lines
-    return f"{show(result, answer)}\t{' '.join(words)}"
+def check_options(task: str, args: argparse.Namespace) -> None:
+    """Refuse options that say nothing about the task."""
+    for name, tasks in OF_TASKS.items():
+        if is_given(args, name) and task not in tasks:
+            *others, last = tasks
+            named = f"{', '.join(others)} and {last}" if others else last
+            raise InputError(f"--{name} is for {named}; the task is {task}")
 
 
-def json_of(value: Any) -> str:
-    """On one line; half of a surrogate pair, which JSON can write, becomes "?"."""
-    return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace").decode()
-
-
-def rows_of(result: Any) -> list[Any]:
-    return result if isinstance(result, list) else [result]
-
-
-def show_labels(result: Any, answer: Any) -> str:
-    regression = answer.problem_type == "regression"
-    return "  ".join(
-        ("" if regression else f"{row['label']} ") + f"{row['score']:.4f}"
-        for row in rows_of(result)
-    )
-
-
-def show_entities(result: Any, answer: Any) -> str:
-    kind = "entity" if any("entity" in row for row in result) else "entity_group"
-    return "  ".join(
-        f"{row[kind]} {row['start']}:{row['end']} {row['word']!r} {row['score']:.4f}"
-        for row in result
-    )
-
-
-def show_spans(result: Any, answer: Any) -> str:
-    return "  ".join(
-        f"{row['answer']!r} {row['start']}:{row['end']} {row['score']:.4f}"
-        for row in rows_of(result)
-    )
-
-
-def show_choices(result: Any, answer: Any) -> str:
-    return "  ".join(
-        f"{row['label']} {row['choice']!r} {row['score']:.4f}" for row in rows_of(result)
-    )
-
-
-def show_fills(result: Any, answer: Any) -> str:
-    masks = result if isinstance(result[0], list) else [result]
-    return " | ".join(
-        "  ".join(f"{row['token_str']} {row['score']:.4f}" for row in rows) for rows in masks
-    )
-
-
-def show_numbers(result: Any, answer: Any) -> str:
-    return " ".join(f"{number:.4f}" for number in result)
-
-
-SHOW: dict[str, Show] = {
-    "feature-extraction": show_numbers,
-    "fill-mask": show_fills,
-    "multiple-choice": show_choices,
-    "question-answering": show_spans,
-    "sentence-similarity": show_numbers,
-    "text-classification": show_labels,
-    "token-classification": show_entities,
-}
+def is_given(args: argparse.Namespace, name: str) -> bool:
+    value = getattr(args, name)
+    return value is not None and value is not False  # 0 is given
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -256,7 +217,10 @@ def parse_arguments() -> argparse.Namespace:
         "--task", choices=[*PIPELINES, *ALIASES], help="default: what the model was trained for"
     )
     parser.add_argument("--file", help="texts, instead of arguments")
-    parser.add_argument("--jsonl", action="store_true", help="one JSON object a line")
+    parser.add_argument("--format", choices=FORMS, help="of the input (default: see above)")
+    parser.add_argument("--text_column", metavar="NAME", help="the text's column, or key in JSON")
+    parser.add_argument("--text_pair_column", metavar="NAME", help="the second text's")
+    parser.add_argument("--jsonl", action="store_true", help="write one JSON object a line")
     parser.add_argument("--all", action="store_true", help="every label with its score")
     parser.add_argument("--top_k", type=int, help="so many answers, best first")
     parser.add_argument("--context", metavar="TEXT", help="what all questions are about")
@@ -275,6 +239,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--backend", choices=("auto", "numpy", "cupy"), default="auto")
     parser.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
     args = parser.parse_args()
+    check_arguments(args)
+    return args
+
+
+def check_arguments(args: argparse.Namespace) -> None:
+    """Refuse arguments that say nothing together, or that no task can have."""
     if args.texts and args.file:
         raise InputError("texts were given as arguments and by --file: choose one of the two")
     for one, other in (("all", "top_k"), ("context", "context_file")):
@@ -282,10 +252,16 @@ def parse_arguments() -> argparse.Namespace:
             raise InputError(f"--{one} and --{other} were given: choose one of the two")
     if args.choices and len(args.choices) < 2:
         raise InputError("--choices: two texts at least are wanted, got one")
-    for name in ("threads", "top_k"):
-        if getattr(args, name) is not None and getattr(args, name) < 1:
-            raise InputError(f"{name} must be at least 1, got {getattr(args, name)}")
-    return args
+    if args.stride is not None and args.aggregation_strategy == "none":
+        raise InputError(
+            "--stride wants entities, which windows can be merged by: choose another "
+            "--aggregation_strategy than none"
+        )
+    if args.targets and not any(word.strip() for word in args.targets):
+        raise InputError("--targets: at least one word is wanted, got empty texts")
+    for name, least in (("threads", 1), ("top_k", 1), ("stride", 0)):
+        if getattr(args, name) is not None and getattr(args, name) < least:
+            raise InputError(f"--{name} must be at least {least}, got {getattr(args, name)}")
 
 
 if __name__ == "__main__":

@@ -195,9 +195,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
     args = parser.parse_args()
     if args.top_k < 1:
-        raise InputError(f"top_k must be at least 1, got {args.top_k}")
+        raise InputError(f"--top_k must be at least 1, got {args.top_k}")
     if args.threads is not None and args.threads < 1:
-        raise InputError(f"threads must be at least 1, got {args.threads}")
+        raise InputError(f"--threads must be at least 1, got {args.threads}")
     if blank := [query for query in args.queries if not query.strip()]:
         raise InputError(f"got an empty query {blank[0]!r}: say what you look for")
     return args

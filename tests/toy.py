@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from minibert import BertConfig, BertForSequenceClassification, BertTokenizer
-from minibert.data.readers import Columns, Examples
+from minibert.data.columns import Columns
+from minibert.data.readers import Examples
 
 GOOD, BAD = ["good", "great", "fine", "lovely"], ["bad", "awful", "poor", "dull"]
 OTHERS = ["a", "the", "film", "was", "story", "plot", "very"]

@@ -215,7 +215,8 @@ def _check_shapes(directory: Path, report: LoadReport, ignore_heads: bool) -> No
             raise CheckpointError(f"{where}; config.json does not belong to these weights")
         if not ignore_heads:
             raise CheckpointError(
-                f"{where}; --ignore_mismatched_sizes puts a new head in its place"
+                f"{where}; correct config.json, or train a new head in its place "
+                "(finetune.py --ignore_mismatched_sizes, in Python ignore_mismatched_sizes=True)"
             )
 
 

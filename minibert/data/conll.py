@@ -14,14 +14,13 @@ All of it UTF-8, and also with .gz after the suffix.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 from minibert.data.tags import Scheme, detect_scheme, has_prefix, invalid_tags, is_plain
-from minibert.data.text_files import JSON_LINES, brief, error_at, json_objects, read_text, suffix_of
+from minibert.data.text_files import JSON_LINES, Source, brief, error_at, json_objects, opened
 from minibert.errors import InputError
 
 WORDS = ("tokens", "words")
@@ -86,7 +85,7 @@ class _Sentence(NamedTuple):
 
 
 def read_tagged(
-    path: str | os.PathLike[str],
+    source: Source,
     *,
     word_column: int = 0,
     tag_column: int = -1,
@@ -106,12 +105,12 @@ def read_tagged(
     with a missing column or more columns than the first, an empty word, tags that are more or fewer
     than the words, and a tag without a prefix among others that have one.
     """
-    path = Path(path)
     if scheme is not None and scheme not in get_args(Scheme):
         wanted = ", ".join(get_args(Scheme))
         raise InputError(f"scheme must be one of {wanted}, got {scheme!r}")
-    text = read_text(path)
-    if suffix_of(path) in JSON_LINES:
+    file = opened(source)
+    path, text = file.path, file.read()
+    if file.suffix in JSON_LINES:
         sentences = list(_json_sentences(path, text, label_names))
     else:
         sentences = list(_column_sentences(path, text, word_column, tag_column, comment))

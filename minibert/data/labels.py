@@ -93,7 +93,9 @@ def _id_of(examples: Examples, i: int, name: str, label2id: Mapping[str, int]) -
     if name not in label2id:
         known = ", ".join(map(repr, label2id))
         raise examples.error(
-            i, f"the label {name!r} was not seen in training; the labels are {known}"
+            i,
+            f"the label {name!r} was not seen in training, whose labels are {known}; correct it, "
+            "leave the example out, or train with it",
         )
     return label2id[name]
 

@@ -45,9 +45,11 @@ class Masking:
 
     def __post_init__(self) -> None:
         if not 0 < self.probability < 1:
-            raise InputError(f"mlm_probability must be between 0 and 1, got {self.probability}")
+            raise InputError(f"--mlm_probability must be between 0 and 1, got {self.probability}")
         if self.max_predictions is not None and self.max_predictions < 1:
-            raise InputError(f"max_predictions must be at least 1, got {self.max_predictions}")
+            raise InputError(
+                f"--max_predictions_per_seq must be at least 1, got {self.max_predictions}"
+            )
 
     @classmethod
     def by(

@@ -18,15 +18,14 @@ empty text or −1 says that it is not known.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from minibert.data.readers import read_table
-from minibert.data.text_files import brief, error_at
+from minibert.data.tables import read_table
+from minibert.data.text_files import Problem, Source, brief, error_at, opened
 from minibert.errors import InputError
 
 CONTEXTS = ("context", "article", "passage", "ctx", "sent1", "premise")
@@ -77,17 +76,13 @@ class MultipleChoiceExamples:
         return error_at(self.path, self.lines[example], problem)
 
 
-class _Problem(ValueError):
-    """What is wrong with one example; its reader adds the file and the line."""
-
-
 class _Example(NamedTuple):
     first: str
     choices: list[str]
     label: int | None
 
 
-def read_multiple_choice(path: str | os.PathLike[str]) -> MultipleChoiceExamples:
+def read_multiple_choice(source: Source) -> MultipleChoiceExamples:
     """Read a file of multiple choice; the module's docstring says which forms there are.
 
     Raises InputError, with file and line, for a file that is missing, empty, not UTF-8 or ragged,
@@ -95,13 +90,14 @@ def read_multiple_choice(path: str | os.PathLike[str]) -> MultipleChoiceExamples
     different number of them than in the first example, and a label that is none of the choices or
     is there for some examples only.
     """
-    path = Path(path)
+    file = opened(source)
+    path = file.path
     examples: list[_Example] = []
     lines: list[int] = []
-    for line, values in read_table(path):
+    for line, values in read_table(file):
         try:
             examples.append(_example(values, examples[0] if examples else None))
-        except _Problem as problem:
+        except Problem as problem:
             raise error_at(path, line, str(problem)) from None
         lines.append(line)
     labels = [example.label for example in examples if example.label is not None]
@@ -114,26 +110,37 @@ def read_multiple_choice(path: str | os.PathLike[str]) -> MultipleChoiceExamples
     )
 
 
-def _example(values: Mapping[str, Any], model: _Example | None) -> _Example:
-    """One example; `model` is the first of its file, which it must be like."""
-    texts, own_labels = _choices(values)
-    wanted = len(model.choices) if model else max(2, len(texts))
-    if len(texts) != wanted:
-        raise _Problem(
-            f"{len(texts)} choices where {wanted} are wanted, as in the file's first example: "
-            f"{brief(texts)}" if model else f"two choices at least are wanted, got {brief(texts)}"
-        )  # fmt: skip
+def asked(values: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """What the model reads of an example, before and after [SEP]; Problem where there is none."""
+    return _asked(values, _choices(values)[0])
+
+
+def _asked(values: Mapping[str, Any], texts: list[str]) -> tuple[str, list[str]]:
+    if len(texts) < 2:
+        raise Problem(f"two choices at least are wanted, got {brief(texts)}")
     context, question = (_text(values, names) for names in (CONTEXTS, QUESTIONS))
     if context is None and question is None:
         names = ", ".join((*CONTEXTS, *QUESTIONS))
-        raise _Problem(f"there is no context or question, of {names}, only {brief(list(values))}")
+        raise Problem(f"there is no context or question, of {names}, only {brief(list(values))}")
+    if context is None:
+        return question or "", texts
+    return context, [f"{question} {text}" for text in texts] if question else texts
+
+
+def _example(values: Mapping[str, Any], model: _Example | None) -> _Example:
+    """One example; `model` is the first of its file, which it must be like."""
+    texts, own_labels = _choices(values)
+    if model and len(texts) != len(model.choices):
+        raise Problem(
+            f"{len(texts)} choices where {len(model.choices)} are wanted, as in the file's first "
+            f"example: {brief(texts)}"
+        )
+    first, choices = _asked(values, texts)
     label = _label(values, texts, own_labels)
     if model and (label is None) != (model.label is None):
         here, there = ("no", "a") if label is None else ("a", "no")
-        raise _Problem(f"{here} label here, but {there} label in the file's first example")
-    if context is None:
-        return _Example(question or "", texts, label)
-    return _Example(context, [f"{question} {t}" for t in texts] if question else texts, label)
+        raise Problem(f"{here} label here, but {there} label in the file's first example")
+    return _Example(first, choices, label)
 
 
 def _choices(values: Mapping[str, Any]) -> tuple[list[str], list[str] | None]:
@@ -143,7 +150,7 @@ def _choices(values: Mapping[str, Any]) -> tuple[list[str], list[str] | None]:
         key, given = "the choices", list(_numbered(values))
         if not given:
             names = ", ".join(CHOICES)
-            raise _Problem(f"there are no choices, of {names}, ending0, …: {brief(list(values))}")
+            raise Problem(f"there are no choices, of {names}, ending0, …: {brief(list(values))}")
         return _checked(key, given), None
     found = values[key]
     if isinstance(found, list) and found and all(isinstance(item, dict) for item in found):
@@ -152,7 +159,7 @@ def _choices(values: Mapping[str, Any]) -> tuple[list[str], list[str] | None]:
         return _checked(key, found), None
     texts, labels = _checked(key, found.get("text")), _checked(key, found.get("label"))
     if len(texts) != len(labels) or len(set(labels)) != len(labels):
-        raise _Problem(f"{key!r}: a label for each text is wanted, all different: {brief(found)}")
+        raise Problem(f"{key!r}: a label for each text is wanted, all different: {brief(found)}")
     return texts, labels
 
 
@@ -163,12 +170,12 @@ def _numbered(values: Mapping[str, Any]) -> Iterator[Any]:
 
 
 def _checked(key: str, texts: Any) -> list[str]:
-    if not isinstance(texts, list):
-        raise _Problem(f"{key!r}: a list of texts is wanted, got {brief(texts)}")
+    if not isinstance(texts, list | tuple):
+        raise Problem(f"{key!r}: a list of texts is wanted, got {brief(texts)}")
     for i, text in enumerate(texts):
         if not isinstance(text, str) or not text.strip():
-            raise _Problem(f"{key!r}, choice {i}: a text is wanted, got {brief(text)}")
-    return texts
+            raise Problem(f"{key!r}, choice {i}: a text is wanted, got {brief(text)}")
+    return list(texts)
 
 
 def _text(values: Mapping[str, Any], names: Sequence[str]) -> str | None:
@@ -178,7 +185,7 @@ def _text(values: Mapping[str, Any], names: Sequence[str]) -> str | None:
         return None
     text = values[key]
     if not isinstance(text, str) or not text.strip():
-        raise _Problem(f"{key!r}: a text is wanted, got {brief(text)}; remove the example")
+        raise Problem(f"{key!r}: a text is wanted, got {brief(text)}; remove the example")
     return text
 
 
@@ -196,7 +203,7 @@ def _label(values: Mapping[str, Any], texts: list[str], own_labels: list[str] | 
     for found in (*certain, *names, number, letter):
         if not isinstance(value, bool) and found is not None and 0 <= found < len(texts):
             return found
-    raise _Problem(
+    raise Problem(
         f"{key!r}: the number of a choice (0 to {len(texts) - 1}), its letter, label or text is "
         f"wanted, got {brief(value)}"
     )

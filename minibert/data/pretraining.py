@@ -81,8 +81,8 @@ class PretrainingData:
         """The batches of every epoch."""
         if max_tokens is not None or window > 1:
             raise InputError(
-                "examples of pretraining are about as long as they may be: max_tokens_per_batch "
-                "and group_by_length do not apply; set per_device_train_batch_size"
+                "examples of pretraining are about as long as they may be: --max_tokens_per_batch "
+                "and --group_by_length do not apply; set --per_device_train_batch_size"
             )
         return PretrainingOrder(self, seed, batch_size)
 

@@ -18,37 +18,33 @@ still look like a header: see `Examples.warning`.
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from minibert.data.columns import HEADER_WORDS, Columns, Named, choose_columns, made_up
+from minibert.data.tables import (
+    ANOTHER_TASK,
+    Row,
+    check_suffix,
+    json_rows,
+    named_rows,
+    refuse_ragged,
+    split_rows,
+)
 from minibert.data.text_files import (
     JSON_LINES,
+    Problem,
+    Source,
+    TextFile,
     brief,
     error_at,
-    json_objects,
-    read_text,
-    suffix_of,
+    opened,
 )
 from minibert.errors import InputError
-
-PAIRS = (
-    ("sentence1", "sentence2"),
-    ("premise", "hypothesis"),
-    ("question", "sentence"),
-    ("question1", "question2"),
-    ("text", "text_pair"),
-)
-SINGLES = ("sentence", "sentence1", "text")
-LABELS = ("label", "labels", "gold_label", "score", "is_duplicate")
-IGNORED = ("index", "idx", "id", "guid")
-HEADER_WORDS = frozenset({*(name for pair in PAIRS for name in pair), *SINGLES, *LABELS, *IGNORED})
 
 _NUMBER = re.compile(r"[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|inf(inity)?)", re.ASCII | re.IGNORECASE)
 
@@ -58,14 +54,6 @@ Label = str | float | list[str]
 def is_number(written: str) -> bool:
     """Whether a label is written as a number."""
     return _NUMBER.fullmatch(written) is not None
-
-
-class Columns(NamedTuple):
-    """Which columns of a file hold the texts and the labels; None where there is none."""
-
-    sentence1: str
-    sentence2: str | None = None
-    label: str | None = None
 
 
 @dataclass(frozen=True)
@@ -138,26 +126,14 @@ class Examples:
 NAME_IT = "if it is one, name its columns: --text_column … --label_column …"
 
 
-class _Named(NamedTuple):
-    """Columns that the user names."""
-
-    text: str | None = None
-    pair: str | None = None
-    label: str | None = None
-
-
-class _Row(NamedTuple):
-    line: int
-    values: Sequence[Any]
-
-
 def read_examples(
-    path: str | os.PathLike[str],
+    source: Source,
     *,
     text_column: str | None = None,
     text_pair_column: str | None = None,
     label_column: str | None = None,
     pairs: bool = False,
+    labels: bool = True,
     allow_empty: bool = False,
 ) -> Examples:
     """Read an example file; the module's docstring says which forms there are.
@@ -167,35 +143,50 @@ def read_examples(
     label is the first of LABELS, else, where no text column has a known name, the last column.
     A named text column that a file lacks is refused; a file without the named label, or whose
     labels are all empty, has none and is one to predict. `pairs`: two columns without a header are
-    two texts.
+    two texts. `labels`: False leaves them unread.
 
     Raises InputError for a file that is missing, empty, not UTF-8 or ragged, for a missing column,
     a first row that must be a header (its label alone is no number), a label that is absent or
     NaN, and, unless `allow_empty`, a blank text.
     """
-    path = Path(path)
-    named = _Named(text_column, text_pair_column, label_column)
-    suffix = _suffix(path)
-    text = read_text(path)
-    headed = None
-    if suffix == ".txt":
-        lines = text.removesuffix("\n").split("\n")
-        rows = [_Row(n, [line.removesuffix("\r")]) for n, line in enumerate(lines, start=1)]
-        header, named = ["text"], _Named()
-    elif suffix in (".tsv", ".csv"):
-        rows = _split_rows(path, text)
-        headed = any(named) or _looks_like_header(rows)
-        header, rows = _split_header(path, rows, headed, pairs)
-        _refuse_ragged(path, header, rows)
-    else:
-        header, rows = _json_rows(path, text)
-    columns = _choose_columns(path, header, named)
+    file = opened(source)
+    path, named = file.path, Named(text_column, text_pair_column, label_column)
+    check_suffix(file)
+    header, rows, headed = _rows(file, any(named), pairs)
+    try:
+        columns = choose_columns(header, Named() if file.suffix == ".txt" else named)
+    except Problem as problem:
+        raise error_at(path, 1, str(problem)) from None
     if not rows:
         raise error_at(path, 1, "there is a header and no example below it")
+    columns = columns if labels else columns._replace(label=None)
     examples = replace(_gather(path, header, rows, columns, allow_empty), header=headed)
     if headed is False:
         _refuse_header(examples)
     return examples
+
+
+def _rows(
+    file: TextFile, has_header: bool, pairs: bool
+) -> tuple[list[str], list[Row], bool | None]:
+    """The names of the columns, the rows, and whether the first row of a table had the names."""
+    path = file.path
+    if file.suffix == ".txt":
+        lines = file.read().removesuffix("\n").split("\n")
+        rows = [Row(n, [line.removesuffix("\r")]) for n, line in enumerate(lines, start=1)]
+        return ["text"], rows, None
+    if file.suffix in JSON_LINES:
+        return *json_rows(path, file.read()), None
+    rows = split_rows(file)
+    has_header = has_header or _looks_like_header(rows[0])
+    try:
+        header, rows = (
+            named_rows(path, rows) if has_header else (made_up(len(rows[0].values), pairs), rows)
+        )
+    except Problem as problem:
+        raise error_at(path, rows[0].line, str(problem)) from None
+    refuse_ragged(path, header, rows)
+    return header, rows, has_header
 
 
 def _refuse_header(examples: Examples) -> None:
@@ -209,34 +200,16 @@ def _refuse_header(examples: Examples) -> None:
         )
 
 
-def read_table(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The rows of a TSV or CSV file with a header, or the objects of JSON lines, with their lines.
-
-    Raises InputError for a file that is missing, empty, not UTF-8 or ragged.
-    """
-    suffix = _suffix(path)
-    if suffix in JSON_LINES:
-        yield from json_objects(path, read_text(path))
-        return
-    if suffix == ".txt":
-        raise InputError(f"{path}: columns or JSON lines are wanted, and .txt holds plain text")
-    header, rows = _split_header(path, _split_rows(path, read_text(path)), True)
-    _refuse_ragged(path, header, rows)
-    if not rows:
-        raise error_at(path, 1, "there is a header and no example below it")
-    for row in rows:
-        yield row.line, dict(zip(header, row.values, strict=True))
-
-
 def _gather(
-    path: Path, header: list[str], rows: list[_Row], columns: Columns, allow_empty: bool
+    path: Path, header: list[str], rows: list[Row], columns: Columns, allow_empty: bool
 ) -> Examples:
     def texts(name: str) -> list[str]:
         at = header.index(name)
         for row in rows:
             if not isinstance(row.values[at], str):
                 found = type(row.values[at]).__name__
-                raise error_at(path, row.line, f"{name!r} must be a text, got {found}")
+                problem = f"{name!r} must be a text, got {found}{ANOTHER_TASK}"
+                raise error_at(path, row.line, problem)
             if not allow_empty and not row.values[at].strip():
                 raise error_at(path, row.line, f"the text in {name!r} is empty; remove the example")
         return [row.values[at] for row in rows]
@@ -271,130 +244,9 @@ def _label(path: Path, line: int, value: Any) -> Label:
         name = str(value).strip()
         if name and name.casefold() != "nan":
             return name
-    raise error_at(path, line, f"a label is wanted, got {brief(value)}; remove the example")
+    hint = ANOTHER_TASK if isinstance(value, dict) else ""
+    raise error_at(path, line, f"a label is wanted, got {brief(value)}; remove the example{hint}")
 
 
-def _choose_columns(path: Path, header: list[str], named: _Named) -> Columns:
-    """The columns of a header by the rule of `read_examples`."""
-    for name in (named.text, named.pair):
-        if name is not None and name not in header:
-            raise _missing(path, name, header)
-    if named.pair is not None and named.text is None:
-        raise InputError(f"the second text is {named.pair!r}: --text_column must name the first")
-    names = {name.casefold(): name for name in reversed(header) if name != named.label}
-    label = next((names[known] for known in LABELS if known in names), None)
-    if named.label is not None:  # "": there is none, and none is to be guessed
-        label = named.label if named.label in header else ""
-    if named.text is not None:
-        return _columns(header, named.text, named.pair, label)
-    for first, second in PAIRS:
-        if first in names and second in names:
-            return _columns(header, names[first], names[second], label)
-    for single in SINGLES:
-        if single in names:
-            return _columns(header, names[single], None, label)
-    free = [name for name in header if name != label and name.casefold() not in IGNORED]
-    if label is None and len(free) > 1:
-        label = free.pop()
-    if not free or free[0].casefold() == "sentence2":
-        raise _missing(path, "sentence1", header)
-    return Columns(free[0], free[1] if len(free) > 1 else None, label or None)
-
-
-def _columns(header: list[str], first: str, second: str | None, label: str | None) -> Columns:
-    """With the last column as the label, where none is known."""
-    if label is None:
-        label = _last(header, *(name.casefold() for name in (first, second) if name))
-    return Columns(first, second, label or None)
-
-
-def _last(header: list[str], *texts: str) -> str | None:
-    """The last column, if it is free to be the label."""
-    taken = header[-1].casefold() in (*texts, *IGNORED, "sentence2")
-    return None if taken else header[-1]
-
-
-def _missing(path: Path, name: str, header: list[str]) -> InputError:
-    return error_at(path, 1, f"there is no column {name!r}; the columns are {brief(header)}")
-
-
-def _looks_like_header(rows: list[_Row]) -> bool:
-    return any(cell.strip().casefold() in HEADER_WORDS for row in rows[:1] for cell in row.values)
-
-
-def _split_header(
-    path: Path, rows: list[_Row], has_header: bool, pairs: bool = False
-) -> tuple[list[str], list[_Row]]:
-    """Column names and the rows below them; names are made up for a file without a header."""
-    if not rows:
-        raise InputError(f"{path}: the file holds blank lines only; an example a line is wanted")
-    first = [cell.strip() for cell in rows[0].values]
-    if has_header:
-        if len(set(first)) != len(first):
-            raise error_at(path, rows[0].line, f"the header names a column twice: {brief(first)}")
-        return first, rows[1:]
-    two = ["sentence1", "sentence2" if pairs else "label"]
-    made_up = {1: ["sentence1"], 2: two, 3: ["sentence1", "sentence2", "label"]}
-    if len(first) not in made_up:
-        raise error_at(
-            path,
-            rows[0].line,
-            f"{len(first)} columns and no header: which are the texts? Add a first row such as "
-            "sentence1, sentence2, label, or name the columns of this one (--text_column …)",
-        )
-    return made_up[len(first)], rows
-
-
-def _refuse_ragged(path: Path, header: list[str], rows: list[_Row]) -> None:
-    for row in rows:
-        if len(row.values) != len(header):
-            raise error_at(
-                path,
-                row.line,
-                f"{len(row.values)} fields where {len(header)} are wanted {brief(header)}",
-            )
-
-
-def _split_rows(path: Path, text: str) -> list[_Row]:
-    return list(_tsv_rows(text) if suffix_of(path) == ".tsv" else _csv_rows(path, text))
-
-
-def _tsv_rows(text: str) -> Iterator[_Row]:
-    # Not splitlines(): that also breaks at U+2028 and form feeds, which a text may hold.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if row := line.removesuffix("\r"):
-            yield _Row(number, row.split("\t"))
-
-
-def _csv_rows(path: Path, text: str) -> Iterator[_Row]:
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    line = 1
-    try:
-        for values in reader:
-            if values:
-                yield _Row(line, values)
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise error_at(path, line, f"not valid CSV ({error}); is a quote not closed?") from None
-
-
-def _json_rows(path: Path, text: str) -> tuple[list[str], list[_Row]]:
-    """The keys of the first object, and each object's values under them."""
-    keys: list[str] | None = None
-    rows = []
-    for line, value in json_objects(path, text):
-        keys = list(value) if keys is None else keys
-        if absent := [key for key in keys if key not in value]:
-            raise error_at(path, line, f"{absent[0]!r} is missing, which earlier lines have")
-        rows.append(_Row(line, [value[key] for key in keys]))
-    return keys or [], rows
-
-
-def _suffix(path: Path) -> str:
-    suffix = suffix_of(path)
-    if suffix not in (".tsv", ".csv", *JSON_LINES, ".txt"):
-        raise InputError(
-            f"{path}: the suffix says the form of a file and must be .tsv, .csv, .jsonl, .json, "
-            f".ndjson or .txt, or one of them and .gz; got {path.suffix or 'none'}"
-        )
-    return suffix
+def _looks_like_header(row: Row) -> bool:
+    return any(cell.strip().casefold() in HEADER_WORDS for cell in row.values)

@@ -93,9 +93,9 @@ class SentencePairs:
                 "without it (--no_nsp)"
             )
         if self.length < 5:
-            raise InputError(f"max_seq_length: a pair needs at least 5 tokens, got {self.length}")
+            raise InputError(f"--max_seq_length: a pair needs at least 5 tokens, got {self.length}")
         if not 0 <= self.short_seq_prob <= 1:
-            raise InputError(f"short_seq_prob must be from 0 to 1, got {self.short_seq_prob}")
+            raise InputError(f"--short_seq_prob must be from 0 to 1, got {self.short_seq_prob}")
 
     @property
     def room(self) -> int:
@@ -183,7 +183,7 @@ class FullSequences:
 
     def __post_init__(self) -> None:
         if self.length < 3:
-            raise InputError(f"max_seq_length must be at least 3, got {self.length}")
+            raise InputError(f"--max_seq_length must be at least 3, got {self.length}")
 
     @property
     def room(self) -> int:
@@ -256,8 +256,8 @@ def hold_out(store: TokenStore, count: int, seed: int) -> tuple[Ints, Ints]:
     """
     if not 0 <= count < store.num_documents:
         raise InputError(
-            f"validation_documents: got {count}, but the corpus has {store.num_documents} "
-            "documents; hold out fewer, or name a validation_corpus"
+            f"--validation_documents: got {count}, but the corpus has {store.num_documents} "
+            "documents; hold out fewer, or name a --validation_corpus"
         )
     order = np.argsort(draws(seed, 0, Purpose.HOLD_OUT, 0, store.num_documents), kind="stable")
     return np.sort(order[count:]), np.sort(order[:count])

@@ -13,14 +13,13 @@ none of whose questions has the key `answers` is one to predict.
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from minibert.data.text_files import brief, json_objects, read_text
+from minibert.data.text_files import Source, TextFile, brief, json_objects, opened
 from minibert.errors import InputError
 
 OnMismatch = Literal["refuse", "skip"]
@@ -80,9 +79,7 @@ class _Row(NamedTuple):
     answers: list[Answer] | None
 
 
-def read_squad(
-    path: str | os.PathLike[str], *, on_mismatch: OnMismatch = "refuse"
-) -> QuestionExamples:
+def read_squad(source: Source, *, on_mismatch: OnMismatch = "refuse") -> QuestionExamples:
     """Read a question-answering file; the module's docstring says which forms there are.
 
     on_mismatch: what to do with an answer whose text does not stand at its `answer_start`.
@@ -92,8 +89,8 @@ def read_squad(
     """
     if on_mismatch not in ("refuse", "skip"):
         raise InputError(f'on_mismatch must be "refuse" or "skip", got {on_mismatch!r}')
-    path = Path(path)
-    rows = list(_rows(path, read_text(path)))
+    file = opened(source)
+    path, rows = file.path, list(_rows(file))
     if not rows:
         raise InputError(f"{path}: the file holds no question; one at least is wanted")
     answers = _answers_of_all(path, rows)
@@ -147,16 +144,18 @@ def _report_mismatches(path: Path, rows: list[_Row], on_mismatch: OnMismatch) ->
     print(f"warning: {found}; skipped", file=sys.stderr)
 
 
-def _rows(path: Path, text: str) -> Iterator[_Row]:
+def _rows(file: TextFile) -> Iterator[_Row]:
     """The questions of either form."""
-    if {".jsonl", ".ndjson"} & set(path.suffixes):
+    path, text = file.path, file.read()
+    if file.suffix in (".jsonl", ".ndjson"):
         return _line_rows(path, text)
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
         if getattr(error, "msg", "") == "Extra data":  # a second object: JSON lines
             return _line_rows(path, text)
-        raise InputError(f"{path}: not JSON ({error}){_ending(error, text)}") from None
+        ending = _ending(error, text) or "; SQuAD's JSON or an object a line is wanted"
+        raise InputError(f"{path}: not JSON ({error}){ending}") from None
     one_line = isinstance(document, dict) and "question" in document
     return _line_rows(path, text) if one_line else _squad_rows(path, document)
 

@@ -4,26 +4,63 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from minibert.errors import InputError
+from minibert.io.json_io import error_text
 
 JSON_LINES = (".jsonl", ".json", ".ndjson")
 
 
+class Problem(ValueError):
+    """What is wrong with a row or an object; who knows its place adds that."""
+
+
+class TextFile:
+    """A file, or what came through a pipe, for a reader that reads it whole.
+
+    path: what errors call it; suffix: what says its form, the path's own unless another is given;
+    data: its bytes, unless they lie at the path.
+    """
+
+    def __init__(self, path: Path, suffix: str | None = None, data: bytes | None = None) -> None:
+        self.path, self._data = path, data
+        self.suffix = suffix_of(path) if suffix is None else suffix
+
+    def read(self) -> str:
+        """All of it, as `read_text`."""
+        return _decoded(self.path, read_bytes(self.path) if self._data is None else self._data)
+
+
+Source = str | os.PathLike[str] | TextFile
+
+
+def opened(source: Source) -> TextFile:
+    """A path as a TextFile; one that is there already, as it is."""
+    return source if isinstance(source, TextFile) else TextFile(Path(source))
+
+
 def read_text(path: Path) -> str:
     """The whole file, decompressed (.gz) and decoded (UTF-8), without a byte order mark."""
+    return _decoded(path, read_bytes(path))
+
+
+def read_bytes(path: Path) -> bytes:
+    """The whole file, decompressed (.gz)."""
     try:
         data = path.read_bytes()
-        if path.suffix.lower() == ".gz":
-            data = gzip.decompress(data)
+        return gzip.decompress(data) if path.suffix.lower() == ".gz" else data
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such file") from None
     except (EOFError, zlib.error, OSError) as error:
-        raise InputError(f"{path}: the file cannot be read: {error}") from error
+        raise InputError(f"{path}: the file cannot be read: {error_text(error)}") from error
+
+
+def _decoded(path: Path, data: bytes) -> str:
     data = data.removeprefix(b"\xef\xbb\xbf")
     if not data:
         raise InputError(f"{path}: the file is empty; an example a line is wanted")
@@ -50,7 +87,14 @@ def json_objects(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
     InputError for a line that is no object, and where there is no object at all.
     """
     found = False
-    for number, value in json_values(path, text, "a JSON object"):
+    lines = text.split("\n")
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            value = parse_json(line, number == len(lines), "a JSON object")
+        except Problem as problem:
+            raise error_at(path, number, str(problem)) from None
         if not isinstance(value, dict):
             raise error_at(path, number, f"an object {{...}} is wanted, got {type(value).__name__}")
         found = True
@@ -59,21 +103,19 @@ def json_objects(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
         raise InputError(f"{path}: the file holds blank lines only; an object a line is wanted")
 
 
-def json_values(path: Path, text: str, wanted: str = "JSON") -> Iterator[tuple[int, Any]]:
-    """The values of JSON lines, each with its line; blank lines are skipped.
+def parse_json(line: str, is_cut: bool = False, wanted: str = "JSON") -> Any:
+    """The JSON value of a line; Problem for a line that is not `wanted`.
 
-    InputError for a line that is not `wanted`, and says so of one that the file's end cuts off.
+    is_cut: no line break follows, so a line that is broken may be one that was cut off.
     """
-    lines = text.split("\n")
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            cut = "; the file ends in the middle of it" if number == len(lines) else ""
-            raise error_at(path, number, f"not {wanted} on one line ({error}){cut}") from None
-        yield number, value
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError) as error:
+        reason = str(error)
+        if isinstance(error, json.JSONDecodeError):
+            reason = f"{error.msg.removesuffix(' starting at')}, column {error.colno}"
+        cut = "; the input ends in the middle of it" if is_cut else ""
+        raise Problem(f"not {wanted} on one line ({reason}){cut}") from None
 
 
 def brief(value: Any) -> str:

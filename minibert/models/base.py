@@ -93,6 +93,7 @@ class BertPreTrainedModel:
         cls,
         name_or_directory: str | Path,
         *,
+        config: BertConfig | None = None,
         backend: str | Backend = "auto",
         dtype: str = "float32",
         precision: str = "fp32",
@@ -103,14 +104,15 @@ class BertPreTrainedModel:
     ) -> Self:
         """A model from a local directory or a hub name; its `load_report` says what was found.
 
-        Parameters that the checkpoint lacks (a new head) are drawn with `seed`. Further keyword
-        arguments change the configuration: num_labels, id2label, problem_type,
-        hidden_dropout_prob, …  On the CPU, float32 weights stay memory-mapped until training.
+        Parameters that the checkpoint lacks (a new head) are drawn with `seed`. `config` stands for
+        the directory's own; further keyword arguments change it: num_labels, id2label,
+        problem_type, hidden_dropout_prob, …  On the CPU, float32 weights stay memory-mapped until
+        training.
         """
         from minibert.hub import resolve_model
 
         directory = resolve_model(str(name_or_directory))
-        config = BertConfig.from_pretrained(directory).replace(**config_changes)
+        config = (config or BertConfig.from_pretrained(directory)).replace(**config_changes)
         arrays, report = load_checkpoint(
             directory, cls.shapes(config), ignore_mismatched_sizes=ignore_mismatched_sizes
         )

@@ -61,17 +61,25 @@ class BertForSentenceEmbedding(BertPreTrainedModel):
         name_or_directory: str | Path,
         *,
         settings: SentenceSettings | None = None,
+        pooling: str | None = None,
+        normalize: bool | None = None,
         **arguments: Any,
     ) -> Self:
         """As all models, with the recipe of a sentence-transformers directory.
 
-        `settings` replaces it; a directory without a recipe gets the mean at length 1.
+        `settings` replaces it; `pooling` ("mean", "max", "cls") and `normalize` (to length 1)
+        change it. A directory without a recipe gets the mean at length 1.
         """
         from minibert.hub import resolve_model
 
         directory = resolve_model(str(name_or_directory))
         model = super().from_pretrained(directory, **arguments)
-        model.settings = settings or read_sentence_settings(directory) or cls.settings
+        own = settings or read_sentence_settings(directory) or cls.settings
+        model.settings = replace(
+            own,
+            pooling=own.pooling if pooling is None else pooling,
+            normalize=own.normalize if normalize is None else normalize,
+        )
         return model
 
     def _write_extras(self, stage: Path) -> None:

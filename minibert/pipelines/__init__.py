@@ -6,17 +6,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from minibert.checkpoint.directory import open_weights
 from minibert.config import BertConfig
 from minibert.errors import InputError
 from minibert.models import BertPreTrainedModel
-from minibert.pipelines.base import Pipeline, named
+from minibert.pipelines.base import Pipeline
 from minibert.pipelines.feature_extraction import FeatureExtractionPipeline
 from minibert.pipelines.fill_mask import FillMaskPipeline
+from minibert.pipelines.loading import named, not_ours
 from minibert.pipelines.multiple_choice import MultipleChoicePipeline
+from minibert.pipelines.next_sentence import NextSentencePipeline
 from minibert.pipelines.question_answering import QuestionAnsweringPipeline
 from minibert.pipelines.sentence_similarity import SentenceSimilarityPipeline
 from minibert.pipelines.text_classification import TextClassificationPipeline
 from minibert.pipelines.token_classification import TokenClassificationPipeline
+from minibert.tokenization import BertTokenizer
 
 PIPELINES: dict[str, type[Pipeline]] = {
     kind.task: kind
@@ -24,6 +28,7 @@ PIPELINES: dict[str, type[Pipeline]] = {
         FeatureExtractionPipeline,
         FillMaskPipeline,
         MultipleChoicePipeline,
+        NextSentencePipeline,
         QuestionAnsweringPipeline,
         SentenceSimilarityPipeline,
         TextClassificationPipeline,
@@ -34,6 +39,7 @@ ALIASES = {"sentiment-analysis": "text-classification", "ner": "token-classifica
 OF_ARCHITECTURE = {
     "BertForMaskedLM": "fill-mask",
     "BertForMultipleChoice": "multiple-choice",
+    "BertForNextSentencePrediction": "next-sentence-prediction",
     "BertForPreTraining": "fill-mask",
     "BertForQuestionAnswering": "question-answering",
     "BertForSentenceEmbedding": "sentence-similarity",
@@ -41,52 +47,77 @@ OF_ARCHITECTURE = {
     "BertForTokenClassification": "token-classification",
     "BertModel": "feature-extraction",
 }
+OF_HEAD = {  # by the beginning of its parameters' names; a "classifier" may be of several tasks
+    "cls.predictions.": "fill-mask",
+    "cls.seq_relationship.": "next-sentence-prediction",
+    "qa_outputs.": "question-answering",
+}
 
 
 def pipeline(
     task: str | None = None,
     model: str | Path | BertPreTrainedModel | None = None,
+    config: str | Path | BertConfig | None = None,
+    tokenizer: str | Path | BertTokenizer | None = None,
+    *,
+    revision: str | None = None,
     **arguments: Any,
 ) -> Pipeline:
     """The pipeline of a task's name ("sentiment-analysis", "ner", …) over a model.
 
     model: a directory, a hub name or a model that is loaded; feature-extraction and
     sentence-similarity have a default. Without a task, the one that the model was trained for.
-    Further arguments: those of `Pipeline.from_pretrained` (tokenizer, device, backend, threads,
-    dtype, …), and the options of a call, which then hold for every call.
+    config, tokenizer, revision and further arguments: those of `Pipeline.from_pretrained` (device,
+    backend, threads, dtype, …), and the options of a call, which then hold for every call.
     """
-    if task is not None:
-        kind = _kind(task)
-        model = kind.default_model if model is None else model
-        if model is None:
-            raise InputError(
-                f"{task}: name a model: pipeline({task!r}, model=a directory or a hub name); "
-                "there is no default one for this task"
-            )
-        return kind.from_pretrained(model, **arguments)
+    arguments |= {"config": config, "tokenizer": tokenizer}
+    kind = None if task is None else _kind(task)
     if model is None:
+        model = _default_model(task, kind)
+    if kind is None and isinstance(model, str | Path):
+        with named(model, revision) as directory:
+            return _kind(task_of(directory)).from_pretrained(directory, **arguments)
+    kind = kind or _kind_of(model)
+    return kind.from_pretrained(model, revision=revision, **arguments)
+
+
+def _default_model(task: str | None, kind: type[Pipeline] | None) -> str:
+    if kind is None:
         raise InputError('name a task or a model, such as pipeline("sentence-similarity")')
-    if not isinstance(model, str | Path):
-        return _kind(_task(type(model).__name__, [type(model).__name__])).from_pretrained(
-            model, **arguments
+    if kind.default_model is None:
+        raise InputError(
+            f"{task}: name a model: pipeline({task!r}, model=a directory or a hub name); "
+            "there is no default one for this task"
         )
-    with named(model) as directory:
-        return _kind(task_of(directory)).from_pretrained(directory, **arguments)
+    return kind.default_model
+
+
+def _kind_of(model: object) -> type[Pipeline]:
+    """The pipeline of a model that is loaded."""
+    if not isinstance(model, BertPreTrainedModel):
+        raise not_ours("model", model, "model of minibert")
+    name = type(model).__name__
+    return _kind(_task(name, [name]))
 
 
 def task_of(directory: Path) -> str:
-    """The task that config.json's `architectures` names."""
-    return _task(f"{directory}: config.json", BertConfig.from_pretrained(directory).architectures)
+    """The task that config.json's `architectures` names; where it has none, that of the head."""
+    architectures = BertConfig.from_pretrained(directory).architectures
+    names = () if architectures else open_weights(directory)
+    for begins, task in OF_HEAD.items():
+        if any(name.startswith(begins) for name in names):
+            return task
+    return _task(f"{directory}: config.json", architectures)
 
 
 def _task(source: str, architectures: Sequence[str] | None) -> str:
     for name in architectures or ():
         if name in OF_ARCHITECTURE:
             return OF_ARCHITECTURE[name]
-    raise InputError(
-        f"{source} does not say what the model was trained for (architectures: "
-        f"{', '.join(architectures or ()) or 'none'}); name the task"
-    )
+    how = "name the task (--task, in Python task=…)"
+    if architectures:
+        raise InputError(f"{source}: there is no task for {', '.join(architectures)}; {how}")
+    raise InputError(f"{source} does not say what the model was trained for; {how}")
 
 
 def _kind(task: str) -> type[Pipeline]:
@@ -101,6 +132,7 @@ __all__ = [
     "FeatureExtractionPipeline",
     "FillMaskPipeline",
     "MultipleChoicePipeline",
+    "NextSentencePipeline",
     "Pipeline",
     "QuestionAnsweringPipeline",
     "SentenceSimilarityPipeline",

@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import fields
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from minibert.backend import Backend
+from minibert.config import BertConfig
 from minibert.data.features import Features
 from minibert.errors import InputError
-from minibert.hub import resolve_model
 from minibert.models import BertPreTrainedModel
+from minibert.pipelines.loading import config_of, named, not_ours, tokenizer_of
 from minibert.pipelines.options import (
     AS_USUAL,
     Reading,
     as_mapping,
+    as_usual,
     backend_of,
     check_known,
+    dtype_of,
     keywords,
+    of_ours,
 )
+from minibert.pipelines.texts import encoded
 from minibert.tasks.base import Outputs
 from minibert.tokenization import BertTokenizer
-from minibert.tokenization.checks import check_texts
 from minibert.tokenization.encoding import Encoding
 from minibert.training.evaluation import predict
 
@@ -54,6 +57,9 @@ class Pipeline:
     nested: ClassVar[str | None] = None
     """An option that holds fields of `Reading`; transformers has one where the rest lies open."""
 
+    of_model: ClassVar[tuple[str, ...]] = ()
+    """Arguments of the model's from_pretrained that need not stand in `model_kwargs`."""
+
     def __init__(self, model: Any, tokenizer: BertTokenizer, **options: Any) -> None:
         """`options`: those of a call, for all calls that do not say otherwise."""
         self.model, self.tokenizer = model, tokenizer
@@ -68,33 +74,38 @@ class Pipeline:
         cls,
         model: str | Path | BertPreTrainedModel,
         *,
+        config: str | Path | BertConfig | None = None,
         tokenizer: str | Path | BertTokenizer | None = None,
+        revision: str | None = None,
         device: object = None,
         backend: str | Backend = "auto",
         threads: int | None = None,
-        dtype: str = "float32",
+        dtype: object = "float32",
+        torch_dtype: object = None,
         model_kwargs: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> Self:
         """From a directory that `scripts/finetune.py` or transformers wrote, or a hub name.
 
         Or from a model that is loaded already, with its `tokenizer`, which is one or the name of
-        one. device: "cpu" (-1), "cuda" (0), by transformers' names; or backend, ours. model_kwargs:
-        further arguments of the model's from_pretrained. options: those of a call.
+        one. config: one, or a directory's or hub's, instead of the model's own. revision: of a
+        model on the hub. device: "cpu" (-1), "cuda" (0), by transformers' names; or backend, ours.
+        torch_dtype: an older name of dtype. model_kwargs: further arguments of the model's
+        from_pretrained. options: those of a call.
         """
-        cls._checked(options, keywords(cls.from_pretrained))
+        cls._checked(options, [*keywords(cls.from_pretrained), *cls.of_model])
+        for_model = dict(as_mapping("model_kwargs", model_kwargs))
+        for_model |= {name: options.pop(name) for name in cls.of_model if name in options}
         backend = backend_of(device, backend)
-        if isinstance(tokenizer, str | Path):
-            tokenizer = BertTokenizer.from_pretrained(tokenizer)
-        if tokenizer is not None and not isinstance(tokenizer, BertTokenizer):
-            raise _not_ours("tokenizer", tokenizer, "minibert.BertTokenizer")
+        dtype = dtype_of(dtype if torch_dtype is None else torch_dtype)
+        tokenizer = tokenizer_of(tokenizer)
         if not isinstance(model, str | Path):
-            if (threads, dtype, model_kwargs) != (None, "float32", None):
+            if (threads, dtype, for_model) != (None, "float32", {}):
                 raise InputError("the model is loaded already: pass threads, dtype, … to its class")
-            return cls(cls._loaded(model, backend, tokenizer), tokenizer, **options)  # type: ignore[arg-type]  # None is refused
-        with named(model) as directory:
+            return cls(cls._loaded(model, backend, config, tokenizer), tokenizer, **options)  # type: ignore[arg-type]  # None is refused
+        with named(model, revision) as directory:
             arguments: dict[str, Any] = {"backend": backend, "threads": threads, "dtype": dtype}
-            arguments |= as_mapping("model_kwargs", model_kwargs)
+            arguments |= {"config": config_of(config)} | for_model
             found = cls.model_class.from_pretrained(directory, **arguments)
             cls._check_head(found, model)
             return cls(found, tokenizer or BertTokenizer.from_pretrained(directory), **options)
@@ -103,19 +114,27 @@ class Pipeline:
     def _check_head(cls, model: BertPreTrainedModel, name: object) -> None:
         missing = model.load_report.missing if model.load_report else ()
         if cls.head and any(parameter.startswith(cls.head) for parameter in missing):
-            script = "pretrain.py" if cls.task == "fill-mask" else f"finetune.py --task {cls.task}"
+            of_pretraining = cls.head.startswith("cls.")
+            verb, script = (
+                ("pretrain", "pretrain.py --corpus …") if of_pretraining
+                else ("fine-tune", f"finetune.py --task {cls.task}")
+            )  # fmt: skip
             raise InputError(
-                f"{name} has no trained {cls.head}: fine-tune it first, "
+                f"{name} has no trained {cls.head}: {verb} it first, "
                 f"python scripts/{script} --model_name_or_path {name}"
             )
 
     @classmethod
-    def _loaded(cls, model: Any, backend: str | Backend, tokenizer: object) -> BertPreTrainedModel:
+    def _loaded(
+        cls, model: Any, backend: str | Backend, config: object, tokenizer: object
+    ) -> BertPreTrainedModel:
         """A model that came as an object, if it will do."""
         if not isinstance(model, cls.model_class):
-            raise _not_ours("model", model, f"minibert.{cls.model_class.__name__}")
+            raise not_ours("model", model, f"minibert.{cls.model_class.__name__}")
         if tokenizer is None:
             raise InputError("a loaded model comes without its tokenizer: pass tokenizer=… as well")
+        if config is not None and config != model.config:
+            raise InputError("config: the model is loaded already, and has its own; leave it out")
         name = backend if isinstance(backend, str) else backend.name
         if name not in ("auto", model.xp.name):
             raise InputError(
@@ -138,7 +157,7 @@ class Pipeline:
             return self.answers([inputs], reading, **options)[0]
         if isinstance(inputs, list | tuple):
             return self.answers(list(inputs), reading, **options)
-        if isinstance(inputs, Iterable):
+        if isinstance(inputs, Iterable) or hasattr(inputs, "__getitem__"):  # as torch's data sets
             return self._stream(inputs, reading, options)
         raise InputError(f"wanted a text, several, or a stream of them, got {inputs!r:.80}")
 
@@ -150,10 +169,28 @@ class Pipeline:
             try:
                 results = self.answers(chunk, reading, **options)
             except InputError as error:
-                where = f" (counted from input {start} of the stream)" if start else ""
-                raise type(error)(f"{error}{where}") from error
+                yield from self._until(error, chunk, start, reading, options)
             yield from results
             start += len(chunk)
+
+    def _until(
+        self,
+        error: InputError,
+        chunk: list[Any],
+        start: int,
+        reading: Reading,
+        options: dict[str, Any],
+    ) -> Iterator[Any]:
+        """The results of a chunk before the input that is to blame, and then the error."""
+        self.answers([], reading, **options)  # an option may be to blame
+        for number, value in enumerate(chunk, start):
+            try:
+                yield self.answers([value], reading, **options)[0]
+            except InputError as own:
+                error, start = own, number
+                break
+        where = f" (counted from input {start} of the stream)" if start else ""
+        raise type(error)(f"{error}{where}") from error
 
     def answers(self, *args: Any, **options: Any) -> list[Any]:
         """answers(inputs, reading, …) → one result an input, in their order."""
@@ -167,12 +204,14 @@ class Pipeline:
         """
         nested = [cls.nested] if cls.nested else []
         known = [*keywords(cls.answers), *nested, *READING]
-        check_known(f"pipeline {cls.task!r}", options, [*known, *others])
-        flat = dict(options)
+        owner = f"pipeline {cls.task!r}"
+        flat = of_ours(owner, options)
+        check_known(owner, flat, [*known, *others])
         for name in nested:
-            inner = as_mapping(name, flat.pop(name, None))
+            inner = of_ours(name, as_mapping(name, flat.pop(name, None)))
             check_known(name, inner, READING)
             flat |= inner
+        flat = as_usual(flat, cls.answers, Reading)
         Reading(**{name: flat[name] for name in READING if name in flat})
         return flat
 
@@ -181,7 +220,7 @@ class Pipeline:
     def read(
         self,
         texts: Sequence[str],
-        pairs: Sequence[str] | None = None,
+        pairs: Sequence[str | None] | None = None,
         reading: Reading = AS_USUAL,
         *,
         group: int = 1,
@@ -192,11 +231,11 @@ class Pipeline:
         return self.predict(Features(ids, type_ids, group=group), reading)
 
     def encode(
-        self, texts: Sequence[str], pairs: Sequence[str] | None, reading: Reading
+        self, texts: Sequence[str], pairs: Sequence[str | None] | None, reading: Reading
     ) -> list[Encoding]:
-        """Texts, or pairs, as ids; a warning for those that were cut."""
+        """Texts, pairs, or some of both, as ids; a warning for those that were cut."""
         limit = self.limit(reading)
-        encodings, cut = self.tokenizer.encode(texts, pairs, limit, reading.truncation)
+        encodings, cut = encoded(self.tokenizer, texts, pairs, limit, reading.truncation)
         if cut:
             self.warn(f"{cut} of {len(texts)} texts were cut to {limit} tokens")
         return encodings
@@ -229,51 +268,3 @@ class Pipeline:
         options = "".join(f", {name}={value!r}" for name, value in self.options.items())
         model = f"{type(self.model).__name__} on {self.model.xp.name}"
         return f"{type(self).__name__}({self.task!r}, {model}{options})"
-
-
-@contextmanager
-def named(name: str | Path) -> Iterator[Path]:
-    """The directory of a model's name; errors in the block say the name, as the user typed it."""
-    directory = resolve_model(str(name))
-    try:
-        yield directory
-    except InputError as error:
-        raise type(error)(str(error).replace(str(directory), str(name))) from error
-
-
-def texts_of(inputs: Sequence[Any]) -> list[str]:
-    """Inputs that are texts, or {"text": …}."""
-    texts, pairs = pairs_of(inputs)
-    if pairs is not None:
-        raise InputError('a "text_pair" is of no use to this pipeline: wanted {"text": …}')
-    return texts
-
-
-def pairs_of(inputs: Sequence[Any]) -> tuple[list[str], list[str] | None]:
-    """Inputs as texts and, where they have some, second texts.
-
-    An input is a text, {"text": …} or {"text": …, "text_pair": …}; all have a pair, or none.
-    """
-    texts: list[Any] = []
-    pairs: list[Any] = []
-    for number, value in enumerate(inputs):
-        row = value if isinstance(value, Mapping) else {"text": value}
-        if "text" not in row or row.keys() - {"text", "text_pair"}:
-            wanted = 'a text, or {"text": …, "text_pair": …}'
-            raise InputError(f"input {number}: wanted {wanted}, got {value!r:.80}")
-        texts.append(row["text"])
-        pairs.append(row.get("text_pair"))
-    check_texts("input", texts)
-    if all(pair is None for pair in pairs):
-        return texts, None
-    if None in pairs:
-        raise InputError(f'input {pairs.index(None)}: there is no "text_pair", and others have one')
-    check_texts("text_pair of input", pairs)
-    return texts, pairs
-
-
-def _not_ours(name: str, value: object, wanted: str) -> InputError:
-    return InputError(
-        f"{name}: got a {type(value).__module__}.{type(value).__name__}, wanted a {wanted}, a "
-        "directory or a hub name; another library's object goes through its save_pretrained"
-    )

@@ -6,8 +6,9 @@ from typing import Any, ClassVar
 
 from minibert.hub import DEFAULT_MODEL
 from minibert.models import BertModel, BertPreTrainedModel
-from minibert.pipelines.base import Pipeline, texts_of
+from minibert.pipelines.base import Pipeline
 from minibert.pipelines.options import AS_USUAL, Reading
+from minibert.pipelines.texts import texts_of
 
 
 class FeatureExtractionPipeline(Pipeline):

@@ -14,8 +14,9 @@ from minibert.errors import InputError
 from minibert.io.progress import tracked
 from minibert.layers.losses import IGNORE_INDEX
 from minibert.models import BertForMaskedLM, BertPreTrainedModel
-from minibert.pipelines.base import Pipeline, texts_of
+from minibert.pipelines.base import Pipeline
 from minibert.pipelines.options import AS_USUAL, Reading, check_whole
+from minibert.pipelines.texts import texts_of
 from minibert.tasks.classification import softmax
 from minibert.tokenization import BertTokenizer
 from minibert.tokenization.checks import check_texts

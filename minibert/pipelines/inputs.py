@@ -1,38 +1,60 @@
 """What people write, on a command line, into a pipe or a file → the inputs of a task's pipeline.
 
-A line is a text; a tab in it separates the texts of a pair, or a question from its context. A file
-whose suffix says what it holds is read as training reads it, without its labels:
-  .jsonl .json .ndjson  a text in quotes or an object a line. Names are those of transformers'
-                        pipelines or of training files; what else an object holds is ignored.
-                        For question-answering .json is SQuAD's.
-  .tsv .csv             a header with the names of training files, or no header and the text first
-                        (`minibert.data.readers`); for token-classification .tsv is .conll
-  .conll .bio .iob      for token-classification: a word a row
-  others                a line is a text, an empty one too, so that answers stay beside their texts
-All of them also with .gz after the suffix.
+The forms, by name:
+  text    a line is a text, an empty one too, so that answers stay beside their texts; a tab
+          separates the texts of a pair, or a question from its context
+  jsonl   a JSON value a line: an object, a text in quotes, or a list of words; blank lines are
+          skipped
+  tsv     columns as training reads them (`minibert.data.readers`), the text first or named by a
+  csv     header; for questions and choices with a header
+  conll   for token-classification: a word a row
+  squad   for question-answering: SQuAD's JSON
+
+Lines of text and JSON are taken one by one, wherever they come from: what stands before a bad one
+is answered. The others are read whole, as training reads them, without their labels.
+
+A file's suffix says its form, also with .gz after it. Where it does not, and for arguments and
+standard input, the first line does: it is JSON if it begins as an object or a list of texts does,
+with {" or [", and text if not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from io import BufferedIOBase
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from io import BufferedIOBase, BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from minibert.data.conll import WORDS, read_tagged
-from minibert.data.multiple_choice import read_multiple_choice
-from minibert.data.readers import PAIRS, SINGLES, read_examples, read_table
+from minibert.data.columns import Named
+from minibert.data.conll import read_tagged
+from minibert.data.readers import read_examples
 from minibert.data.squad import read_squad
-from minibert.data.text_files import JSON_LINES, brief, error_at, json_values, read_text, suffix_of
+from minibert.data.tables import read_table
+from minibert.data.text_files import (
+    JSON_LINES,
+    Problem,
+    TextFile,
+    parse_json,
+    read_bytes,
+    suffix_of,
+)
 from minibert.errors import InputError
+from minibert.pipelines.values import Shared, value_of
 
-TABLES = (".tsv", ".csv")
+FORMS = ("text", "jsonl", "tsv", "csv", "conll", "squad")
+WHOLE = {"tsv": ".tsv", "csv": ".csv", "conll": ".conll", "squad": ".json"}
+OF_TASK = {"conll": "token-classification", "squad": "question-answering"}
 TAGGED = (".conll", ".bio", ".iob", ".iob2", ".tsv")
 PORTION = 1 << 20  # bytes that are read at once, if so many have arrived
 MIXED = {
     "text-classification": ("no second text after a tab", "a second text"),
     "token-classification": ("a text, not words", "words, not a text"),
 }
+WITH_HEADER = ("multiple-choice", "question-answering")
+OF_PAIRS = ("next-sentence-prediction", "sentence-similarity")
+
+_JSON = re.compile(r'\s*[{[]\s*"')
 
 
 class Item(NamedTuple):
@@ -43,244 +65,196 @@ class Item(NamedTuple):
     value: Any  # what the pipeline takes
 
 
-class Shared(NamedTuple):
-    """What all inputs have in common."""
-
-    context: str | None = None  # of questions
-    choices: Sequence[str] | None = None
+Row = tuple[str, Any]  # the place of an input, and what stands there
+Items = Iterator[list[Item]]  # as many inputs at a time as have arrived
 
 
-class _Problem(ValueError):
-    """What is wrong with one input; who knows its place adds it."""
-
-
-def items_of_texts(task: str, texts: Sequence[str], shared: Shared) -> list[Item]:
-    """Texts that count from 1."""
-    return _alike(task, [_item(task, f"text {i}", t, shared) for i, t in enumerate(texts, 1)])
+def items_of_texts(
+    task: str, texts: Sequence[str], shared: Shared, form: str | None = None
+) -> Items:
+    """Texts that count from 1, all at once."""
+    if form in WHOLE:
+        raise InputError(f"--format {form} is for a --file or standard input, not for arguments")
+    form, hint = _decided(form, texts[0])
+    lines = ((f"text {i}", text, False) for i, text in enumerate(texts, 1))
+    return _items(task, [_rows(lines, form, hint)], shared)
 
 
 def items_of_stream(
-    task: str, stream: BufferedIOBase, shared: Shared, name: str = "standard input"
-) -> Iterator[list[Item]]:
+    task: str,
+    stream: BufferedIOBase,
+    shared: Shared,
+    form: str | None = None,
+    name: str = "standard input",
+) -> Items:
     """The lines of a stream, as many at a time as have arrived: nobody waits for an answer."""
-    first: list[Item] = []
-    for lines in _arriving(stream):
+    if form in WHOLE:
+        return _items_of_whole(task, TextFile(Path(name), WHOLE[form], stream.read()), shared, form)
+    return _items(task, _parts(_arriving(stream), form, name), shared)
+
+
+def items_of_file(task: str, path: Path, shared: Shared, form: str | None = None) -> Items:
+    """The inputs of a file, all at once."""
+    form = form or _form_of(task, path)
+    if form in WHOLE:
+        return _items_of_whole(task, TextFile(path, WHOLE[form]), shared, form)
+    lines = [line for part in _arriving(BytesIO(read_bytes(path))) for line in part]
+    return _items(task, _parts([lines] if lines else [], form, str(path)), shared)
+
+
+def _items(task: str, parts: Iterable[Iterable[Row]], shared: Shared) -> Items:
+    """Rows as inputs. The error of one that will not do comes after those before it."""
+    first: Item | None = None
+    for rows in parts:
         items, problem = [], None
         try:
-            for n, t in lines:
-                items.append(_item(task, f"{name}, line {n}", _decoded(name, n, t), shared))
+            for place, given in rows:
+                item = _item(task, place, given, shared)
+                first = first or item
+                _refuse_another_kind(task, item, first)
+                items.append(item)
         except InputError as error:
-            problem = error  # after the answers to what stands before it
-        first = first or items[:1]
-        _alike(task, [*first, *items])
+            problem = error
         yield items
         if problem is not None:
             raise problem
-    if not first:
-        raise InputError(f"{name} is empty")
-
-
-def items_of_file(task: str, path: Path, shared: Shared) -> list[Item]:
-    """All of a file; the module's docstring says which forms there are."""
-    suffix = suffix_of(path)
-    if suffix in JSON_LINES and (task, suffix) != ("question-answering", ".json"):
-        rows = list(_json_rows(path))
-        if not all(isinstance(row, str) or _is_known(task, row, shared) for _, row in rows):
-            rows = list(_training_rows(task, path))
-    elif suffix in (*JSON_LINES, *TABLES) or (task == "token-classification" and suffix in TAGGED):
-        rows = list(_training_rows(task, path))
-    else:
-        lines = read_text(path).removesuffix("\n").split("\n")
-        rows = [(f"line {n}", line.removesuffix("\r")) for n, line in enumerate(lines, 1)]
-    return _alike(task, [_item(task, f"{path}, {place}", row, shared) for place, row in rows])
+    if first is None:
+        raise InputError("the input holds blank lines only; a text or an object a line is wanted")
 
 
 def _item(task: str, place: str, given: Any, shared: Shared) -> Item:
     try:
-        return Item(place, given, VALUES[task](given, shared))
-    except _Problem as problem:
+        return Item(place, given, value_of(task, given, shared))
+    except Problem as problem:
         raise InputError(f"{place}: {task}: {problem}") from None
 
 
-def _alike(task: str, items: list[Item]) -> list[Item]:
-    """The items; InputError where one is of another kind than the first, if a batch must agree."""
-    for item in items if task in MIXED else ():
-        if type(item.value) is not type(items[0].value):
-            one, other = MIXED[task][:: 1 if isinstance(item.value, str) else -1]
-            raise InputError(f"{item.place} has {one}, but {items[0].place} has {other}")
-    return items
+def _refuse_another_kind(task: str, item: Item, first: Item) -> None:
+    """InputError for an item of another kind than the first, if a batch must agree."""
+    if task in MIXED and type(item.value) is not type(first.value):
+        one, other = MIXED[task][:: 1 if isinstance(item.value, str) else -1]
+        raise InputError(f"{item.place} has {one}, but {first.place} has {other}")
 
 
-# ---- Lines and rows ----
+# ---- Forms ----
 
 
-def _arriving(stream: BufferedIOBase) -> Iterator[list[tuple[int, bytes]]]:
-    """Numbered lines, as they arrive."""
+def _form_of(task: str, path: Path) -> str | None:
+    """The form that a file's suffix says."""
+    suffix = suffix_of(path)
+    if suffix in JSON_LINES:
+        return "squad" if (task, suffix) == ("question-answering", ".json") else "jsonl"
+    if task == "token-classification" and suffix in TAGGED:
+        return "conll"
+    return {".tsv": "tsv", ".csv": "csv", ".txt": "text"}.get(suffix)
+
+
+def _decided(form: str | None, line: str) -> tuple[str, str]:
+    """The form, by the first line where nobody says it; and what to do if that was wrong."""
+    if form is not None:
+        return form, ""
+    if _JSON.match(line):
+        return "jsonl", "; if these are texts, pass --format text"
+    return "text", ""
+
+
+# ---- Lines ----
+
+
+def _rows(lines: Iterable[tuple[str, str, bool]], form: str, hint: str) -> Iterator[Row]:
+    """Lines, each with its place and whether it may be cut off, as texts or JSON values."""
+    for place, line, is_cut in lines:
+        if form == "text":
+            yield place, line
+        elif line.strip():
+            try:
+                value = parse_json(line, is_cut)
+            except Problem as problem:
+                raise InputError(f"{place}: {problem}{hint}") from None
+            yield place, value
+
+
+Lines = list[tuple[int, bytes, bool]]  # numbers, lines, whether their source ends before they do
+
+
+def _parts(parts: Iterable[Lines], form: str | None, name: str) -> Iterator[Iterator[Row]]:
+    """The rows of lines, as they arrive."""
+    hint, is_empty = "", True
+    for lines in parts:
+        if is_empty:
+            form, hint = _decided(form, lines[0][1].decode("utf-8", "replace"))
+            is_empty = False
+        yield _rows(_decoded(name, lines), form or "text", hint)
+    if is_empty:
+        raise InputError(f"{name} is empty")
+
+
+def _arriving(stream: BufferedIOBase) -> Iterator[Lines]:
+    """Lines as they arrive."""
     rest, number = b"", 1
     while data := stream.read1(PORTION):
         *lines, rest = (rest + data).split(b"\n")
         if lines:
-            yield list(enumerate(lines, number))
+            yield [(n, _without_mark(n, line), False) for n, line in enumerate(lines, number)]
         number += len(lines)
     if rest:
-        yield [(number, rest)]
+        yield [(number, _without_mark(number, rest), True)]
 
 
-def _decoded(name: str, number: int, line: bytes) -> str:
-    line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-    try:
-        return line.removesuffix(b"\r").decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{name}, line {number}: not UTF-8 ({error.reason})") from None
+def _without_mark(number: int, line: bytes) -> bytes:
+    """A line without the byte order mark and the carriage return."""
+    return (line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line).removesuffix(b"\r")
 
 
-def _json_rows(path: Path) -> Iterator[tuple[str, Any]]:
-    for number, value in json_values(path, read_text(path)):
-        if not isinstance(value, str | dict):
-            wanted = "a text in quotes or an object {...} is wanted"
-            raise error_at(path, number, f"{wanted}, got {brief(value)}")
-        yield f"line {number}", value
+def _decoded(name: str, lines: Lines) -> Iterator[tuple[str, str, bool]]:
+    for number, line, is_cut in lines:
+        place = f"{name}, line {number}"
+        try:
+            yield place, line.decode("utf-8"), is_cut
+        except UnicodeDecodeError as error:
+            raise InputError(f"{place}: not UTF-8 ({error.reason})") from None
 
 
-def _training_rows(task: str, path: Path) -> Iterator[tuple[str, Any]]:
-    """A file as `scripts/finetune.py` reads it for this task."""
-    if task == "question-answering":
-        yield from _questions(path)
-    elif task == "multiple-choice":
-        asked = read_multiple_choice(path)
-        for line, first, choices in zip(asked.lines, asked.first, asked.choices, strict=True):
-            yield f"line {line}", {"context": first, "choices": choices}
-    elif task == "token-classification" and suffix_of(path) != ".csv":
-        tagged = read_tagged(path)
-        for lines, words in zip(tagged.lines, tagged.words, strict=True):
-            yield f"line {lines[0]}", words
+# ---- Files that are read whole ----
+
+
+def _items_of_whole(task: str, file: TextFile, shared: Shared, form: str) -> Items:
+    """All of a file, as `scripts/finetune.py` reads it for this task."""
+    if OF_TASK.get(form, task) != task:
+        raise InputError(f"--format {form} is for {OF_TASK[form]}; the task is {task}")
+    if form == "conll":
+        rows = _tagged(file)
+    elif form == "squad":
+        rows = _questions(file)
+    elif task in WITH_HEADER:
+        rows = ((f"{file.path}, line {line}", values) for line, values in read_table(file))
     else:
-        examples = read_examples(path, allow_empty=True)
-        seconds: Sequence[str | None] = examples.sentence2 or [None] * len(examples)
-        for line, one, two in zip(examples.lines, examples.sentence1, seconds, strict=True):
-            yield f"line {line}", one if two is None else {"text": one, "text_pair": two}
+        rows = _texts(task, file, shared)
+    return _items(task, [list(rows)], shared._replace(columns=Named()))  # they are chosen
 
 
-def _questions(path: Path) -> Iterator[tuple[str, Any]]:
-    if suffix_of(path) in TABLES:
-        yield from ((f"line {line}", row) for line, row in read_table(path))
-        return
-    squad = read_squad(path, on_mismatch="skip")
+def _tagged(file: TextFile) -> Iterator[Row]:
+    tagged = read_tagged(file)
+    for lines, words in zip(tagged.lines, tagged.words, strict=True):
+        yield f"{file.path}, line {lines[0]}", words
+
+
+def _questions(file: TextFile) -> Iterator[Row]:
+    squad = read_squad(file, on_mismatch="skip")
     for name, question, context in zip(squad.ids, squad.questions, squad.contexts, strict=True):
-        yield f"question {name!r}", {"id": name, "question": question, "context": context}
+        row = {"id": name, "question": question, "context": context}
+        yield f"{file.path}, question {name!r}", row
 
 
-# ---- A text, words or an object → what the pipeline takes ----
-
-
-def _is_known(task: str, given: Mapping[str, Any], shared: Shared) -> bool:
-    """Whether an object's names say all; else its file must be one to train from."""
-    if task == "question-answering":
-        return "question" in given and ("context" in given or shared.context is not None)
-    if task == "multiple-choice":
-        return ("question" in given) != ("context" in given) and (
-            isinstance(given.get("choices", given.get("endings")), list)
-            or shared.choices is not None
-        )
-    if task == "token-classification" and any(name in given for name in WORDS):
-        return True
-    return _names(given) is not None or (task == "sentence-similarity" and "sentences" in given)
-
-
-def _names(given: Mapping[str, Any]) -> tuple[str, str | None] | None:
-    """The names of an object's text and second text, of those that training files have."""
-    names = {name.casefold(): name for name in reversed(list(given))}
-    for one, two in PAIRS:
-        if one in names and two in names and given[names[two]] is not None:
-            return names[one], names[two]
-    return next(((names[name], None) for name in SINGLES if name in names), None)
-
-
-def _pair(given: Any) -> tuple[str, str | None]:
-    """The text, and the second one if there is one."""
-    if isinstance(given, str):
-        one, tab, two = given.partition("\t")
-        return one, two if tab else None
-    names = _names(given)
-    if names is None:
-        raise _Problem(f'an object {{"text": …}} is wanted, got {brief(given)}')
-    return _text(given, names[0]), None if names[1] is None else _text(given, names[1])
-
-
-def _text(given: Mapping[str, Any], name: str) -> str:
-    value = given.get(name)
-    if isinstance(value, str):
-        return value
-    raise _Problem(f"{name!r} must be a text, got {brief(value)}")
-
-
-def _texts(given: Mapping[str, Any], name: str) -> list[str]:
-    value = given.get(name)
-    if isinstance(value, list) and value and all(isinstance(text, str) for text in value):
-        return value
-    raise _Problem(f"{name!r} must be a list of texts, got {brief(value)}")
-
-
-def _one_text(given: Any, shared: Shared) -> Any:
-    if isinstance(given, str):
-        return given
-    one, two = _pair(given)
-    if two is not None:
-        raise _Problem("one text is wanted, got a pair of texts")
-    return one
-
-
-def _text_or_pair(given: Any, shared: Shared) -> Any:
-    one, two = _pair(given)
-    return one if two is None else {"text": one, "text_pair": two}
-
-
-def _text_or_words(given: Any, shared: Shared) -> Any:
-    if isinstance(given, list):
-        return given
-    names = [name for name in WORDS if name in given] if isinstance(given, dict) else []
-    return _texts(given, names[0]) if names else _one_text(given, shared)
-
-
-def _compared(given: Any, shared: Shared) -> Any:
-    if isinstance(given, dict) and "sentences" in given:
-        source, others = _text(given, "source_sentence"), _texts(given, "sentences")
-        return {"source_sentence": source, "sentences": others}
-    one, two = _pair(given)
-    if two is None:
-        raise _Problem("there is no second text after a tab to compare the first with")
-    return {"source_sentence": one, "sentences": [two]}
-
-
-def _question(given: Any, shared: Shared) -> Any:
-    if isinstance(given, dict):
-        own = {"context": shared.context} | given
-        return {name: _text(own, name) for name in ("question", "context")}
-    if shared.context is not None:
-        return {"question": given, "context": shared.context}
-    question, tab, context = given.partition("\t")
-    if not tab:
-        raise _Problem("there is no context after a tab; pass --context or --context_file for all")
-    return {"question": question, "context": context}
-
-
-def _choice(given: Any, shared: Shared) -> Any:
-    if isinstance(given, str):
-        if shared.choices is None:
-            raise _Problem('there are no choices; pass --choices "one" "another" for all')
-        return {"question": given, "choices": list(shared.choices)}
-    name = "endings" if "endings" in given else "choices"
-    own = {name: shared.choices and list(shared.choices)} | given
-    first = "question" if "question" in given else "context"
-    return {"question": _text(given, first), "choices": _texts(own, name)}
-
-
-VALUES: dict[str, Callable[[Any, Shared], Any]] = {
-    "feature-extraction": _one_text,
-    "fill-mask": _one_text,
-    "multiple-choice": _choice,
-    "question-answering": _question,
-    "sentence-similarity": _compared,
-    "text-classification": _text_or_pair,
-    "token-classification": _text_or_words,
-}
+def _texts(task: str, file: TextFile, shared: Shared) -> Iterator[Row]:
+    found = read_examples(
+        file,
+        text_column=shared.columns.text,
+        text_pair_column=shared.columns.pair,
+        pairs=task in OF_PAIRS,
+        allow_empty=True,
+        labels=False,
+    )
+    seconds: Sequence[str | None] = found.sentence2 or [None] * len(found)
+    for line, one, two in zip(found.lines, found.sentence1, seconds, strict=True):
+        yield f"{file.path}, line {line}", one if two is None else {"text": one, "text_pair": two}

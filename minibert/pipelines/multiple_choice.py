@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from minibert.data.multiple_choice import asked
+from minibert.data.text_files import Problem
 from minibert.errors import InputError
 from minibert.models import BertForMultipleChoice, BertPreTrainedModel
 from minibert.pipelines.base import Pipeline
@@ -16,8 +18,8 @@ from minibert.tokenization.checks import check_texts
 class MultipleChoicePipeline(Pipeline):
     """choose({"question": …, "choices": […]}) → {"label": 2, "score": 0.9, "choice": …}.
 
-    transformers has no such pipeline; the inputs are rows of `scripts/finetune.py`'s files, and
-    "label" is the number of a choice, from 0.
+    transformers has no such pipeline; the inputs are rows of `scripts/finetune.py`'s files
+    (`minibert.data.multiple_choice`), and "label" is the number of a choice, from 0.
     """
 
     task = "multiple-choice"
@@ -31,7 +33,7 @@ class MultipleChoicePipeline(Pipeline):
         if top_k is not None:
             check_whole("top_k", top_k)
         results = []
-        for first, choices in [_fields(*numbered) for numbered in enumerate(inputs)]:
+        for first, choices in [_asked(*numbered) for numbered in enumerate(inputs)]:
             # One by one: they may have different numbers of choices.
             outputs = self.read([first] * len(choices), choices, reading, group=len(choices))
             (best,) = MultipleChoice().decode(outputs, top_k)
@@ -40,15 +42,14 @@ class MultipleChoicePipeline(Pipeline):
         return results
 
 
-def _fields(number: int, value: Any) -> tuple[str, list[str]]:
-    if isinstance(value, Mapping):
-        first = value.get("question", value.get("context"))
-        choices = value.get("choices", value.get("endings"))
-        if isinstance(first, str) and isinstance(choices, list | tuple) and len(choices) > 1:
+def _asked(number: int, value: Any) -> tuple[str, list[str]]:
+    try:
+        if isinstance(value, Mapping):
+            first, choices = asked(value)
             check_texts(f"input {number}, text", [first])
             check_texts(f"input {number}, choice", choices)
-            return first, list(choices)
-    raise InputError(
-        f'input {number}: wanted {{"question" (or "context"): text, "choices" (or "endings"): '
-        f"[2 or more texts]}}, got {value!r:.80}"
-    )
+            return first, choices
+    except Problem as problem:
+        raise InputError(f"input {number}: {problem}") from None
+    wanted = '{"question" (or "context"): text, "choices": [2 or more texts]}'
+    raise InputError(f"input {number}: wanted {wanted}, got {value!r:.80}")

@@ -13,6 +13,25 @@ from minibert.errors import InputError
 from minibert.tokenization.truncation import Truncation, strategy_of
 
 CPU, GPU = ("cpu", "-1"), ("cuda", "cuda:0", "0")
+HARMLESS = frozenset(
+    {"binary_output", "framework", "num_workers", "trust_remote_code", "use_fast"}
+    | {"return_attention_mask", "return_token_type_ids"}  # of the tokenizer
+)
+"""Options of transformers that say nothing here: they are taken, and have no effect."""
+ABSENT = {
+    "device_map": 'a model lies on one device; pass device="cuda" or "cpu"',
+    "token": "the hub's token is read from HF_TOKEN",
+    "pipeline_class": "call the class's from_pretrained",
+    "add_special_tokens": "a text always stands between [CLS] and [SEP]",
+    "grouped_entities": 'pass aggregation_strategy="simple"',
+    "return_all_scores": "pass top_k=None",
+    "topk": "pass top_k",
+    "feature_extractor": "texts have a tokenizer",
+    "image_processor": "texts have a tokenizer",
+    "video_processor": "texts have a tokenizer",
+    "processor": "texts have a tokenizer",
+}
+"""Options of transformers that cannot be had, unless as by default, and what to do instead."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +66,29 @@ def keywords(function: Callable[..., Any]) -> list[str]:
     return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
 
 
+def of_ours(owner: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Without transformers' options that say nothing here; InputError for what cannot be had."""
+    for name, value in given.items():
+        default = name == "add_special_tokens"  # the others are off
+        if name in ABSENT and value is not None and value is not default:
+            raise InputError(f"{owner} has no {name}: {ABSENT[name]}")
+    return {name: value for name, value in given.items() if name not in HARMLESS | ABSENT.keys()}
+
+
+def as_usual(options: Mapping[str, Any], *functions: Callable[..., Any]) -> dict[str, Any]:
+    """Without options that are None, which says "as usual", unless None says something of its own.
+
+    `functions` have the options as arguments: those that may be None are annotated so.
+    """
+    known = {name: p for f in functions for name, p in inspect.signature(f).parameters.items()}
+
+    def means_none(name: str) -> bool:
+        written = str(known[name].annotation) if name in known else "None"
+        return written == "Any" or "None" in written
+
+    return {name: v for name, v in options.items() if v is not None or means_none(name)}
+
+
 def check_known(owner: str, given: Iterable[str], known: Iterable[str]) -> None:
     """InputError for the first name in `given` that is not in `known`; `owner` begins the line."""
     known = list(known)
@@ -69,6 +111,12 @@ def check_whole(name: str, value: object, least: int = 1) -> None:
     whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
     if not whole or value < least:  # type: ignore[operator]  # a whole number, if we come here
         raise InputError(f"{name} must be a whole number of at least {least}, got {value!r}")
+
+
+def dtype_of(dtype: object) -> str:
+    """The name of a dtype: torch's, too; "auto" is float32."""
+    name = str(dtype).removeprefix("torch.")
+    return "float32" if name == "auto" else name
 
 
 def backend_of(device: object, backend: Any = "auto") -> Any:

@@ -24,11 +24,13 @@ class SentenceSimilarityPipeline(Pipeline):
 
     The input may be Hugging Face's {"source_sentence": …, "sentences": […]}, the {"inputs": …} of
     its servers with that in it, a list of such, or a stream. `embed` gives the vectors themselves.
+    pooling ("mean", "max", "cls") and normalize, at construction, change the model's recipe.
     """
 
     task = "sentence-similarity"
     model_class: ClassVar[type[BertPreTrainedModel]] = BertForSentenceEmbedding
     default_model = DEFAULT_MODEL
+    of_model = ("pooling", "normalize")
 
     def __call__(self, inputs: Any, sentences: Sequence[str] | None = None, **options: Any) -> Any:
         """A list of cosines for each input."""

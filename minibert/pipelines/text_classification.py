@@ -6,8 +6,9 @@ from typing import Any, ClassVar
 
 from minibert.data.labels import ProblemType
 from minibert.models import BertForSequenceClassification, BertPreTrainedModel
-from minibert.pipelines.base import Pipeline, pairs_of
+from minibert.pipelines.base import Pipeline
 from minibert.pipelines.options import AS_USUAL, Reading, check_whole
+from minibert.pipelines.texts import pairs_of
 from minibert.tasks.classification import Classification
 from minibert.tokenization import BertTokenizer
 
@@ -23,7 +24,7 @@ class TextClassificationPipeline(Pipeline):
 
     def __init__(
         self,
-        model: BertForSequenceClassification,
+        model: Any,
         tokenizer: BertTokenizer,
         **options: Any,
     ) -> None:
@@ -60,7 +61,11 @@ class TextClassificationPipeline(Pipeline):
             check_whole("top_k", top_k)
         if not inputs:
             return []
-        outputs = self.read(*pairs_of(inputs), reading)
+        outputs = self.read(*self._texts(inputs), reading)
         if top_k is _ONE:
             return [row[0] for row in self.decoder.decode(outputs, 1, function_to_apply)]
         return self.decoder.decode(outputs, top_k, function_to_apply)
+
+    def _texts(self, inputs: list[Any]) -> tuple[list[str], list[str | None] | None]:
+        """The texts of inputs, and second texts where they are pairs."""
+        return pairs_of(inputs)

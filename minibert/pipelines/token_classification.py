@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from minibert.data.features import Features
 from minibert.errors import InputError
 from minibert.models import BertForTokenClassification, BertPreTrainedModel
-from minibert.pipelines.base import Pipeline, texts_of
+from minibert.pipelines.base import Pipeline
 from minibert.pipelines.options import AS_USUAL, Reading, check_whole
+from minibert.pipelines.texts import texts_of
 from minibert.tasks.aggregation import AggregationStrategy, checked_strategy
 from minibert.tasks.token_classification import TokenClassification
 from minibert.tokenization import AlignedEncoding, BertTokenizer
@@ -45,7 +46,9 @@ class TokenClassificationPipeline(Pipeline):
         give {"entity_group", "score", "word", "start", "end"}. text[start:end] is what stands in
         the text, "word" what the tokenizer made of it. ignore_labels (["O"]): labels, or groups,
         left out. stride: a text that is too long for the model is read in windows that overlap by
-        so many tokens; without it, it is cut. is_split_into_words: a text is a list of words, and
+        so many tokens; without it, it is cut. offset_mapping: the (start, end) of each token, those
+        of [CLS] and [SEP] included, where the text was made of another one; of several texts a list
+        each. is_split_into_words: a text is a list of words, and
         start and end count in those words joined by `delimiter` (" "); one such list is taken for
         a list of one.
         """
@@ -61,6 +64,7 @@ class TokenClassificationPipeline(Pipeline):
         aggregation_strategy: AggregationStrategy = "none",
         ignore_labels: Sequence[str] = ("O",),
         stride: int | None = None,
+        offset_mapping: Sequence[Any] | None = None,
         is_split_into_words: bool = False,
         delimiter: str = " ",
     ) -> list[list[dict[str, Any]]]:
@@ -75,6 +79,8 @@ class TokenClassificationPipeline(Pipeline):
         encodings = self._windows(texts, reading, stride, is_split_into_words)
         if not encodings:
             return []
+        if offset_mapping is not None:
+            encodings = _with_offsets(encodings, offset_mapping, len(texts))
         if is_split_into_words:  # offsets in the words → offsets in the text
             starts = [_starts(words, len(delimiter)) for words in texts]
             encodings = [e._replace(offsets=_in_the_text(e, starts[e.example])) for e in encodings]
@@ -104,7 +110,7 @@ class TokenClassificationPipeline(Pipeline):
         )  # fmt: skip
         truncated = sum(encoding.truncated for encoding in encodings)
         if stride is None and truncated:
-            self.warn(f"{truncated} of {len(texts)} texts were cut to {limit} tokens; see stride")
+            self.warn(f"{truncated} of {len(texts)} texts were cut to {limit} tokens; see --stride")
         return encodings
 
 
@@ -117,6 +123,24 @@ def _check_stride(stride: object, strategy: str) -> None:
             "stride: windows overlap, and only entities can be merged; pass "
             'aggregation_strategy="simple", "first", "average" or "max"'
         )
+
+
+def _with_offsets(
+    encodings: Sequence[AlignedEncoding], given: Sequence[Any], texts: int
+) -> list[AlignedEncoding]:
+    """Encodings with offsets of the caller's."""
+    rows = [given] if texts == 1 and np.ndim(given[:1]) == 2 else given
+    counts = [len(encoding.ids) for encoding in encodings]
+    shapes = [np.shape(row) for row in rows]
+    if len(encodings) != texts or shapes != [(count, 2) for count in counts]:
+        raise InputError(
+            f"offset_mapping: wanted (start, end) of each token of each text, {counts} of them "
+            f"with [CLS] and [SEP], got {[shape[0] if shape else shape for shape in shapes]}"
+        )
+    return [
+        encoding._replace(offsets=np.array(row, np.int32))
+        for encoding, row in zip(encodings, rows, strict=True)
+    ]
 
 
 def _are_words(inputs: Any) -> bool:

@@ -146,7 +146,7 @@ class Classification:
         return [row[0] for row in self.decode(outputs, top_k=1)]
 
     def _scores(self, logits: NDArray[np.float64], function: str | None) -> NDArray[np.float64]:
-        function = function or SCORES[self.problem_type]
+        function = (function or SCORES[self.problem_type]).lower()
         if function == "none":
             return logits
         if function == "sigmoid":

@@ -34,7 +34,7 @@ class QuestionAnswering:
     def __post_init__(self) -> None:
         for name in ("doc_stride", "max_query_length", "n_best_size", "max_answer_length"):
             if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+                raise InputError(f"--{name} must be at least 1, got {getattr(self, name)}")
 
     @classmethod
     def of(

@@ -90,8 +90,8 @@ def _check(examples: QuestionExamples, q: int, room: int, step: int, tokens: int
     if room < 1:
         raise examples.error(
             q,
-            "a window holds the question and leaves no room for the context: raise max_seq_length, "
-            "or lower max_query_length",
+            "the question fills a window and leaves no room for the context: shorten it, or make "
+            "the windows longer (--max_seq_length, in a pipeline max_seq_len)",
         )
     if step < 1 and tokens > room:
         raise examples.error(

@@ -83,8 +83,8 @@ class SentenceEmbedding:
         if (beyond := np.abs(cosines) > 1).any():
             i = int(np.argmax(beyond))
             raise examples.error(
-                i, f"the score {examples.labels[i]} is beyond the scale of scores, {self.scale:g}; "
-                "--score_scale must be the highest that there may be",
+                i, f"the score {examples.labels[i]} divided by {self.scale:g} (--score_scale) "
+                "is no cosine: correct it, or pass the highest score that there may be",
             )  # fmt: skip
         return cosines
 

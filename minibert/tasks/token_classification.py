@@ -161,8 +161,10 @@ class TokenClassification:
             for j, tag in enumerate(row):
                 if tag not in self.label2id:
                     known = ", ".join(map(repr, self.label2id))
-                    problem = f"the tag {tag!r} was not seen in training; the tags are {known}"
-                    raise examples.error(i, j, problem)
+                    problem = f"the tag {tag!r} was not seen in training, whose tags are {known}"
+                    raise examples.error(
+                        i, j, f"{problem}; correct it, leave the sentence out, or train with it"
+                    )
         return [np.array([self.label2id[tag] for tag in row], np.int64) for row in _tags(examples)]
 
 

@@ -2,17 +2,80 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minibert.errors import InputError
-from minibert.io.json_io import error_text
+from minibert.io.json_io import error_text, read_json_object
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer, normalizers
 
+    Vocabulary = str | Path | Mapping[str, int] | Sequence[str] | Tokenizer
+
 UNK = "[UNK]"
+
+
+def tokenizer_of(vocab: Any, settings: Mapping[str, Any]) -> Tokenizer:
+    """The tokenizer of a file or of pieces, as `BertTokenizer` takes them."""
+    from tokenizers import Tokenizer
+
+    if isinstance(vocab, Tokenizer):
+        return vocab
+    if isinstance(vocab, str | Path):
+        return _tokenizer_at(Path(vocab), settings)
+    if isinstance(vocab, Mapping):
+        pieces = sorted(vocab, key=vocab.__getitem__)
+        if [vocab[piece] for piece in pieces] != list(range(len(pieces))):
+            raise InputError(f"vocab: wanted the ids 0 to {len(pieces) - 1}, each once")
+        return wordpiece(pieces, settings)
+    if isinstance(vocab, Sequence):
+        return wordpiece(vocab, settings)
+    raise InputError(f"vocab: got {vocab!r:.80}, wanted the path of a vocab.txt, or its pieces")
+
+
+def _tokenizer_at(path: Path, settings: Mapping[str, Any]) -> Tokenizer:
+    """That of a vocab.txt, or a tokenizer.json, which the user names."""
+    if not path.is_file():
+        raise InputError(f"{path} is no file; BertTokenizer.from_pretrained takes a model's name")
+    try:
+        if path.suffix == ".json":
+            return read_tokenizer_json(path, settings)
+        return wordpiece(read_vocab(path), settings)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def read_directory(directory: Path) -> tuple[Any, dict[str, Any]]:
+    """What a model directory holds for `BertTokenizer`: its `vocab` and its settings."""
+    config, whole, vocab = (
+        directory / name for name in ("tokenizer_config.json", "tokenizer.json", "vocab.txt")
+    )
+    settings = read_json_object(config) if config.exists() else {}
+    settings.pop("vocab_file", None)  # a path on somebody's disk
+    if whole.exists():
+        return read_tokenizer_json(whole, settings), settings
+    if vocab.exists():
+        return read_vocab(vocab), settings
+    raise InputError(
+        "wanted tokenizer.json or vocab.txt, it holds neither; copy them from the model this one "
+        "was made from"
+    )
+
+
+def write_directory(
+    directory: Path, tokenizer: Tokenizer, settings: Mapping[str, Any], special: Mapping[str, str]
+) -> None:
+    """tokenizer.json, vocab.txt, tokenizer_config.json and special_tokens_map.json."""
+    directory.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(directory / "tokenizer.json"))
+    write_vocab(directory / "vocab.txt", tokenizer.get_vocab())
+    config = {"tokenizer_class": "BertTokenizer", **settings, **special}
+    for name, values in (("tokenizer_config.json", config), ("special_tokens_map.json", special)):
+        text = json.dumps(values, indent=2, sort_keys=True) + "\n"
+        (directory / name).write_text(text, encoding="utf-8")
 
 
 def wordpiece(vocab: Sequence[str], settings: Mapping[str, Any]) -> Tokenizer:

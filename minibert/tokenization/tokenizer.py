@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
-from minibert.errors import InputError
-from minibert.io.json_io import read_json_object
+from minibert.errors import CheckpointError, InputError
 from minibert.tokenization.checks import check_pairs, check_texts, is_one
 from minibert.tokenization.encoding import AlignedEncoding, Encoding, Pieces, framed
-from minibert.tokenization.files import read_tokenizer_json, read_vocab, wordpiece, write_vocab
+from minibert.tokenization.files import read_directory, tokenizer_of, write_directory
 from minibert.tokenization.padding import Padding, as_array, check_padding, padded_rows
 from minibert.tokenization.truncation import (
     Truncation,
@@ -31,7 +29,7 @@ from minibert.tokenization.truncation import (
 )
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    from minibert.tokenization.files import Vocabulary
 
 PAD, UNK, CLS, SEP, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 SPECIAL_TOKENS = {
@@ -48,7 +46,7 @@ Words = Sequence[str]  # a text that is split into words already
 class BertTokenizer:
     """WordPiece with BERT's special tokens around it.
 
-    `from_pretrained` and `from_vocab` make one. No call changes it, so threads may share it.
+    No call changes it, so threads may share it.
     """
 
     pad_token_id: int
@@ -58,15 +56,28 @@ class BertTokenizer:
     mask_token_id: int | None  # None: a vocabulary that was never used with masks
     model_max_length: int | None  # None: no limit is known
 
-    def __init__(self, tokenizer: Tokenizer, settings: Mapping[str, Any] | None = None) -> None:
-        """Own a tokenizer of the `tokenizers` package, which is changed here.
+    def __init__(
+        self,
+        vocab: Vocabulary | None = None,
+        do_lower_case: bool | None = None,
+        *,
+        vocab_file: str | Path | None = None,
+        **settings: Any,
+    ) -> None:
+        """From a vocab.txt, or pieces with their ids, as transformers' tokenizer of this name.
 
-        settings: what tokenizer_config.json holds. InputError when a special token is missing.
+        vocab: a path; {piece: id}; the pieces in the order of their ids (`##` marks a
+        continuation); or a tokenizer of the `tokenizers` package, which is changed here and knows
+        its settings. vocab_file: an older name of it. settings: as in tokenizer_config.json:
+        do_lower_case=True, strip_accents=None (as do_lower_case), tokenize_chinese_chars=True,
+        model_max_length=None. InputError when a special token is missing.
         """
         from tokenizers.processors import TemplateProcessing
 
-        self._tokenizer = tokenizer
-        self._settings = dict(settings or {})
+        if do_lower_case is not None:
+            settings["do_lower_case"] = do_lower_case
+        tokenizer = tokenizer_of(vocab_file if vocab is None else vocab, settings)
+        self._tokenizer, self._settings = tokenizer, settings
         self._settings.pop("name_or_path", None)  # where it lay on somebody's disk
         self.model_max_length = checked_length(self._settings.get("model_max_length"))
         self.pad_token_id, self.unk_token_id, self.cls_token_id, self.sep_token_id = (
@@ -90,58 +101,40 @@ class BertTokenizer:
 
     @classmethod
     def from_vocab(cls, vocab: Sequence[str], /, **settings: Any) -> BertTokenizer:
-        """A tokenizer from its pieces in the order of their ids (`##` marks a continuation).
-
-        settings: as in tokenizer_config.json: do_lower_case=True, strip_accents=None (as
-        do_lower_case), tokenize_chinese_chars=True, model_max_length=None.
-        """
-        return cls(wordpiece(vocab, settings), settings)
+        """A tokenizer from its pieces in the order of their ids; settings: see the class."""
+        return cls(vocab, **settings)
 
     @classmethod
     def from_pretrained(cls, name_or_directory: str | Path) -> BertTokenizer:
         """The tokenizer of a local directory or a hub name: tokenizer.json, else vocab.txt.
 
-        tokenizer_config.json, where there is one, gives the settings of `from_vocab`; what it says
-        rules over tokenizer.json, as in transformers. Raises InputError, naming the file.
+        tokenizer_config.json, where there is one, gives the settings; what it says rules over
+        tokenizer.json, as in transformers. Raises InputError, naming the file.
         """
         directory = Path(name_or_directory)
         if not directory.is_dir():
             from minibert.hub import resolve_model
 
             directory = resolve_model(str(name_or_directory))
-        config, whole, vocab = (
-            directory / name for name in ("tokenizer_config.json", "tokenizer.json", "vocab.txt")
-        )
-        settings = read_json_object(config) if config.exists() else {}
         try:
-            if whole.exists():
-                return cls(read_tokenizer_json(whole, settings), settings)
-            if vocab.exists():
-                return cls.from_vocab(read_vocab(vocab), **settings)
+            vocab, settings = read_directory(directory)
+            return cls(vocab, **settings)
+        except CheckpointError:  # it names the file
+            raise
         except InputError as error:
             raise InputError(f"{directory}: {error}") from error
-        raise InputError(
-            f"{directory}: wanted tokenizer.json or vocab.txt, it holds neither; "
-            "copy them from the model this one was made from"
-        )
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write tokenizer.json, vocab.txt, tokenizer_config.json and special_tokens_map.json.
 
         They are not replaced atomically: save into a staged directory, as save_checkpoint does.
         """
-        directory = Path(directory)
-        directory.mkdir(parents=True, exist_ok=True)
-        self._tokenizer.save(str(directory / "tokenizer.json"))
-        write_vocab(directory / "vocab.txt", self._tokenizer.get_vocab())
         special = {
             name: token
             for name, token in SPECIAL_TOKENS.items()
             if self._tokenizer.token_to_id(token) is not None
         }
-        settings = {"tokenizer_class": "BertTokenizer", **self._settings, **special}
-        _write_json(directory / "tokenizer_config.json", settings)
-        _write_json(directory / "special_tokens_map.json", special)
+        write_directory(Path(directory), self._tokenizer, self._settings, special)
 
     def fingerprint(self) -> str:
         """A hash of all that decides the ids of a text."""
@@ -403,7 +396,3 @@ def _strategy(truncation: object, pairs: object) -> str:
     if pairs is None and strategy == "only_first":
         return "longest_first"  # the same on one text, but it may leave nothing of it
     return strategy
-
-
-def _write_json(path: Path, values: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -41,7 +41,7 @@ def windows(n: int, size: int, stride: int) -> list[tuple[int, int]]:
     if not 0 <= stride < size:
         raise InputError(
             f"stride: got {stride}, wanted 0 to {size - 1}: a window has room for {size} pieces of "
-            "the text; lower stride, or raise max_length"
+            "the text; lower it, or raise max_length"
         )
     starts = range(0, n - stride, size - stride)
     return [(start, min(start + size, n)) for start in starts]

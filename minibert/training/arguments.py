@@ -123,22 +123,22 @@ class TrainingArguments:
         )  # fmt: skip
         for name in positive:
             if not 0 < getattr(self, name) < math.inf:
-                raise InputError(f"{name} must be positive, got {getattr(self, name)}")
+                raise InputError(f"--{name} must be positive, got {getattr(self, name)}")
         for name in (
             "max_tokens_per_batch", "per_device_eval_batch_size", "threads",
             "early_stopping_patience",
         ):  # fmt: skip
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise InputError(f"{name} must be at least 1, got {value}")
+                raise InputError(f"--{name} must be at least 1, got {value}")
         if self.precision == "fp16" and self.optim == "lamb":
-            raise InputError("optim lamb cannot skip a step, as fp16 wants: use --precision bf16")
+            raise InputError("--optim lamb cannot skip a step, as fp16 wants: use --precision bf16")
         if not 0 <= self.warmup_ratio <= 1:
-            raise InputError(f"warmup_ratio must be between 0 and 1, got {self.warmup_ratio}")
+            raise InputError(f"--warmup_ratio must be between 0 and 1, got {self.warmup_ratio}")
         if self.warmup_steps < 0 or not self.max_grad_norm >= 0 or not 0 <= self.seed < 2**63:
-            raise InputError("warmup_steps, max_grad_norm and seed must not be negative")
+            raise InputError("--warmup_steps, --max_grad_norm and --seed must not be negative")
         if self.max_steps == 0 or self.max_steps < -1:
-            raise InputError(f"max_steps must be positive, or -1 for none, got {self.max_steps}")
+            raise InputError(f"--max_steps must be positive, or -1 for none, got {self.max_steps}")
 
 
 def parse(

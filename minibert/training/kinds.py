@@ -88,7 +88,7 @@ class TaskArguments:
         shown="as the model says, else mean", group=SENTENCES,
     )  # fmt: skip
     score_scale: float | None = option(
-        None, "the score of texts that say the same: it is divided by that",
+        None, "the highest score, of texts that say the same; scores divided by it are cosines",
         shown="1, 5, 10 or 100, the first that holds the training file's scores", group=SENTENCES,
     )  # fmt: skip
 
@@ -152,7 +152,7 @@ def _finished_question_answering(
 
 def _scaled(task: SentenceEmbedding) -> SentenceEmbedding:
     if task.scale is not None:
-        say(f"scores: {task.scale:g} is the cosine 1 (--score_scale)")
+        say(f"scores are divided by {task.scale:g} to be cosines (--score_scale)")
     return task
 
 

@@ -150,8 +150,8 @@ def make_examples(
     if e.second_phase_steps:
         if not 0 < e.second_phase_steps < args.max_steps:
             raise InputError(
-                f"second_phase_steps {e.second_phase_steps} are the last of max_steps, which is "
-                f"{args.max_steps}: set it to more"
+                f"--second_phase_steps {e.second_phase_steps} are the last of --max_steps, "
+                f"which is {args.max_steps}: set it to more"
             )
         second = rule(*train, e.second_phase_length, e.short_seq_prob)
         phases = (Phase(first, args.max_steps - e.second_phase_steps), Phase(second))
@@ -206,11 +206,11 @@ def make_model(
     if len(tokenizer) > config.vocab_size:
         raise InputError(
             f"the vocabulary has {len(tokenizer)} pieces, but the model's vocab_size is "
-            f"{config.vocab_size}: they do not belong together; leave out tokenizer_name"
+            f"{config.vocab_size}: they do not belong together; leave out --tokenizer_name"
         )
     if longest > config.max_position_embeddings:
         raise InputError(
-            f"max_seq_length {longest} is more than the model's position table holds "
+            f"--max_seq_length {longest} is more than the model's position table holds "
             f"(max_position_embeddings = {config.max_position_embeddings}): lower it"
         )
     return model

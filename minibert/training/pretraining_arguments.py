@@ -43,9 +43,9 @@ class CorpusArguments:
         if not self.corpus:
             raise InputError("--corpus is wanted: text files, folders or archives to train on")
         if self.preprocessing_num_workers is not None and self.preprocessing_num_workers < 1:
-            raise InputError("preprocessing_num_workers must be at least 1")
+            raise InputError("--preprocessing_num_workers must be at least 1")
         if self.validation_corpus and self.validation_documents is not None:
-            raise InputError("give a validation_corpus or validation_documents, not both")
+            raise InputError("give --validation_corpus or --validation_documents, not both")
 
 
 @dataclass
@@ -79,7 +79,9 @@ class ExampleArguments:
 
     def __post_init__(self) -> None:
         if self.max_eval_samples < 1 or self.second_phase_steps < 0:
-            raise InputError("max_eval_samples must be positive, second_phase_steps not negative")
+            raise InputError(
+                "--max_eval_samples must be positive, --second_phase_steps not negative"
+            )
 
     @property
     def longest(self) -> int:

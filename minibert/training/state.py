@@ -129,7 +129,7 @@ def start_afresh(output_dir: Path, overwrite: bool) -> None:
     found = checkpoints(output_dir)
     if found and not overwrite:
         raise InputError(
-            f"output_dir {output_dir} holds the checkpoints of an earlier run: resume it, set "
+            f"--output_dir {output_dir} holds the checkpoints of an earlier run: resume it, set "
             "--overwrite_output_dir, or choose another one"
         )
     output_dir.mkdir(parents=True, exist_ok=True)
@@ -141,11 +141,11 @@ def start_afresh(output_dir: Path, overwrite: bool) -> None:
 def refuse_overwriting(output_dir: Path, overwrite: bool) -> None:
     """InputError where a new run would mix its files with what is in `output_dir`."""
     if output_dir.exists() and not output_dir.is_dir():
-        raise InputError(f"output_dir {output_dir} is a file; choose another --output_dir")
+        raise InputError(f"--output_dir {output_dir} is a file; choose another --output_dir")
     if not overwrite and output_dir.is_dir() and any(output_dir.iterdir()):
         raise InputError(
-            f"output_dir {output_dir} is not empty: add --overwrite_output_dir to replace what is "
-            "there, --resume_from_checkpoint last to go on, or choose another --output_dir"
+            f"--output_dir {output_dir} is not empty: add --overwrite_output_dir to replace what "
+            "is there, --resume_from_checkpoint last to go on, or choose another --output_dir"
         )
 
 

@@ -246,7 +246,7 @@ class Trainer:
         known = ("loss", *self.task.metric_names)
         if wanted not in known:
             raise InputError(
-                f"metric_for_best_model {wanted!r} is unknown: choose one of {', '.join(known)}"
+                f"--metric_for_best_model {wanted!r} is unknown: choose one of {', '.join(known)}"
             )
         return wanted
 

@@ -143,7 +143,7 @@ def test_a_misshapen_encoder_tensor_is_an_error_always(tmp_path: Path) -> None:
 def test_a_misshapen_head_is_an_error_unless_ignored(tmp_path: Path) -> None:
     write(tmp_path, random_tensors(encoder_shapes() | CLASSIFIER))
     wanted = encoder_shapes() | {"classifier.weight": (5, H), "classifier.bias": (5,)}
-    with pytest.raises(CheckpointError, match="--ignore_mismatched_sizes puts a new head"):
+    with pytest.raises(CheckpointError, match="or train a new head in its place"):
         load_checkpoint(tmp_path, wanted)
     loaded, report = load_checkpoint(tmp_path, wanted, ignore_mismatched_sizes=True)
     assert report.shape_mismatch == [

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from minibert.data.columns import Columns
 from minibert.data.labels import encode_labels, label_vocabulary, problem_type_of
-from minibert.data.readers import Columns, Examples, Label
+from minibert.data.readers import Examples, Label
 from minibert.errors import InputError
 
 SINGLE = "single_label_classification"

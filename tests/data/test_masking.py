@@ -118,7 +118,7 @@ def test_rounding_is_google_s() -> None:
     ("options", "message"),
     [
         ({"probability": 0.0}, "mlm_probability must be between 0 and 1, got 0.0"),
-        ({"max_predictions": 0}, "max_predictions must be at least 1, got 0"),
+        ({"max_predictions": 0}, "--max_predictions_per_seq must be at least 1, got 0"),
         ({"tokenizer": BertTokenizer.from_vocab(toy_corpus.VOCABULARY[:4])}, r"has no \[MASK\]"),
     ],
 )

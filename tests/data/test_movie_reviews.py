@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from minibert.data.columns import Columns
 from minibert.data.movie_reviews import Review, parse, split_of, write_splits
-from minibert.data.readers import Columns, read_examples
+from minibert.data.readers import read_examples
 from minibert.errors import HubError
 
 SOURCE = (

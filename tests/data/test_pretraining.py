@@ -137,7 +137,7 @@ def test_the_fingerprint_sees_what_decides_the_examples(store: TokenStore) -> No
 
 def test_batches_by_tokens_or_length_are_refused(store: TokenStore) -> None:
     for max_tokens, window in ((512, 1), (None, 50)):
-        with pytest.raises(InputError, match="set per_device_train_batch_size"):
+        with pytest.raises(InputError, match="set --per_device_train_batch_size"):
             toy_corpus.data(store).order(5, 4, max_tokens, window)
 
 

@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minibert.data.readers import Columns, Examples, read_examples
+from minibert.data.columns import Columns
+from minibert.data.readers import Examples, read_examples
+from minibert.data.text_files import TextFile
 from minibert.errors import InputError
 
 
@@ -328,3 +330,34 @@ def test_empty_texts_where_they_are_allowed(tmp_path: Path) -> None:
 def test_an_error_about_an_example_names_its_line(tmp_path: Path) -> None:
     examples = read(tmp_path, "a.tsv", "text\tlabel\n\na\t1\n")
     assert str(examples.error(0, "bad")) == f"{tmp_path / 'a.tsv'}, line 3: bad"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.conll", "a O\n", "must be .tsv, .csv, .*got .conll; or is it a file of another --task"),
+        ("a.jsonl", '{"tokens": ["a"], "ner_tags": ["O"]}', "must be a text, got list; or is"),
+        ("a.jsonl", '{"question": "q", "context": "c", "answers": {}}', "a label .*; or is"),
+    ],
+)  # fmt: skip
+def test_a_file_of_another_task_is_asked_after(name, content, message, tmp_path):
+    with pytest.raises(InputError, match=message):
+        read(tmp_path, name, content)
+
+
+def test_labels_may_be_left_unread(tmp_path):
+    content = "sentence\tlabel\na\t1\nb\t\n"
+    with pytest.raises(InputError, match="line 3: a label is wanted"):
+        read(tmp_path, "a.tsv", content)
+    examples = read(tmp_path, "a.tsv", content, labels=False)
+    assert (examples.sentence1, examples.labels) == (["a", "b"], None)
+
+
+def test_what_came_through_a_pipe(tmp_path):
+    """It has no path, and somebody says what it is."""
+    file = TextFile(Path("standard input"), ".csv", b"\xef\xbb\xbfsentence,label\na,1\nb\n")
+    with pytest.raises(InputError, match=r"^standard input, line 3: 1 fields where 2 are wanted"):
+        read_examples(file)
+    file = TextFile(tmp_path / "a.data", ".tsv")
+    file.path.write_text("a\tx\nb\ty\n")
+    assert read_examples(file).sentence1 == ["a", "b"]

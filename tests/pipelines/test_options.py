@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 
 import pytest
 import toy
 
-from minibert import BertTokenizer
+from minibert import BertConfig, BertTokenizer
 from minibert.errors import InputError
 from minibert.models import (
     BertForMaskedLM,
     BertForMultipleChoice,
+    BertForNextSentencePrediction,
     BertForQuestionAnswering,
     BertForSentenceEmbedding,
     BertForSequenceClassification,
@@ -27,6 +29,11 @@ CASES = {
     "multiple-choice": (
         BertForMultipleChoice,
         {"question": "a", "choices": ["good", "bad"]},
+        {"top_k": None},
+    ),
+    "next-sentence-prediction": (
+        BertForNextSentencePrediction,
+        {"text": "a film", "text_pair": "good"},
         {"top_k": None},
     ),
     "question-answering": (
@@ -195,7 +202,7 @@ def test_models_that_will_not_do(classify):
         pipeline("sentiment-analysis", classify.model, tokenizer=tokenizer, device="cuda")
     with pytest.raises(InputError, match="is loaded already: pass threads"):
         pipeline("sentiment-analysis", classify.model, tokenizer=tokenizer, threads=2)
-    with pytest.raises(InputError, match=r"^SimpleNamespace does not say.*name the task"):
+    with pytest.raises(InputError, match=r"^model: got a types.SimpleNamespace, wanted a"):
         pipeline(model=SimpleNamespace())
 
 
@@ -210,7 +217,9 @@ def test_only_encoders_have_a_default_model():
 
 def test_errors_say_the_name_that_was_typed(tmp_path, monkeypatch):
     BertModel(toy.config(), backend="numpy").save_pretrained(tmp_path / "cached")
-    monkeypatch.setattr("minibert.pipelines.base.resolve_model", lambda name: tmp_path / "cached")
+    monkeypatch.setattr(
+        "minibert.pipelines.loading.resolve_model", lambda *_, **__: tmp_path / "cached"
+    )
     for task, message in {
         "ner": r"^org/name has no trained classifier.*--model_name_or_path org/name$",
         "feature-extraction": r"^org/name: wanted tokenizer.json or vocab.txt",
@@ -218,3 +227,117 @@ def test_errors_say_the_name_that_was_typed(tmp_path, monkeypatch):
     }.items():
         with pytest.raises(InputError, match=message):
             pipeline(task, "org/name", backend="numpy")
+
+
+# ---- Arguments that transformers' pipelines have ----
+
+
+def test_the_order_of_arguments_is_that_of_transformers(tmp_path):
+    """Task, model, configuration, tokenizer."""
+    model = toy.save_model(tmp_path / "m", label2id={"neg": 0, "pos": 1})
+    names = BertConfig.from_pretrained(model).replace(label2id={"bad": 0, "good": 1})
+    (tmp_path / "other").mkdir()
+    names.save(tmp_path / "other")
+    plain = pipeline("text-classification", model, device=-1)("dull")
+    renamed = {"neg": "bad", "pos": "good"}
+    for config in (names, tmp_path / "other", str(tmp_path / "other")):
+        for tokenizer in (toy.tokenizer(), model):
+            classify = pipeline("text-classification", model, config, tokenizer, device=-1)
+            want = [row | {"label": renamed[row["label"]]} for row in plain]
+            assert classify("dull") == want
+            assert classify.save_pretrained(tmp_path / "saved") is None
+    own = pipeline("text-classification", classify.model, names, toy.tokenizer())
+    assert own("dull") == want
+    with pytest.raises(InputError, match=r"^config: the model is loaded already, and has its own"):
+        pipeline("text-classification", toy.model(), names, toy.tokenizer())
+    with pytest.raises(
+        InputError, match=r"^config: got a types.SimpleNamespace, wanted a minibert"
+    ):
+        pipeline("text-classification", model, SimpleNamespace(), device=-1)
+
+
+def test_a_revision_is_handed_to_the_hub(tmp_path, monkeypatch):
+    asked = []
+    toy.save_model(tmp_path / "m")
+
+    def resolve(name, *, revision=None):
+        asked.append((name, revision))
+        return tmp_path / "m"
+
+    monkeypatch.setattr("minibert.pipelines.loading.resolve_model", resolve)
+    pipeline("sentiment-analysis", "org/name", revision="v1", backend="numpy")
+    pipeline(model="org/name", revision="v2", backend="numpy")
+    assert asked[:2] == [("org/name", "v1"), ("org/name", "v2")]
+
+
+def test_options_that_say_nothing_are_taken(case, tmp_path):
+    task, model, inputs, _ = case
+    tokenizer = toy.tokenizer()
+    model.save_pretrained(tmp_path / "m", tokenizer=tokenizer)
+    plain = pipeline(task, model, tokenizer=tokenizer)
+    nothing = {
+        "num_workers": 2, "use_fast": True, "framework": "pt", "trust_remote_code": False,
+        "device_map": None, "token": None, "feature_extractor": None, "binary_output": True,
+        "add_special_tokens": True, "revision": "main", "dtype": "auto", "torch_dtype": None,
+    }  # fmt: skip
+    told = pipeline(task, tmp_path / "m", device=-1, threads=1, **nothing)
+    assert told(inputs, num_workers=1) == plain(inputs)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"device_map": "auto"}, "has no device_map: a model lies on one device; pass device="),
+        ({"token": "hf_x"}, "has no token: the hub's token is read from HF_TOKEN"),
+        ({"return_all_scores": True}, "has no return_all_scores: pass top_k=None"),
+        ({"add_special_tokens": False}, "has no add_special_tokens: a text always stands between"),
+        ({"dtype": "float16"}, "dtype 'float16': choose one of float32, float64"),
+    ],
+)
+def test_options_that_cannot_be_had_say_what_can(option, message, tmp_path):
+    toy.save_model(tmp_path / "m")
+    with pytest.raises(InputError) as caught:
+        pipeline("text-classification", tmp_path / "m", device=-1, **option)
+    assert message in str(caught.value)
+
+
+def test_functions_by_any_case(classify):
+    assert classify("dull", function_to_apply="NONE") == classify("dull", function_to_apply="none")
+
+
+def test_what_a_tokenizer_is_told_in_a_dict():
+    extract = pipeline("feature-extraction", BertModel(toy.config()), tokenizer=toy.tokenizer())
+    told = {"truncation": True, "max_length": 4, "return_token_type_ids": False}
+    short = extract("a good film", tokenize_kwargs=told)
+    assert short == extract("a good film", max_length=4)
+    assert len(short[0]) == 4
+    with pytest.raises(InputError, match=r"^tokenize_kwargs has no add_special_tokens: a text"):
+        extract("a", tokenize_kwargs={"add_special_tokens": False})
+
+
+def test_none_is_as_usual(case):
+    """As in transformers; but to choose none of the best is to choose all."""
+    task, model, inputs, options = case
+    plain = pipeline(task, model, tokenizer=toy.tokenizer())
+    nothing = dict.fromkeys([*options, *READING])
+    if nothing.get("top_k", 0) is None and options["top_k"] is None:
+        nothing.pop("top_k")
+    told = pipeline(task, model, tokenizer=toy.tokenizer(), **nothing)
+    assert told(inputs) == plain(inputs, **nothing) == plain(inputs)
+
+
+def test_a_head_says_the_task_where_the_configuration_does_not(case, tmp_path):
+    """As in files of old; but whose a classifier is, nobody can tell."""
+    task, model, _, _ = case
+    model.save_pretrained(tmp_path / "m", tokenizer=toy.tokenizer())
+    config = tmp_path / "m" / "config.json"
+    values = json.loads(config.read_text())
+    config.write_text(json.dumps(values | {"architectures": None}))
+    if any(name.startswith(("cls.", "qa_outputs.")) for name in model.head):
+        assert pipeline(model=tmp_path / "m", device="cpu").task == task
+    else:
+        with pytest.raises(InputError, match=r"config.json does not say what .*; name the task"):
+            pipeline(model=tmp_path / "m", device="cpu")
+    config.write_text(json.dumps(values | {"architectures": ["BertForNothing"]}))
+    with pytest.raises(InputError, match="there is no task for BertForNothing; name the task"):
+        pipeline(model=tmp_path / "m", device="cpu")

@@ -130,7 +130,7 @@ BAD_SETTINGS = {
     "doc_stride must be a whole number of at least 0, got -1": {"doc_stride": -1},
     "max_seq_len must be a whole number of at least 1, got 0": {"max_seq_len": 0},
     "max_seq_len must be at most 24, got 25": {"max_seq_len": 25},
-    "top_k must be a whole number of at least 1, got None": {"top_k": None},
+    "top_k must be a whole number of at least 1, got '2'": {"top_k": "2"},
     "would share 20 with the next: lower doc_stride, or raise max_seq_len": {
         "doc_stride": 20,
         "context": "ab " * 11,

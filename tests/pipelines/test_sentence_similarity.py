@@ -145,3 +145,23 @@ def test_minilm_on_stsb_without_training(minilm):
     features, _ = task.features(examples, minilm.tokenizer, minilm.max_length)
     outputs, _ = predict(minilm.model, features)
     assert task.metrics(outputs, features)["spearman"] == pytest.approx(0.8203, abs=5e-5)
+
+
+def test_pooling_by_keyword(tmp_path):
+    toy.model().save_pretrained(tmp_path / "m", tokenizer=toy.tokenizer())
+    on = {"backend": "numpy", "threads": 1}
+    vectors = {}
+    for pooling in ("mean", "max", "cls"):
+        model = BertForSentenceEmbedding.from_pretrained(tmp_path / "m", pooling=pooling, **on)
+        assert model.settings == SentenceSettings(pooling)
+        alike = pipeline("sentence-similarity", tmp_path / "m", pooling=pooling, **on)
+        assert alike.model.settings == model.settings
+        vectors[pooling] = alike.embed(["a good film"])[0]
+        assert np.linalg.norm(vectors[pooling]) == pytest.approx(1)
+    assert len({vector.tobytes() for vector in vectors.values()}) == 3
+    long = pipeline("sentence-similarity", tmp_path / "m", pooling="mean", normalize=False, **on)
+    (vector,) = long.embed(["a good film"])
+    assert vector / np.linalg.norm(vector) == pytest.approx(vectors["mean"], abs=1e-6)
+    assert not np.isclose(np.linalg.norm(vector), 1)
+    with pytest.raises(InputError, match="pooling 'sum': choose one of cls, mean, max"):
+        BertForSentenceEmbedding.from_pretrained(tmp_path / "m", pooling="sum", **on)

@@ -59,8 +59,6 @@ def test_bad_texts_are_named(directory):
     classify = load(directory)
     with pytest.raises(InputError, match="input 1: got a NoneType"):
         classify(["a", None])
-    with pytest.raises(InputError, match='input 1: there is no "text_pair", and others have one'):
-        classify([{"text": "a", "text_pair": "b"}, "c"])
     with pytest.raises(InputError, match="text_pair of input 0: got a int"):
         classify({"text": "a", "text_pair": 3})
     with pytest.raises(InputError, match=r"input 0: got a int.*counted from input 2 of the stream"):
@@ -80,6 +78,44 @@ def test_a_stream_is_read_as_its_answers_are_taken(directory):
     first = next(stream)
     assert taken == TEXTS[:2]
     assert [first, *stream] == classify(TEXTS)
+
+
+def test_pairs_and_single_texts_together(directory):
+    classify = load(directory)
+    inputs = [
+        {"text": "good", "text_pair": "dull"},
+        "film",
+        {"text": "plot"},
+        {"text": "a", "text_pair": ""},
+    ]
+    for found, value in zip(classify(inputs), inputs, strict=True):
+        (want,) = classify([value])
+        assert found == {"label": want["label"], "score": pytest.approx(want["score"])}
+
+
+def test_what_stands_before_a_bad_text_of_a_stream_is_answered(directory):
+    classify = load(directory)
+    stream = classify(iter(["good", "dull", 3, "film"]))
+    want = classify(["good", "dull"])
+    for answer in want:
+        assert next(stream) == {"label": answer["label"], "score": pytest.approx(answer["score"])}
+    with pytest.raises(
+        InputError, match=r"^input 0: got a int .*counted from input 2 of the stream"
+    ):
+        next(stream)
+    with pytest.raises(InputError, match="function_to_apply 'x': choose softmax, sigmoid or none"):
+        next(classify(iter(["good"]), function_to_apply="x"))
+
+
+def test_a_data_set_of_torch_is_a_stream(directory):
+    """It has items by their numbers, and nothing else."""
+
+    class Texts:
+        def __getitem__(self, number):
+            return TEXTS[number]
+
+    classify = load(directory)
+    assert list(classify(Texts())) == classify(TEXTS)
 
 
 def test_scores_by_another_function(directory):

@@ -56,6 +56,25 @@ def ner(directory: Path) -> TokenClassificationPipeline:
 # ---- Inputs and options ----
 
 
+def test_offsets_of_the_caller_s(ner, directory):
+    """Of a text that was made of another one: they are those that the entities have."""
+    text = "a good film"
+    (plain,) = ner([text], ignore_labels=[])
+    tokens = len(ner.tokenizer(text)["input_ids"])
+    moved = [(7 * i, 7 * i + 1) for i in range(tokens)]
+    (found,) = ner([text], ignore_labels=[], offset_mapping=moved)
+    assert [(e["start"], e["end"]) for e in found] == moved[1:-1]
+    assert [e["score"] for e in found] == [e["score"] for e in plain]
+    assert ner(text, ignore_labels=[], offset_mapping=moved) == found
+    both = ner([text, text], ignore_labels=[], offset_mapping=[moved, moved])
+    assert both == [found, found]
+    for wrong in (moved[1:], [moved, moved], [], [(1, 2, 3)] * tokens):
+        with pytest.raises(
+            InputError, match=r"^offset_mapping: wanted \(start, end\) of each token"
+        ):
+            ner(text, offset_mapping=wrong)
+
+
 def test_tokens_have_the_labels_of_the_model(ner):
     (found,) = ner(TEXTS[:1], ignore_labels=[])
     inputs = ner.tokenizer(TEXTS[:1], truncation=True, return_tensors="np")
@@ -128,7 +147,7 @@ def test_a_stride_reads_all_of_a_long_text(ner, capsys):
     ner([text, "x"], stride=3, **options)
     assert capsys.readouterr().err == ""
     ner([text, "x"])
-    assert "warning: 1 of 2 texts were cut to 16 tokens; see stride" in capsys.readouterr().err
+    assert "warning: 1 of 2 texts were cut to 16 tokens; see --stride" in capsys.readouterr().err
 
 
 def test_a_shorter_limit_and_none_at_all(ner, tmp_path):
@@ -153,7 +172,7 @@ def test_the_model_limits_a_text_where_the_tokenizer_does_not(tmp_path):
         ({"stride": 14, "aggregation_strategy": "max"}, "stride: got 14, wanted 0 to 13"),
         ({"stride": 1.5}, "stride must be a whole number of at least 0, got 1.5"),
         ({"delimiter": 3}, "delimiter: got 3, wanted a text"),
-        ({"ignore_labels": None}, "ignore_labels: got None, wanted a list of labels"),
+        ({"ignore_labels": 3}, "ignore_labels: got 3, wanted a list of labels"),
         ({"ignore_labels": "O"}, "ignore_labels: got 'O', wanted a list of labels"),
         ({"is_split_into_words": True}, "input 1, word: got a str, wanted a list of str"),
     ],
@@ -215,3 +234,9 @@ def test_answers_are_those_of_transformers(both, strategy):
         words = [draw(rng, 4).strip() or "a" for _ in range(rng.randint(1, 9))]
         options |= {"is_split_into_words": True, "delimiter": [" ", "--"][i % 2]}
         assert_equal_answers(both, words, options)
+        if stride is None:
+            text = draw(rng, 8) or "a"
+            tokens = len(both[0].tokenizer(text, truncation=True)["input_ids"])
+            moved = [(start, start + rng.randint(0, 3)) for start in range(tokens)]
+            options = {"aggregation_strategy": strategy, "offset_mapping": moved}
+            assert_equal_answers(both, text, options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import toy
 
 from minibert import BertForMaskedLM, BertModel
+from minibert.training.finetuning_arguments import DataArguments
 
 GOOD, BAD = toy.GOOD, toy.BAD
 FAST = ["--num_train_epochs=12", "--learning_rate=0.01", "--per_device_train_batch_size=16"]
@@ -116,10 +118,21 @@ def test_words_are_named(script: Any, model: Path, tmp_path: Path) -> None:
     assert ended.out.startswith("neg 13:18 'awful' 0.")
     ended = script("predict", "--model", out, "--aggregation_strategy=none", "a great film")
     assert ended.out.startswith("B-pos 2:7 'great' 0.")
+    ended = script("predict", "--model", out, "--stride=22", "a great film")
+    assert ended.err == (
+        "predict.py: error: --stride must be less than the 22 tokens of a window, got 22\n"
+    )
+    ended = script("predict", "--model", out, "--stride=3", "--aggregation_strategy=none", "a film")
+    assert "--stride wants entities, which windows can be merged by" in ended.err
+    ended = script("predict", "--model", out, "a film " * 20)
+    assert ended.err == "warning: 1 of 1 texts were cut to 24 tokens; see --stride\n"
+    assert script("predict", "--model", out, "--stride=3", "a film " * 20).err == ""
 
 
 def test_questions_are_answered(script: Any, model: Path, tmp_path: Path) -> None:
-    _, out = train("question-answering", script, model, tmp_path)
+    ended, out = train("question-answering", script, model, tmp_path)
+    (line,) = [line for line in ended.out.splitlines() if line.startswith("data: ")]
+    assert line.startswith("data: 96 train (96 windows), 24 validation (24 windows), 24 test (24 ")
     context = "the story was great"
     (row,) = ask(script, out, "was the film", "--context", context)
     assert row["answer"] == "great"
@@ -130,6 +143,14 @@ def test_questions_are_answered(script: Any, model: Path, tmp_path: Path) -> Non
     file.write_text(context)
     assert ask(script, out, "was the film", "--context_file", file) == [row]
     assert ask(script, out, "was the film", "--context", "no.txt")[0]["answer"] in "no.txt"
+    file.write_text("\n")
+    ended = script("predict", "--model", out, "was the film", "--context_file", file)
+    assert ended.err == f"predict.py: error: {file}: the context is empty\n"
+    ended = script("predict", "--model", out, "was the film", "--context", " ")
+    assert ended.err == "predict.py: error: --context: the context is empty\n"
+    ended = script("predict", "--model", out, "film " * 40, "--context", context)
+    assert ended.err.startswith("predict.py: error: text 1: the question fills a window and leaves")
+    assert ended.err.count("\n") == 1
     trained = script("predict", "--model", out, "--file", tmp_path / "test.questions.jsonl")
     assert len(trained.out.splitlines()) == 24
     squad = tmp_path / "squad.json"
@@ -189,13 +210,15 @@ def test_pairs_need_no_header(script: Any, model: Path, tmp_path: Path) -> None:
 
 def test_scores_are_scaled(script: Any, model: Path, tmp_path: Path) -> None:
     ended, _ = train("sentence-embedding", script, model, tmp_path, "--max_steps=1")
-    assert "scores: 5 is the cosine 1 (--score_scale)" in ended.out
+    assert "scores are divided by 5 to be cosines (--score_scale)" in ended.out
     more = ["--max_steps=1", "--score_scale=8", "--overwrite_output_dir"]
     ended, _ = train("sentence-embedding", script, model, tmp_path, *more)
-    assert "scores: 8 is the cosine 1" in ended.out
+    assert "scores are divided by 8 to be cosines" in ended.out
     more[1] = "--score_scale=2"
     ended, _ = train("sentence-embedding", script, model, tmp_path, *more)
-    assert "the score 5.0 is beyond the scale of scores, 2; --score_scale must" in ended.err
+    assert (
+        "the score 5.0 divided by 2 (--score_scale) is no cosine: correct it, or pass" in ended.err
+    )
 
 
 def test_tags_that_are_numbers_are_named(script: Any, model: Path, tmp_path: Path) -> None:
@@ -254,7 +277,7 @@ def test_masks_are_filled(script: Any, tmp_path: Path) -> None:
     assert {fill["token_str"] for fill in row} == {"good", "bad"}
     ended = script("predict", "--model", tmp_path / "m", "a film")
     assert ended.err == (
-        "predict.py: error: text 1: fill-mask: input 0 ('a film') has no [MASK]; write [MASK] "
+        "predict.py: error: text 1: fill-mask: the text ('a film') has no [MASK]; write [MASK] "
         "where a word is wanted\n"
     )
 
@@ -274,7 +297,7 @@ def test_answers_without_labels_are_written(script: Any, model: Path, tmp_path: 
     [
         ("token-classification", "a\tO\nfilm\n", "line 2: "),
         ("token-classification", "a\tO\nfilm\tO\n", "at least 2 different tags are wanted"),
-        ("question-answering", '{"question": "q"', "the file ends in the middle of it"),
+        ("question-answering", '{"question": "q"', "the input ends in the middle of it"),
         (
             "question-answering",
             '{"id": "7", "question": "q", "context": "abc", '
@@ -303,3 +326,56 @@ def test_a_task_wants_its_own_data(script: Any, tmp_path: Path) -> None:
     ended = script("finetune", "--task=multiple-choice", "--output_dir", tmp_path / "out")
     assert ended.status == 2
     assert "task multiple-choice wants a --train_file" in ended.err
+
+
+def test_windows_are_counted_beside_questions(script: Any, model: Path, tmp_path: Path) -> None:
+    flags = ["--max_steps=1", "--doc_stride=1", "--max_seq_length=8"]
+    ended, _ = train("question-answering", script, model, tmp_path, *flags)
+    (line,) = [line for line in ended.out.splitlines() if line.startswith("data: ")]
+    windows = int(line.removeprefix("data: 96 train (").split(" ")[0])
+    assert windows > 96
+
+
+def test_the_hint_for_pairs_is_answered(script: Any, model: Path, tmp_path: Path) -> None:
+    """The command at the end, taken as it stands."""
+    file = tmp_path / "pairs.tsv"
+    file.write_text(
+        "".join(f"{a}\t{b}\tyes\n{b}\t{a}\tno\n" for a, b in zip(GOOD, BAD, strict=True))
+    )
+    flags = ["--model_name_or_path", model, "--train_file", file, "--validation_file", file]
+    ended = script("finetune", *flags, *FAST, "--output_dir", tmp_path / "out", "--max_steps=1")
+    assert ended.status == 0
+    _, name, *arguments = shlex.split(ended.out.splitlines()[-1])
+    assert name == "scripts/predict.py"
+    assert json.loads(arguments[-1]) == {"text": "your text", "text_pair": "another"}
+    ended = script("predict", *arguments, "--backend=numpy")
+    assert (ended.status, ended.err) == (0, "")
+    assert ended.out.startswith(("yes ", "no "))
+
+
+def test_a_finished_model_s_name_is_resolved_once(
+    script: Any, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though it says both what the task is and what the weights are."""
+    _, out = train("multiple-choice", script, model, tmp_path)
+    asked: list[str] = []
+
+    def resolve(name: str, **_: Any) -> Path:
+        asked.append(name)
+        return out if name == "org/name" else Path(name)
+
+    monkeypatch.setattr("minibert.hub.resolve_model", resolve)
+    flags = ["--model_name_or_path=org/name", "--do_eval", "--validation_file"]
+    flags += [str(tmp_path / "test.choices.jsonl"), "--output_dir", str(tmp_path / "measured")]
+    assert script("finetune", *flags, *FAST).status == 0
+    assert asked.count("org/name") == 1
+
+
+def test_a_task_has_its_length() -> None:
+    """Also one that a finished model says, and no flag."""
+    data = DataArguments(do_eval=True)
+    assert data.length == 128
+    data.task = "question-answering"
+    assert data.length == 384
+    data.max_seq_length = 64
+    assert data.length == 64

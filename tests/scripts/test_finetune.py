@@ -203,7 +203,7 @@ def test_a_finished_head_without_names_is_measured_under_those_of_the_file(scrip
     assert "labels: the model's LABEL_0, LABEL_1 are taken for neg, pos\n" in ended.out
     toy.write_tsv(files["dev"], [("a", "x"), ("a", "y"), ("a", "z")], "sentence1 label")
     ended = script("finetune", *model, "--do_eval", "--validation_file", files["dev"])
-    assert "the label 'x' was not seen in training; the labels are 'LABEL_0', " in ended.err
+    assert "the label 'x' was not seen in training, whose labels are 'LABEL_0', " in ended.err
 
 
 def test_a_regression_is_no_head_for_labels(script, files):
@@ -278,25 +278,25 @@ SEVERAL = [
         (
             "pairs.csv",
             "sentence1,sentence2,label\n" + "".join(f'"{a}",{b},{y}\n' for a, b, y in PAIRS),
-            "single_label_classification, 2 label(s)",
+            "single_label_classification, 2 labels",
             "accuracy",
         ),
         (
             "headless.tsv",
             "".join(f"{text}\t{len(text) % 3}\n" for text, _ in toy.reviews(40)),
-            "single_label_classification, 3 label(s)",
+            "single_label_classification, 3 labels",
             "matthews_correlation",
         ),
         (
             "grades.tsv",
             "sentence\tlabel\n" + "".join(f"{t}\t{len(t) / 4}\n" for t, _ in toy.reviews(40)),
-            "regression, 1 label(s)",
+            "regression\n",
             "spearman",
         ),
         (
             "several.jsonl.gz",
             "".join(json.dumps(row) + "\n" for row in SEVERAL),
-            "multi_label_classification, 3 label(s)",
+            "multi_label_classification, 3 labels",
             "f1_macro",
         ),
     ],
@@ -479,7 +479,8 @@ BAD: dict[str, tuple[Callable[[Files], Any], list[str], str]] = {
     "no labels in train": (write("train", "sentence1\ngood\n"), [], "no label column"),
     "unseen label": (
         write("dev", f"{HEADER}good\tpos\nbad\tmeh\n"), [],
-        "dev.tsv, line 3: the label 'meh' was not seen in training; the labels are 'neg', 'pos'",
+        "dev.tsv, line 3: the label 'meh' was not seen in training, whose labels are 'neg', 'pos'; "
+        "correct it, leave the example out, or train with it",
     ),
     "NaN label": (
         write("train", f"{HEADER}good\t1.5\nbad\tnan\n"), [], "train.tsv, line 3: a label is wanted"

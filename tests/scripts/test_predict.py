@@ -10,10 +10,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import toy
 
-from minibert import BertModel
+from minibert import BertForNextSentencePrediction, BertForPreTraining, BertModel
 from minibert.models import BertForSentenceEmbedding, BertPreTrainedModel
 from minibert.pipelines import SentenceSimilarityPipeline, TextClassificationPipeline
 
@@ -66,7 +67,8 @@ def test_a_tab_separates_the_texts_of_a_pair(script, model):
         (["a\tb", "c"], "text 2 has no second text after a tab, but text 1 has a second text"),
         (["a", "b\tc"], "text 2 has a second text, but text 1 has no second text after a tab"),
     ):
-        assert script(*on(model), *texts) == (2, "", f"predict.py: error: {said}\n")
+        before = script(*on(model), texts[0]).out
+        assert script(*on(model), *texts) == (2, before, f"predict.py: error: {said}\n")
 
 
 def test_what_training_reads_is_answered_without_its_labels(script, model, tmp_path):
@@ -90,8 +92,12 @@ def test_what_training_reads_is_answered_without_its_labels(script, model, tmp_p
     mixed = ask("a.jsonl", "".join(json.dumps(value) + "\n\n" for value in given))
     assert [row["input"] for row in mixed] == given
     assert [row["output"] for row in mixed] == want
-    (own,) = ask("b.jsonl", json.dumps({"review": TEXTS[0], "stars": 5}) + "\n")
-    assert (own["input"], own["output"]) == (TEXTS[0], want[0])
+    given = {"review": TEXTS[0], "stars": 5}
+    (own,) = ask("b.jsonl", json.dumps(given) + "\n")
+    assert (own["input"], own["output"]) == (given, want[0])
+    other = "".join(f"5,{text},x\n" for text in ("review", *TEXTS))
+    assert ask("c.csv", other, "--text_column", "review") == rows
+    assert ask("c.data", other, "--text_column", "review", "--format=csv") == rows
     pair = {"text": "good", "text_pair": "dull"}
     (row,) = ask("p.csv", "premise,hypothesis,label\ngood,dull,x\n")
     assert row["input"] == pair
@@ -153,7 +159,7 @@ def test_unusual_line_separators_are_no_lines(script, model):
         ([], b"b\xe4d\ngood\n", "standard input, line 1: not UTF-8"),
         (["--file", "none.txt"], b"", "none.txt: there is no such file"),
         (["--file", "none.txt", "good"], b"", "texts were given as arguments and by --file"),
-        (["--threads", "0", "good"], b"", "threads must be at least 1, got 0"),
+        (["--threads", "0", "good"], b"", "error: --threads must be at least 1, got 0"),
         (["--top", "good"], b"", "unrecognized arguments: --top; --help lists the flags"),
         (["a\udce4b"], b"", "text 1: got half of a surrogate pair at character 1"),
         (["--top_k=1", "--all", "good"], b"", "--all and --top_k were given: choose one"),
@@ -162,6 +168,8 @@ def test_unusual_line_separators_are_no_lines(script, model):
             b"",
             "--context is for question-answering; the task is text-classification",
         ),
+        (["--top_k=0", "good"], b"", "error: --top_k must be at least 1, got 0"),
+        (["--format=csv", "good"], b"", "--format csv is for a --file or standard input"),
         (["--stride=0", "good"], b"", "--stride is for token-classification; the task is"),
     ],
 )
@@ -177,7 +185,7 @@ def test_bad_input_is_one_line(arguments, stdin, message, script, model):
     ("content", "message"),
     [
         ('"a"\n{"text": 1}\n', "line 2: text-classification: 'text' must be a text, got 1"),
-        ('"a"\n\n[1]\n', "line 3: a text in quotes or an object {...} is wanted, got [1]"),
+        ('"a"\n\n[1]\n', "line 3: text-classification: a text or an object {...} is wanted, got"),
         ('"a"\n{"te', "line 2: not JSON on one line"),
         ('"\\ud800"\n"a"\n', "line 1: got half of a surrogate pair at character 0"),
         ('"a"\n{"text": "b", "text_pair": "c"}\n', "line 2 has a second text, but"),
@@ -187,7 +195,8 @@ def test_bad_files_are_named_with_the_line(content, message, script, model, tmp_
     file = tmp_path / "asked.jsonl"
     file.write_text(content)
     ended = script(*on(model), "--file", file)
-    assert (ended.status, ended.out) == (2, "")
+    assert ended.status == 2
+    assert [line.split("\t")[1] for line in ended.out.splitlines()] in (["a"], [])
     (line,) = ended.err.splitlines()
     assert line.startswith(f"predict.py: error: {file}, {message}")
 
@@ -195,13 +204,65 @@ def test_bad_files_are_named_with_the_line(content, message, script, model, tmp_
 def test_what_stands_before_a_bad_line_is_answered(script, model, tmp_path):
     file = tmp_path / "asked.jsonl"
     file.write_text('"good"\n"\\ud800"\n"good"\n')
+    cut = b'{"text": "good"}\n{"text": "a go'
     for ended in (
         script(*on(model), stdin=b"good\nb\xe4d\ngood\n"),
         script(*on(model), "--file", file),
+        script(*on(model), stdin=cut),
+        script(*on(model), *cut.decode().split("\n")),
     ):
         assert ended.status == 2
-        assert ended.out == script(*on(model), "good").out
-        assert "line 2: " in ended.err
+        answer, _ = script(*on(model), "good").out.split("\t")
+        assert ended.out.startswith(f"{answer}\t")
+        assert ended.out.count("\n") == 1
+        assert ended.err.count("\n") == 1
+        assert "line 2: " in ended.err or "text 2: " in ended.err
+
+
+def test_objects_are_understood_the_same_everywhere(script, model, tmp_path):
+    lines = [json.dumps({"text": text}) for text in TEXTS]
+    file = tmp_path / "asked.jsonl"
+    file.write_text("\n".join(lines))
+    want = script(*on(model), "--jsonl", "--file", file)
+    assert want.status == 0
+    assert script(*on(model), "--jsonl", *lines) == want
+    assert (
+        script(*on(model), "--jsonl", stdin="".join(f"{line}\n" for line in lines).encode()) == want
+    )
+    as_text = script(*on(model), "--jsonl", "--format=text", *lines).out.splitlines()
+    assert [json.loads(line)["input"] for line in as_text] == lines
+
+
+def test_whether_a_sentence_follows(script, tmp_path):
+    """By the head of next sentences, alone or beside that of masked words."""
+    tokenizer = toy.tokenizer()
+    both = BertForPreTraining(toy.config(initializer_range=0.5), backend="numpy")
+    both.save_pretrained(tmp_path / "both", tokenizer=tokenizer)
+    alone = BertForNextSentencePrediction.from_pretrained(tmp_path / "both", backend="numpy")
+    alone.save_pretrained(tmp_path / "alone", tokenizer=tokenizer)
+    batch = tokenizer(["a good film"], ["the plot"], padding=True, return_tensors="np")
+    logits = alone(**batch).logits[0].astype("f8")
+    wanted = {"IsNext": 1 / (1 + np.exp(logits[1] - logits[0]))}
+    wanted["NotNext"] = 1 - wanted["IsNext"]
+    pair = "a good film\tthe plot"
+    for ended in (
+        script(*on(tmp_path / "alone"), "--jsonl", "--all", pair),
+        script(*on(tmp_path / "both"), "--jsonl", "--all", "--task=next-sentence-prediction", pair),
+    ):
+        assert (ended.status, ended.err) == (0, "")
+        output = json.loads(ended.out)["output"]
+        found = {row["label"]: row["score"] for row in output}
+        assert found == pytest.approx(wanted, abs=1e-6)
+        assert output[0]["score"] > output[1]["score"]
+    assert script(*on(tmp_path / "both"), "a [MASK]").out.count("\t") == 1  # fills masks
+    ended = script(*on(tmp_path / "alone"), "a good film")
+    assert "text 1: next-sentence-prediction: two texts are wanted" in ended.err
+    classifier = toy.save_model(tmp_path / "classifier")
+    ended = script(*on(classifier), "--task=next-sentence-prediction", pair)
+    assert (
+        "has no trained cls.seq_relationship: pretrain it first, python scripts/pretrain"
+        in ended.err
+    )
 
 
 def test_a_slow_producer_is_answered_line_by_line(model):

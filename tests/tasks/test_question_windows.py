@@ -176,7 +176,7 @@ def test_every_answer_of_the_published_files_round_trips_by_letters():
 
 
 def test_a_question_that_leaves_no_room_is_named():
-    with pytest.raises(InputError, match=r"question 'q1': .*no room for the context: raise max_se"):
+    with pytest.raises(InputError, match=r"question 'q1': .*no room for the context: shorten it"):
         features([("a", "b", None), ("abcdef", "b", None)], length=9)
     made, cut = features([("abcdef", "bb", None)], length=9, max_query_length=5)
     assert (len(made), cut) == (2, 1)

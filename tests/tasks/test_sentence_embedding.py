@@ -61,7 +61,8 @@ def test_single_texts_can_be_embedded_but_not_learnt_from():
 def test_scores_of_another_scale_are_named():
     task = SentenceEmbedding.of(toy.examples(SCORED))
     with pytest.raises(
-        InputError, match=r"toy.tsv, line 2: the score 9.0 is beyond .* 5; --score_s"
+        InputError,
+        match=r"toy.tsv, line 2: the score 9.0 divided by 5 \(--score_scale\) is no cosine",
     ):
         task.features(toy.examples([("a", "b", "9.0")]), toy.tokenizer(), 9)
     with pytest.raises(InputError, match="--score_scale must be positive, got 0"):

@@ -169,6 +169,37 @@ def write_vocab(directory: Path, tokens: list[str], newline: str = "\n", **confi
     return directory
 
 
+def test_made_of_a_vocabulary(tmp_path: Path, tokenizer: BertTokenizer) -> None:
+    """As transformers' BertTokenizer: a path, pieces with their ids, and settings."""
+    path = write_vocab(tmp_path, VOCAB) / "vocab.txt"
+    tokenizer.save_pretrained(tmp_path / "saved")
+    for vocab in (path, str(path), IDS, VOCAB, tmp_path / "saved" / "tokenizer.json"):
+        assert BertTokenizer(vocab)(ODD_TEXTS) == tokenizer(ODD_TEXTS)
+    cased = BertTokenizer.from_vocab(VOCAB, do_lower_case=False)
+    for same in (
+        BertTokenizer(path, False),
+        BertTokenizer(path, do_lower_case=False),
+        BertTokenizer(vocab_file=path, do_lower_case=False),
+    ):
+        assert same(ODD_TEXTS) == cased(ODD_TEXTS)
+    assert BertTokenizer(path, model_max_length=9).model_max_length == 9
+
+
+@pytest.mark.parametrize(
+    ("vocab", "message"),
+    [
+        ("none.txt", r"^none.txt is no file; BertTokenizer.from_pretrained takes a model's name"),
+        (".", r"^\. is no file; BertTokenizer.from_pretrained takes a model's name"),
+        (None, "^vocab: got None, wanted the path of a vocab.txt, or its pieces"),
+        (7, "^vocab: got 7, wanted the path"),
+        ({"[PAD]": 0, "[UNK]": 2}, "^vocab: wanted the ids 0 to 1, each once"),
+    ],
+)
+def test_what_is_no_vocabulary(vocab: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        BertTokenizer(vocab)
+
+
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
 def test_a_vocab_file_alone_is_enough(tmp_path: Path, newline: str) -> None:
     loaded = BertTokenizer.from_pretrained(
