@@ -133,10 +133,10 @@ def _fit_within(
                 for form in guess.forms(tensor)
             )
             budget = max(row.budget, min(FACTOR * lost.get(tensor.name, 0.0), NEAR) / SLACK)
-            largest = max(largest, error / budget)
             if not error <= SLACK * budget:
                 left[tensor.name] = replace(row, error=error, budget=SLACK * budget)
                 break
+            largest = max(largest, error / budget if error else 0.0)
     return Fit(min(left.values(), key=lambda row: row.order, default=None), largest)
 
 
