@@ -43,6 +43,20 @@ def test_compare(script: Script, logits: Any) -> None:
     assert said["cause"] is None
 
 
+def test_nano_is_at_hand_in_any_folder(
+    script: Script, logits: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("minibert.verify.budget_table.PACKAGES", ("no_such_package",))
+    ended = script("crosscheck", "budget", "--json")
+    assert (ended.status, ended.err) == (0, "")
+    rows = {row["name"]: row for row in json.loads(ended.out)["tensors"]}
+    want = Trace.open(NANO).entries["activation/logits"]
+    assert rows["activation/logits"]["budget"] == want.budget_float32
+    assert script("crosscheck", "compare", logits(0.0), "nano").status == 0
+    assert [file.name for file in tmp_path.iterdir()] == ["mine.npz"]
+
+
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     return toy.save_model(tmp_path / "model")
@@ -70,6 +84,14 @@ def test_trace_of_a_checkpoint(script: Script, checkpoint: Path, tmp_path: Path)
     few = ["--weights", weights, "--no-diagnosis"]
     ended = script("crosscheck", "compare", mine, path, *few)
     assert (ended.status, ended.err) == (1, "")
+    for absent in (tmp_path / "absent.safetensors", tmp_path):
+        for command in (["compare", mine, path], ["budget", path]):
+            ended = script("crosscheck", *command, "--weights", absent)
+            assert ended.status == 2
+            assert ended.err == (
+                f"crosscheck.py: error: --weights {absent}: there is no such file, want the "
+                "model.safetensors that made.json was made with\n"
+            )
     toy.save_model(tmp_path / "other", seed=5)
     other = tmp_path / "other" / "model.safetensors"
     ended = script("crosscheck", "compare", mine, path, "--weights", other)
@@ -103,6 +125,14 @@ def test_trace_of_another_head_and_inputs(script: Script, checkpoint: Path, tmp_
         (["compare", "absent.npz", str(NANO)], "absent.npz: there is no such file"),
         (["compare", f"{NANO}.safetensors", "absent"], "cannot read absent.json"),
         (["against", "keras", str(NANO)], "invalid choice: 'keras'"),
+        (["trace", "nano", "--model", "x"], "--model beside nano, which is a trace of its own"),
+        (["trace", "nano", "--limit", "5"], "--limit beside nano"),
+        (["trace", "base", "--no_dropout"], "--no_dropout beside base"),
+        (
+            ["budget", str(NANO), "--weights", "x"],
+            "nano.json needs no weight file: leave --weights",
+        ),
+        (["compare", f"{NANO}.safetensors", str(NANO), "--weights", "x"], "needs no weight file"),
     ],
 )
 def test_bad_input_is_one_line(arguments: list[str], message: str, script: Script) -> None:
