@@ -51,14 +51,14 @@ def trace(args: argparse.Namespace) -> int:
     path = path.with_suffix("") if path.suffix in (".json", ".safetensors") else path
     if args.standard:
         inputs.refuse_beside(args.standard, args, HEADS)
-        write_standard(args.standard, path)
+        count = write_standard(args.standard, path)
     else:
         setup, elsewhere = inputs.setup_from(args)
-        write_trace(path, setup, limit=args.limit, elsewhere=elsewhere)
-    made = Trace.open(path)
-    print(f"wrote {path}.safetensors and {path}.json: {len(made.entries)} tensors")
+        count = write_trace(path, setup, limit=args.limit, elsewhere=elsewhere)
+    print(f"wrote {path}.safetensors and {path}.json: {count} tensors")
     if args.pytorch:
         setup = standard_setup(args.standard)[0] if args.standard else setup
+        made = Trace.open(path)
         print(f"wrote {write_pytorch(made, measure_pytorch(made, setup))}")
     return 0
 

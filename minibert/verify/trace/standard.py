@@ -63,10 +63,13 @@ LIMITS = {"nano": None, "minilm": 1 << 20, "base": 1 << 12}
 """Larger tensors are thinned."""
 
 
-def write_standard(name: str, path: Path) -> None:
-    """Write the standard trace `name` ("nano", "minilm", "base") to `path`.json, .safetensors."""
+def write_standard(name: str, path: Path) -> int:
+    """Write the standard trace `name` ("nano", "minilm", "base") to `path`.json, .safetensors.
+
+    Returns the number of tensors.
+    """
     setup, elsewhere = standard_setup(name)
-    write_trace(path, setup, limit=LIMITS[name], elsewhere=elsewhere)
+    return write_trace(path, setup, limit=LIMITS[name], elsewhere=elsewhere)
 
 
 def open_trace(path: str) -> Trace:

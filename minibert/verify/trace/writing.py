@@ -28,8 +28,8 @@ Weights = Mapping[str, Any]
 
 def write_trace(
     path: Path, setup: Setup, *, limit: int | None = None, elsewhere: Weights | None = None
-) -> None:
-    """Write `path`.safetensors and `path`.json.
+) -> int:
+    """Write `path`.safetensors and `path`.json; returns the number of tensors.
 
     limit: larger tensors are thinned. elsewhere: says where the weights are, and the parameters
     under its "names" are then not stored.
@@ -43,7 +43,7 @@ def write_trace(
         for each in measured(setup):
             _add(writer, each.tensor, **_lost(each))
 
-    write(path, describe(setup, elsewhere), fill, limit)
+    return write(path, describe(setup, elsewhere), fill, limit)
 
 
 def _lost(each: Measured) -> dict[str, float]:
