@@ -53,6 +53,8 @@ class Port:
         return self.keep(name, x @ W.T + b)
 
     def norm(self, name: str, x: Any, weights: str = "") -> Any:
+        if "embeddings" in name and self.wrong == "no norm of the embeddings":
+            return x
         self.keep(name.replace("LayerNorm", "sum" if "embeddings" in name else "residual"), x)
         gamma, beta = (self.w[f"{weights or name}.{kind}"] for kind in ("weight", "bias"))
         mean = x.mean(-1, keepdim=True)
@@ -89,7 +91,8 @@ class Port:
 
     def attention(self, name: str, x: Any, weights: str) -> Any:
         (B, S, H), N = x.shape, self.config.num_attention_heads
-        D = H // N
+        N = 1 if self.wrong == "one head" else N
+        D, keep = H // N, self.keep if self.wrong != "one head" else lambda name, x: x
 
         def split(y: Any) -> Any:
             if self.wrong in UNSPLIT:
@@ -101,8 +104,8 @@ class Port:
             for part in ("query", "key", "value")
         )
         divisor = DIVISORS.get(self.wrong, lambda H, D: math.sqrt(D))(H, D)
-        scores = self.keep(f"{name}.scores", q @ k.transpose(-1, -2) / divisor)
-        probs = self.keep(f"{name}.probs", self.masked(scores).softmax(-1))
+        scores = keep(f"{name}.scores", q @ k.transpose(-1, -2) / divisor)
+        probs = keep(f"{name}.probs", self.masked(scores).softmax(-1))
         context = probs @ v
         if self.wrong not in UNJOINED:
             context = context.transpose(1, 2)

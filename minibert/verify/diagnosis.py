@@ -151,7 +151,7 @@ def _lost(guess: Guess, comparison: Comparison, trace: Trace) -> dict[str, float
         return {
             right.name: scale * _error(_parts(rounded, trace), right, trace)
             for right, rounded in zip(computed(double), computed(single), strict=True)
-            if right.name in needed
+            if right.name in needed and right.value.shape == trace.entries[right.name].shape
         }
 
 
@@ -160,8 +160,7 @@ def _parts(tensor: Tensor, trace: Trace) -> Any:
     entry = trace.entries[tensor.name]
     if not tensor.name.startswith("training/"):
         return settle(tensor.name, tensor.value, entry, trace.mask)
-    kept, places = tensor.value[:: entry.stride], trace.places_in(tensor.name)
-    return parts_of(kept, {n: p for n, p in places.items() if p[0] + math.prod(p[1]) <= kept.size})
+    return parts_of(tensor.value[:: entry.stride], trace.places_in(tensor.name))
 
 
 def _computed(comparison: Comparison) -> set[str]:
@@ -171,15 +170,12 @@ def _computed(comparison: Comparison) -> set[str]:
 
 def _error(mine: Any, tensor: Tensor, trace: Trace) -> float:
     """Of somebody's tensor against what a guess makes of it."""
+    entry = trace.entries[tensor.name]
+    if tensor.value.shape != entry.shape:
+        return math.inf  # the guess has fewer layers, or other heads
     if isinstance(mine, dict):
-        kept = tensor.value[:: trace.entries[tensor.name].stride]
-        places = trace.places_in(tensor.name)
-        if any(start + math.prod(shape) > kept.size for start, shape in places.values()):
-            return math.inf  # the guess has fewer layers
-        return worst_part(mine, kept, places)[0]
-    mask = trace.mask
-    wanted = settle(tensor.name, tensor.value, trace.entries[tensor.name], mask)
-    return error_of(mine, wanted, tensor.scale)
+        return worst_part(mine, tensor.value[:: entry.stride], trace.places_in(tensor.name))[0]
+    return error_of(mine, settle(tensor.name, tensor.value, entry, trace.mask), tensor.scale)
 
 
 # ---- Causes that need no simulation ----

@@ -31,6 +31,7 @@ CAUSES = {
     "eps beside the root": "eps (1e-05) is added to the standard deviation, not the variance",
     "sample variance": "layer norm divides by the sample variance (n − 1)",
     "norm's weight used as 1 + w": "layer norm multiplies by 1 + weight",
+    "no norm of the embeddings": "the embeddings' layer norm is missing",
     "no residual after attention": "the residual connections after attention are missing",
     "no residual after feed-forward":
         "the residual connections after the feed-forward network are missing",
@@ -39,6 +40,7 @@ CAUSES = {
     # ---- attention ----
     "scores not divided": "attention scores are not divided by √(head size)",
     "scores divided by √H": "attention scores are divided by √(hidden size), not √(head size)",
+    "one head": "num_attention_heads is 1, not 2",
     "heads neither split nor joined by a transposition":
         "heads are split and joined by a reshape, without a transposition",
     "heads not split by a transposition":

@@ -32,6 +32,16 @@ def scale(setup: Setup, _: str) -> Iterator[Guess]:
         yield Guess(f"attention scores {words}", replaced(setup, **around("attention", scaled)))
 
 
+def number_of_heads(setup: Setup, _: str) -> Iterator[Guess]:
+    """Other heads of the same weights: no shape tells, but those of scores and probabilities."""
+    right, H = setup.config.num_attention_heads, setup.config.hidden_size
+    for wrong in (1, 2, 4, 8, 12, 16):
+        if wrong != right and H % wrong == 0:
+            config = setup.config.replace(num_attention_heads=wrong)
+            cause = f"num_attention_heads is {wrong}, not {right}"
+            yield Guess(cause, setup.replace(config=config))
+
+
 def heads(setup: Setup, _: str) -> Iterator[Guess]:
     """Features dealt to the heads in another order: (D, N) for (N, D)."""
     N, D = setup.config.num_attention_heads, setup.config.head_size
@@ -146,4 +156,4 @@ def softmax_axis(setup: Setup, _: str) -> Iterator[Guess]:
     yield Guess("softmax runs over the queries, not over the keys", guess)
 
 
-ALL = (scale, heads, reshaped, exchanged, softmax_axis)
+ALL = (scale, number_of_heads, heads, reshaped, exchanged, softmax_axis)

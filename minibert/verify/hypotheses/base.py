@@ -74,11 +74,6 @@ def changed_result(layer: str, change: Callable[..., Any]) -> dict[str, Layer]:
     return {f"{layer}_backward": new}
 
 
-class _Numbered(NamedTuple):
-    cache: Any
-    wrong: bool
-
-
 def in_some_calls(
     layer: str, wrong: dict[str, Layer], calls: int, chosen: Container[int]
 ) -> dict[str, Layer]:
@@ -90,14 +85,18 @@ def in_some_calls(
     right_forward, right_backward = (PLAIN[name] for name in names)
     wrong_forward, wrong_backward = (wrong.get(name, PLAIN[name]) for name in names)
     count = itertools.count()
+    wrong_caches: dict[int, Any] = {}  # by their id, which is theirs as long as they are here
 
     def forward(xp: Backend, *args: Any) -> Any:
-        is_wrong = next(count) % calls in chosen
-        y, cache = (wrong_forward if is_wrong else right_forward)(xp, *args)
-        return y, _Numbered(cache, is_wrong)
+        if next(count) % calls not in chosen:
+            return right_forward(xp, *args)
+        y, cache = wrong_forward(xp, *args)
+        wrong_caches[id(cache)] = cache
+        return y, cache
 
-    def backward(xp: Backend, dy: Any, cache: _Numbered) -> Any:
-        return (wrong_backward if cache.wrong else right_backward)(xp, dy, cache.cache)
+    def backward(xp: Backend, dy: Any, cache: Any) -> Any:
+        was_wrong = wrong_caches.pop(id(cache), None) is not None
+        return (wrong_backward if was_wrong else right_backward)(xp, dy, cache)
 
     return {names[0]: forward, names[1]: backward}
 

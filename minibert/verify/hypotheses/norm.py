@@ -9,6 +9,7 @@ from minibert.backend import Array, Backend
 from minibert.layers.layer_norm import LayerNormCache
 from minibert.verify.hypotheses.base import (
     Guess,
+    Layer,
     changed_arguments,
     changed_result,
     in_some_calls,
@@ -69,6 +70,23 @@ def layer_norm(setup: Setup, _: str) -> Iterator[Guess]:
     yield Guess("layer norm does not subtract the mean (RMS norm)", no_mean)
 
 
+def missing(setup: Setup, _: str) -> Iterator[Guess]:
+    """The embeddings go into the first layer as they are summed."""
+
+    def forward(
+        xp: Backend, x: Array, gamma: Array, beta: Array, eps: float
+    ) -> tuple[Array, LayerNormCache]:
+        return x.copy(), LayerNormCache(x, xp.ones_like(x[:, :1]), gamma)
+
+    def backward(xp: Backend, dy: Array, cache: LayerNormCache) -> Any:
+        return dy, xp.zeros_like(cache.gamma), xp.zeros_like(cache.gamma)
+
+    wrong: dict[str, Layer] = {"layer_norm_forward": forward, "layer_norm_backward": backward}
+    calls = sum(name.endswith("LayerNorm.weight") for name in setup.weights)
+    only_first = in_some_calls("layer_norm", wrong, calls, [0])
+    yield Guess("the embeddings' layer norm is missing", replaced(setup, **only_first))
+
+
 def _sample_norm(
     xp: Backend, x: Array, gamma: Array, beta: Array, eps: float
 ) -> tuple[Array, LayerNormCache]:
@@ -112,4 +130,4 @@ def residual(setup: Setup, first: str) -> Iterator[Guess]:
     yield Guess("the residual is added twice", replaced(setup, **twice))
 
 
-ALL = (eps, eps_outside, layer_norm, residual)
+ALL = (eps, eps_outside, layer_norm, missing, residual)

@@ -96,7 +96,9 @@ def recipe(setup: Setup, _: str) -> Iterator[Guess]:
     yield _guess(setup, "gradients are not zeroed between the steps", zero_gradients=False)
     for name, values in {
         "eps": (1e-6, 1e-8, 1e-7, 1e-12),
+        "beta1": (0.8, 0.95, 0.99),
         "beta2": (0.98, 0.99, 0.95),
+        "max_norm": (0.1, 0.5),
         "weight_decay": (0.1, 1e-4),
         "lr": (right.lr * 10, right.lr / 10, right.lr * 2, right.lr / 2, 2e-5, 3e-5, 5e-5),
     }.items():
