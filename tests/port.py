@@ -15,12 +15,20 @@ from torch.nn import functional
 
 from minibert.verify.trace.setup import Setup
 
-ACTIVATIONS = {"SiLU": functional.silu, "ReLU": functional.relu}
+ACTIVATIONS = {
+    "SiLU": functional.silu,
+    "ReLU": functional.relu,
+    "Mish": functional.mish,
+}
 MASKS = {"mask of -1": -1.0, "mask of -10": -10.0, "mask of +10000": 10000.0}
 BOTH = "heads neither split nor joined by a transposition"
 UNSPLIT = {BOTH, "heads not split by a transposition"}
 UNJOINED = {BOTH, "heads not joined by a transposition"}
-DIVISORS = {"scores divided by √H": lambda H, D: math.sqrt(H), "scores not divided": lambda H, D: 1}
+DIVISORS = {
+    "scores divided by √H": lambda H, D: math.sqrt(H),
+    "scores not divided": lambda H, D: 1,
+    "scores divided by 3": lambda H, D: 3,
+}
 RATES = {"learning rate of 5e-5": 5e-5, "learning rate of 2e-3": 2e-3}
 LAST = 1  # the number of the last layer
 
@@ -64,6 +72,8 @@ class Port:
             rstd = 1 / (variance + 1e-5).sqrt()
         if self.wrong == "eps beside the root":
             rstd = 1 / (variance.sqrt() + 1e-5)
+        if self.wrong == "mean absolute deviation":
+            rstd = 1 / (x - mean).abs().mean(-1, keepdim=True)
         if self.wrong == "norm's weight used as 1 + w":
             gamma = 1 + gamma
         self.seen[f"{name}.mean"], self.seen[f"{name}.rstd"] = mean[..., 0], rstd[..., 0]
@@ -199,6 +209,8 @@ class Port:
             {"params": decayed, "weight_decay": wd},
             {"params": rest, "weight_decay": wd if self.wrong == "decay on everything" else 0.0},
         ]
+        if self.wrong == "decay on the rest alone":
+            groups[0]["weight_decay"], groups[1]["weight_decay"] = 0.0, wd
         lr = RATES.get(self.wrong, recipe.lr)
         kind = torch.optim.Adam if self.wrong == "Adam for AdamW" else torch.optim.AdamW
         optimizer = kind(groups, lr=lr, eps=recipe.eps, betas=(recipe.beta1, recipe.beta2),

@@ -128,3 +128,20 @@ def test_the_cause_is_named(mistake: str, dtype: str, nano: Trace) -> None:
     diagnosis = diagnose(compare(mine, nano, dtype=dtype), nano, setup)
     causes = CAUSES | TRAINED | (IN_FLOAT32 if dtype == "float32" else {})
     assert str(diagnosis) == causes[mistake]
+
+
+UNKNOWN = ("Mish", "scores divided by 3", "mean absolute deviation", "decay on the rest alone")
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("mistake", UNKNOWN)
+def test_a_mistake_that_no_guess_makes_gets_no_cause(mistake: str, dtype: str, nano: Trace) -> None:
+    """Nor a part of one."""
+    pytest.importorskip("torch", reason="the ports are PyTorch's")
+    from port import Port
+
+    setup = setup_of(nano)
+    port = Port(setup, dtype, mistake)
+    comparison = compare(port.run() | port.train(), nano, dtype=dtype)
+    assert not comparison.passed
+    assert str(diagnose(comparison, nano, setup)).startswith("unknown: none of ")

@@ -20,6 +20,8 @@ from minibert.verify.hypotheses.base import (
 from minibert.verify.trace.setup import Setup
 from minibert.verify.trace.tensors import Tensor
 
+INVERTED = "the attention mask is inverted (1 for padding)"
+
 
 def added(setup: Setup, _: str) -> Iterator[Guess]:
     """Something else than −∞ (−10000, the least float) that is added to padding's scores alone."""
@@ -28,7 +30,7 @@ def added(setup: Setup, _: str) -> Iterator[Guess]:
     yield Guess("the attention mask is not applied: padding is attended to", with_padding(setup))
     keep = setup.mask[:, None, None, :]
     shifts = {
-        "the attention mask is inverted (1 for padding)": -1e4 * keep,
+        INVERTED: -1e4 * keep,
         "the attention mask is added with the wrong sign": 1e4 * (1 - keep),
         "the attention mask is added as 0 and 1 (or −1 and 0), not as −∞ and 0": 1.0 * keep,
         "1 minus the attention mask is added, neither negative nor large": 1.0 - keep,
@@ -42,16 +44,13 @@ def inverted(setup: Setup, _: str) -> Iterator[Guess]:
     """The scores of tokens are −∞, so that nothing is left of them."""
     if setup.mask.all():
         return
-    keep, cause = (
-        setup.mask[:, None, None, :] == 1,
-        "the attention mask is inverted (1 for padding)",
-    )
+    keep = setup.mask[:, None, None, :] == 1
 
     def change(scores: Array) -> Array:
         return np.where(keep, -1e9, scores)
 
-    yield _masked(setup, cause, change)  # added
-    yield _masked(setup, cause, change, ~keep)  # filled in, so that nothing flows back
+    yield _masked(setup, INVERTED, change)  # added
+    yield _masked(setup, INVERTED, change, ~keep)  # filled in, so that nothing flows back
 
 
 def multiplied(setup: Setup, _: str) -> Iterator[Guess]:
