@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import inspect
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -75,8 +76,8 @@ def report(args, golden, mine, dtype, mapping=None) -> int:
     """Compare, diagnose where something is out, and print."""
     weights = weight_file(args, golden)
     comparison = compare(mine, golden, dtype=dtype, mapping=mapping)
-    diagnosis = None
-    if not comparison.passed and not args.no_diagnosis:
+    diagnosis, first = None, comparison.first_out
+    if first and not math.isnan(first.error) and not args.no_diagnosis:
         diagnosis = diagnose(comparison, golden, setup_of(golden, weights))
     if args.json:
         print(json.dumps(as_dict(comparison, diagnosis), indent=1))

@@ -133,8 +133,11 @@ def _fit_within(
                 for form in guess.forms(tensor)
             )
             budget = max(row.budget, min(FACTOR * lost.get(tensor.name, 0.0), NEAR) / SLACK)
-            if not error <= SLACK * budget:
-                left[tensor.name] = replace(row, error=error, budget=SLACK * budget)
+            bound = SLACK * budget
+            if not row.passed:
+                bound = min(bound, row.error / 2)  # or a guess that changes nothing would do
+            if not error <= bound:
+                left[tensor.name] = replace(row, error=error, budget=bound)
                 break
             largest = max(largest, error / budget if error else 0.0)
     return Fit(min(left.values(), key=lambda row: row.order, default=None), largest)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,10 @@ def test_compare(script: Script, logits: Any) -> None:
     said = json.loads(ended.out)
     assert (said["passed"], said["first_out"]) == (False, "activation/logits")
     assert said["cause"] is None
+    ended = script("crosscheck", "compare", logits(math.nan), NANO, "--json")
+    said = json.loads(ended.out)
+    assert (ended.status, said["cause"]) == (1, None)  # no mistake is looked for
+    assert said["tensors"][0]["note"] == "holds nan at [0, 0]"
 
 
 def test_nano_is_at_hand_in_any_folder(
