@@ -98,7 +98,7 @@ class Parameters(Mapping[str, Array]):
 
     def zeros_like(self) -> Parameters:
         """A twin: the same names and layout, all zero."""
-        return Parameters.zeros(self.xp, self.layout, self.dtype)
+        return Parameters.zeros(self.xp, self.layout, self.flat.dtype)
 
     def fused(self, names: Sequence[str]) -> Array:
         """Several parameters below each other as one array.

@@ -123,7 +123,8 @@ def record(setup: Setup, run: Run | None = None) -> Recording:
     if not setup.has_loss:
         output = model.forward(batch, output_attentions=True)  # keeps the plain functions
         return Recording(recorder.root, batch, length, output, None)
-    gradients = model.parameters.zeros_like()
+    parameters = model.parameters  # which may lie in their file, and need not be copied
+    gradients = Parameters.zeros(model.xp, parameters.layout, parameters.dtype)
     output = model.accumulate_gradients(batch, gradients, run, shards=1, length=length)
     return Recording(recorder.root, batch, length, output, gradients)
 
