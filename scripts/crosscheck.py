@@ -8,7 +8,8 @@
     python scripts/crosscheck.py budget GOLDEN                 errors of float32, NumPy and PyTorch
     python scripts/crosscheck.py certify                       every gradient, in every precision
 
-MINE is a .safetensors or .npz file with any of the trace's tensors, GOLDEN a trace. Exits with
+MINE is a .safetensors or .npz file with any of the trace's tensors, GOLDEN a trace (nano, where
+there is no such file, is made on the spot). Exits with
 status 0 if everything is within its budget, 1 if not, 2 for an input to mend.
 """
 
@@ -17,6 +18,7 @@ from __future__ import annotations
 import argparse
 import inspect
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -35,7 +37,7 @@ from minibert.verify.diagnosis import diagnose
 from minibert.verify.report import as_dict, as_text
 from minibert.verify.trace.catalogue import HEADS
 from minibert.verify.trace.format import Trace
-from minibert.verify.trace.standard import STANDARD, standard_setup, write_standard
+from minibert.verify.trace.standard import STANDARD, open_trace, standard_setup, write_standard
 from minibert.verify.trace.writing import check_weights, setup_of, write_trace
 
 
@@ -49,21 +51,22 @@ def trace(args: argparse.Namespace) -> int:
     path = Path(args.output or args.standard or "trace")
     path = path.with_suffix("") if path.suffix in (".json", ".safetensors") else path
     if args.standard:
-        write_standard(args.standard, path)
+        inputs.refuse_beside(args.standard, args, HEADS)
+        count = write_standard(args.standard, path)
     else:
         setup, elsewhere = inputs.setup_from(args)
-        write_trace(path, setup, limit=args.limit, elsewhere=elsewhere)
-    made = Trace.open(path)
-    print(f"wrote {path}.safetensors and {path}.json: {len(made.entries)} tensors")
+        count = write_trace(path, setup, limit=args.limit, elsewhere=elsewhere)
+    print(f"wrote {path}.safetensors and {path}.json: {count} tensors")
     if args.pytorch:
         setup = standard_setup(args.standard)[0] if args.standard else setup
+        made = Trace.open(path)
         print(f"wrote {write_pytorch(made, measure_pytorch(made, setup))}")
     return 0
 
 
 def compare_files(args: argparse.Namespace) -> int:
     """Your tensors against a trace: which one is wrong first, and the likely cause."""
-    golden = Trace.open(args.golden)
+    golden = open_trace(args.golden)
     mine, dtype = read_arrays(Path(args.mine))
     mapping = read_mapping(Path(args.map)) if args.map else None
     return report(args, golden, mine, args.dtype or dtype, mapping)
@@ -71,12 +74,10 @@ def compare_files(args: argparse.Namespace) -> int:
 
 def report(args, golden, mine, dtype, mapping=None) -> int:
     """Compare, diagnose where something is out, and print."""
-    weights = Path(args.weights) if args.weights else None
-    if weights is not None:
-        check_weights(golden, weights)
+    weights = weight_file(args, golden)
     comparison = compare(mine, golden, dtype=dtype, mapping=mapping)
-    diagnosis = None
-    if not comparison.passed and not args.no_diagnosis:
+    diagnosis, first = None, comparison.first_out
+    if first and not math.isnan(first.error) and not args.no_diagnosis:
         diagnosis = diagnose(comparison, golden, setup_of(golden, weights))
     if args.json:
         print(json.dumps(as_dict(comparison, diagnosis), indent=1))
@@ -85,20 +86,28 @@ def report(args, golden, mine, dtype, mapping=None) -> int:
     return 0 if comparison.passed else 1
 
 
+def weight_file(args: argparse.Namespace, golden: Trace) -> Path | None:
+    """Where --weights says that the trace's are; InputError for others."""
+    if args.weights is None:
+        return None
+    check_weights(golden, Path(args.weights))
+    return Path(args.weights)
+
+
 def against(args: argparse.Namespace) -> int:
     """A live model of transformers, observed with hooks, against a trace."""
     from minibert.verify.transformers_run import run_transformers
 
-    golden = Trace.open(args.golden)
-    setup = setup_of(golden, Path(args.weights) if args.weights else None)
+    golden = open_trace(args.golden)
+    setup = setup_of(golden, weight_file(args, golden))
     theirs = run_transformers(setup, args.dtype or "float64", args.attention)
     return report(args, golden, theirs, args.dtype or "float64")
 
 
 def budget(args: argparse.Namespace) -> int:
     """What float32 loses against float64, tensor by tensor, in NumPy and PyTorch; the tolerance."""
-    golden = Trace.open(args.golden)
-    stored, weights = read_pytorch(golden), Path(args.weights) if args.weights else None
+    golden = open_trace(args.golden)
+    stored, weights = read_pytorch(golden), weight_file(args, golden)
     if stored is not None:
         errors, versions = stored
     elif has_pytorch():
@@ -152,18 +161,20 @@ def parse_arguments() -> argparse.Namespace:
     files = commands.add_parser("compare", **_help(compare_files))
     files.set_defaults(command=compare_files)
     files.add_argument("mine", metavar="MINE", help=".safetensors or .npz")
-    files.add_argument("golden", metavar="GOLDEN", help="a trace")
+    files.add_argument("golden", metavar="GOLDEN", help="a trace, or nano")
     files.add_argument("--map", help="JSON: your names → the trace's; null leaves a tensor out")
 
     live = commands.add_parser("against", **_help(against))
     live.set_defaults(command=against)
     live.add_argument("framework", choices=("transformers",))
-    live.add_argument("golden", metavar="GOLDEN", nargs="?", default="nano", help="a trace")
+    live.add_argument("golden", metavar="GOLDEN", nargs="?", default="nano", help="a trace (nano)")
     live.add_argument("--attention", choices=("eager", "sdpa"), default="eager")
 
     errors = commands.add_parser("budget", **_help(budget))
     errors.set_defaults(command=budget)
-    errors.add_argument("golden", metavar="GOLDEN", nargs="?", default="nano", help="a trace")
+    errors.add_argument(
+        "golden", metavar="GOLDEN", nargs="?", default="nano", help="a trace (nano)"
+    )
 
     certified = commands.add_parser("certify", **_help(certify))
     certified.set_defaults(command=certify)

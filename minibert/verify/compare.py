@@ -15,7 +15,7 @@ from minibert.checkpoint.safetensors_io import open_safetensors
 from minibert.errors import InputError
 from minibert.io.json_io import read_json_object
 from minibert.verify.budget import UNIT, error_of, parts_of, thinned_part, worst_part
-from minibert.verify.names import fitting_transposition, known_names, resolve, settle
+from minibert.verify.names import fitting_transposition, known_names, readings, resolve
 from minibert.verify.trace.format import Entry, Trace, checksum
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -96,7 +96,7 @@ def compare(
     """Each tensor of `mine` against the trace's.
 
     dtype: whose budgets apply (default: the coarsest dtype in `mine`). mapping: see
-    `read_mapping`. Raises InputError for unknown names and shapes that do not fit.
+    `read_mapping`. Raises InputError for unknown names, for shapes and dtypes that do not fit.
     """
     if not mine:
         raise InputError("there is no tensor to compare")
@@ -125,6 +125,9 @@ def compare_one(name: str, mine: Any, trace: Trace, dtype: str) -> Row:
 def _settled(mine: Arrays, trace: Trace, mapping: Mapping[str, str | None]) -> dict[str, Any]:
     """The trace's names → arrays in the trace's shapes, or {parameter: array} of flat buffers."""
     known, mask = known_names(trace), trace.mask
+    for given, name in mapping.items():
+        if name is not None:
+            resolve(name, trace, known, mapped=given)
     settled: dict[str, Any] = {}
     for given, value in mine.items():
         name = mapping.get(given, given)
@@ -132,6 +135,7 @@ def _settled(mine: Arrays, trace: Trace, mapping: Mapping[str, str | None]) -> d
             continue
         target = resolve(name, trace, known)
         entry = trace.entries[target.name]
+        _check_kind(given, value, target.name, trace)
         if target.parameter:
             parameter, start = target.parameter, trace.layout.starts[target.parameter]
             _check_shape(given, value, trace.layout.shapes[parameter])
@@ -141,9 +145,15 @@ def _settled(mine: Arrays, trace: Trace, mapping: Mapping[str, str | None]) -> d
             _check_shape(given, value, entry.shape)
             settled[target.name] = parts_of(value[:: entry.stride], trace.places_in(target.name))
         else:
-            new = settle(given, value, entry, mask)
+            ways = readings(given, value, entry, mask)
+            new = ways[0] if len(ways) == 1 else _nearest(ways, trace, target.name)
             settled[target.name] = _worse(settled.get(target.name), new, trace, target.name)
     return settled
+
+
+def _nearest(ways: list[NDArray[Any]], trace: Trace, name: str) -> NDArray[Any]:
+    """Of the ways to read an array that fits in two, the one that is meant."""
+    return min(ways, key=lambda array: compare_one(name, array, trace, "float64").error)
 
 
 def _worse(old: Any, new: NDArray[Any], trace: Trace, name: str) -> NDArray[Any]:
@@ -152,6 +162,18 @@ def _worse(old: Any, new: NDArray[Any], trace: Trace, name: str) -> NDArray[Any]
         return new
     scores = [compare_one(name, array, trace, "float64").error for array in (old, new)]
     return old if not scores[1] > scores[0] else new
+
+
+def _check_kind(name: str, value: Any, target: str, trace: Trace) -> None:
+    """What was computed has a point; an input may be whole numbers, or bools for a mask."""
+    given = target.startswith(("input/", "dropout/keep/"))
+    if value.dtype.kind in ("biuf" if given else "f"):
+        return
+    kinds = "whole numbers or a floating dtype" if given else "a floating dtype"
+    raise InputError(
+        f"{name} is {value.dtype}, want {kinds} (as {trace.path.name}'s {target}): hand in the "
+        "numbers that your program computes with"
+    )
 
 
 def _check_shape(name: str, value: Any, shape: tuple[int, ...]) -> None:

@@ -6,13 +6,13 @@ A cause is named only if it explains every tensor that was given, to within the 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from minibert.verify.budget import UNIT, error_of, section_of, worst_part
+from minibert.verify.budget import FACTOR, UNIT, error_of, parts_of, section_of, worst_part
 from minibert.verify.compare import Comparison, Row
 from minibert.verify.hypotheses import HYPOTHESES, Guess
 from minibert.verify.names import settle
@@ -22,6 +22,9 @@ from minibert.verify.trace.tensors import Tensor, computed
 
 SLACK = 8.0
 """Budgets are those of the right model; a mistake may make rounding errors grow."""
+
+NEAR = 0.05
+"""A relative error that rounding may explain; then the guess's own rounding is measured."""
 
 
 class Diagnosis(NamedTuple):
@@ -50,19 +53,25 @@ def diagnose(comparison: Comparison, trace: Trace, setup: Setup) -> Diagnosis:
     needed, tried = _needed(setup, comparison), 0
     partly: tuple[int, tuple[str, str]] | None = None
     for section in _sections(first.name):
-        found = []
+        found: dict[str, float] = {}
         for guess in _guesses(section, needed, first.name):
             tried += 1
-            out = _explained_until(guess, comparison, trace)
+            out, share = _fit(guess, comparison, trace)
             if out is None:
-                found.append(guess.cause)
+                found[guess.cause] = min(share, found.get(guess.cause, math.inf))
             elif out.order > first.order and (partly is None or out.order > partly[0]):
                 partly = out.order, (guess.cause, out.name)
         if found:
-            return Diagnosis(tuple(found), tried)
+            return Diagnosis(_best(found), tried)
     if cause := _of_lower_precision(comparison, first):
         return Diagnosis((cause,), tried)
     return Diagnosis((), tried, partly and partly[1])
+
+
+def _best(found: Mapping[str, float]) -> tuple[str, ...]:
+    """The causes that fit about as well as the best: each with the largest share of its budget."""
+    bound = max(1.0, SLACK / 2 * min(found.values()))
+    return tuple(cause for cause, share in found.items() if share <= bound)
 
 
 def _guesses(section: str, setup: Setup, first: str) -> Iterator[Guess]:
@@ -94,19 +103,67 @@ def _needed(setup: Setup, comparison: Comparison) -> Setup:
     return setup.replace(recipe=replace(setup.recipe, rules=rules, steps=steps))
 
 
-def _explained_until(guess: Guess, comparison: Comparison, trace: Trace) -> Row | None:
-    """The first tensor that the guess does not explain, or None if it explains all of them."""
+class Fit(NamedTuple):
+    """How well a guess explains what was given."""
+
+    out: Row | None  # the first tensor that it does not explain
+    share: float  # the largest share of its budget that the error of a tensor takes
+
+
+def _fit(guess: Guess, comparison: Comparison, trace: Trace) -> Fit:
+    fit = _fit_within(guess, comparison, trace, {})
+    if fit.out is None or not fit.out.error < NEAR:
+        return fit
+    return _fit_within(guess, comparison, trace, _lost(guess, comparison, trace))
+
+
+def _fit_within(
+    guess: Guess, comparison: Comparison, trace: Trace, lost: Mapping[str, float]
+) -> Fit:
+    """lost: what the guess itself loses in the dtype, where that is more than a budget allows."""
     left = {row.name: row for row in comparison.rows if row.name in _computed(comparison)}
+    largest = 0.0
     with np.errstate(all="ignore"):
         for tensor in computed(guess.setup):
             row = left.pop(tensor.name, None)
             if row is None:
                 continue
-            error = _error(comparison.settled[tensor.name], tensor, trace)
-            budget = SLACK * row.budget
-            if not error <= budget:
-                return replace(row, error=error, budget=budget)
-    return next(iter(left.values()), None)
+            error = min(
+                _error(comparison.settled[tensor.name], tensor._replace(value=form), trace)
+                for form in guess.forms(tensor)
+            )
+            budget = max(row.budget, min(FACTOR * lost.get(tensor.name, 0.0), NEAR) / SLACK)
+            bound = SLACK * budget
+            if not row.passed:
+                bound = min(bound, row.error / 2)  # or a guess that changes nothing would do
+            if not error <= bound:
+                left[tensor.name] = replace(row, error=error, budget=bound)
+                break
+            largest = max(largest, error / budget if error else 0.0)
+    return Fit(min(left.values(), key=lambda row: row.order, default=None), largest)
+
+
+def _lost(guess: Guess, comparison: Comparison, trace: Trace) -> dict[str, float]:
+    """Each tensor's error of the guess in float32 against float64, scaled to the dtype.
+
+    A mistake may make rounding errors grow: a score loses its last digits where 10000 is added.
+    """
+    double, single = (guess.setup.replace(dtype=dtype) for dtype in ("float64", "float32"))
+    needed, scale = _computed(comparison), UNIT[comparison.dtype] / UNIT["float32"]
+    with np.errstate(all="ignore"):
+        return {
+            right.name: scale * _error(_parts(rounded, trace), right, trace)
+            for right, rounded in zip(computed(double), computed(single), strict=True)
+            if right.name in needed and right.value.shape == trace.entries[right.name].shape
+        }
+
+
+def _parts(tensor: Tensor, trace: Trace) -> Any:
+    """A tensor of a guess as `Comparison.settled` has somebody's."""
+    entry = trace.entries[tensor.name]
+    if not tensor.name.startswith("training/"):
+        return settle(tensor.name, tensor.value, entry, trace.mask)
+    return parts_of(tensor.value[:: entry.stride], trace.places_in(tensor.name))
 
 
 def _computed(comparison: Comparison) -> set[str]:
@@ -116,15 +173,12 @@ def _computed(comparison: Comparison) -> set[str]:
 
 def _error(mine: Any, tensor: Tensor, trace: Trace) -> float:
     """Of somebody's tensor against what a guess makes of it."""
+    entry = trace.entries[tensor.name]
+    if tensor.value.shape != entry.shape:
+        return math.inf  # the guess has fewer layers, or other heads
     if isinstance(mine, dict):
-        kept = tensor.value[:: trace.entries[tensor.name].stride]
-        places = trace.places_in(tensor.name)
-        if any(start + math.prod(shape) > kept.size for start, shape in places.values()):
-            return math.inf  # the guess has fewer layers
-        return worst_part(mine, kept, places)[0]
-    mask = trace.mask
-    wanted = settle(tensor.name, tensor.value, trace.entries[tensor.name], mask)
-    return error_of(mine, wanted, tensor.scale)
+        return worst_part(mine, tensor.value[:: entry.stride], trace.places_in(tensor.name))[0]
+    return error_of(mine, settle(tensor.name, tensor.value, entry, trace.mask), tensor.scale)
 
 
 # ---- Causes that need no simulation ----

@@ -12,9 +12,10 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from minibert.models import Run
+from minibert.parallel import Workers
 from minibert.verify.budget import Places, error_of, parts_of, trained_places, worst_part
 from minibert.verify.trace.fused import fused_attention
-from minibert.verify.trace.record import Recording, record
+from minibert.verify.trace.record import record
 from minibert.verify.trace.setup import Setup
 from minibert.verify.trace.shaken import shaken
 from minibert.verify.trace.tensors import Tensor, layout_of, passes, recorded, trained
@@ -41,8 +42,9 @@ def measured(setup: Setup) -> Iterator[Measured]:
     layout, blind = layout_of(setup), set[str]()
     large = layout.size >= LARGE
     runs = float32_runs(setup, SHAKEN_LARGE if large else SHAKEN)
+    workers = Workers(None if large else 1)  # of a small model, Python itself takes the time
     for prefix, run in passes(setup).items():
-        for each in _recorded(setup, runs, prefix, run):
+        for each in _recorded(setup, runs, prefix, run, workers):
             if each.tensor.scale:
                 blind.add(each.tensor.name.removeprefix("gradient/"))
             yield each
@@ -62,28 +64,24 @@ def float32_runs(setup: Setup, count: int) -> list[Setup]:
 
 
 def _recorded(
-    setup: Setup, runs: Sequence[Setup], prefix: str, run: Run | None
+    setup: Setup, runs: Sequence[Setup], prefix: str, run: Run | None, workers: Workers
 ) -> Iterator[Measured]:
-    """Of one forward and backward."""
+    """Of one forward and backward; a float32 run is forgotten when its errors are known."""
     double = setup.replace(dtype="float64")
     golden = record(double, run)
-    errors: dict[str, list[float]] = {}
-    for each in runs:
-        for name, error in _errors(double, golden, each, run, prefix):
-            errors.setdefault(name, []).append(error)
+
+    def errors_of(single: Setup) -> dict[str, float]:
+        got = recorded(single, record(single, run), prefix)
+        return {
+            want.name: error_of(tensor.value, want.value, want.scale)
+            for want, tensor in zip(recorded(double, golden, prefix), got, strict=True)
+        }
+
+    errors = workers.map(errors_of, runs)
     kept = golden if setup.dtype == "float64" else record(setup, run)
     for tensor in recorded(setup, kept, prefix):
-        lost = errors[tensor.name]
+        lost = [of_run[tensor.name] for of_run in errors]
         yield Measured(tensor, lost[0], max(lost))
-
-
-def _errors(
-    double: Setup, golden: Recording, single: Setup, run: Run | None, prefix: str
-) -> Iterator[tuple[str, float]]:
-    """Of one float32 run, which is forgotten then: no two of them are in memory."""
-    got = recorded(single, record(single, run), prefix)
-    for want, tensor in zip(recorded(double, golden, prefix), got, strict=True):
-        yield want.name, error_of(tensor.value, want.value, want.scale)
 
 
 def _trained(
@@ -104,6 +102,7 @@ def _trained(
     for double in trained(setup.replace(dtype="float64")):
         _, rule, state = double.name.split("/", 2)
         if rule not in rules:
+            singles.clear()  # their buffers are as large as half of ours
             yield Measured(double, None, lost[state])
             continue
         tensors = [next(single) for single in singles]

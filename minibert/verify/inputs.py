@@ -36,6 +36,19 @@ def add_arguments(parser: argparse.ArgumentParser, heads: Iterable[str]) -> None
     parser.add_argument("--no_training", action="store_true", help="leave the training steps out")
 
 
+def refuse_beside(standard: str, args: argparse.Namespace, heads: Iterable[str]) -> None:
+    """InputError where one of these flags is given beside the name of a standard trace."""
+    parser = argparse.ArgumentParser()
+    add_arguments(parser, heads)
+    defaults = vars(parser.parse_args([]))
+    given = [name for name, default in defaults.items() if getattr(args, name) != default]
+    if given:
+        raise InputError(
+            f"--{given[0]} beside {standard}, which is a trace of its own model, inputs and "
+            f"options: leave out one of the two"
+        )
+
+
 def setup_from(args: argparse.Namespace) -> tuple[Setup, Weights | None]:
     """The setup of these flags, and where its weights are."""
     if args.model is None:

@@ -22,17 +22,28 @@ class Target(NamedTuple):
     parameter: str = ""
 
 
-def resolve(name: str, trace: Trace, known: Mapping[str, str]) -> Target:
-    """What `name` means; `known` is `known_names(trace)`. InputError with the nearest match."""
+NEAR = 0.7
+"""Of two names: as alike as a typo leaves them (difflib's ratio)."""
+
+
+def resolve(name: str, trace: Trace, known: Mapping[str, str], mapped: str = "") -> Target:
+    """What `name` means; `known` is `known_names(trace)`; mapped: whose name in a mapping file.
+
+    InputError for a name that is unknown, with the nearest match if one is near.
+    """
     if name in known:
         return Target(known[name])
     buffer, _, parameter = _split_training(name)
     if buffer in trace.entries and parameter in trace.layout.shapes:
         return Target(buffer, parameter)
-    nearest = get_close_matches(name, known, n=1, cutoff=0.0)
+    nearest = get_close_matches(name, known, n=1, cutoff=NEAR)
+    hint = f"the nearest name that {trace.path.name} has is {nearest[0]!r}" if nearest else (
+        f"{trace.path.name} has no name like it, its JSON lists them"
+    )  # fmt: skip
+    if mapped:
+        raise InputError(f"the mapping file makes {mapped!r} an unknown tensor {name!r}: {hint}")
     raise InputError(
-        f"unknown tensor {name!r}: the nearest name that {trace.path.name} has is {nearest[0]!r}; "
-        "rename it, or say what it is in a mapping file (--map)"
+        f"unknown tensor {name!r}: {hint}; rename it, or say what it is in a mapping file (--map)"
     )
 
 
@@ -77,20 +88,28 @@ def _spellings(body: str, entry: Entry) -> list[str]:
 
 
 def settle(name: str, value: NDArray[Any], entry: Entry, mask: NDArray[Any]) -> NDArray[Any]:
-    """A user's array in the trace's shape, zero where there is no token.
+    """The first of `readings`."""
+    return readings(name, value, entry, mask)[0]
+
+
+def readings(
+    name: str, value: NDArray[Any], entry: Entry, mask: NDArray[Any]
+) -> list[NDArray[Any]]:
+    """A user's array in the trace's shape, zero at padding, in each way that it may be read.
 
     Understood: padded (B, S, …), also with a longer S; packed (T, …); flattened (B·S, …); heads
-    apart, (B, N, S, D) or (B, S, N, D); for pairs (B·N, S, S). mask: (B, S). InputError for
-    anything else, with the transposition that would fit.
+    apart, (B, N, S, D) or (B, S, N, D), which may look alike; for pairs (B·N, S, S). mask: (B, S).
+    InputError for anything else, with the transposition that would fit.
     """
     shape, value = entry.shape, np.asarray(value)
     if entry.axes == "tokens":
-        settled = _settle_tokens(value, shape, mask)
+        found = [_settle_tokens(way, shape, mask) for way in _heads_together(value, shape, mask)]
     elif entry.axes == "pairs":
-        settled = _settle_pairs(value, shape, mask)
+        found = [_settle_pairs(value, shape, mask)]
     else:
-        settled = value.reshape(shape) if _squeezed(value.shape) == _squeezed(shape) else None
-    if settled is None:
+        found = [value.reshape(shape) if _squeezed(value.shape) == _squeezed(shape) else None]
+    settled = [array for array in found if array is not None]
+    if not settled:
         raise InputError(f"{name} has shape {value.shape}, want {_wanted(shape, entry, mask)}"
                          f"{fitting_transposition(value.shape, shape)}")  # fmt: skip
     return settled
@@ -98,6 +117,18 @@ def settle(name: str, value: NDArray[Any], entry: Entry, mask: NDArray[Any]) -> 
 
 def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(size for size in shape if size != 1)
+
+
+def _heads_together(
+    value: NDArray[Any], shape: tuple[int, ...], mask: NDArray[Any]
+) -> list[NDArray[Any]]:
+    """Of heads apart the ways to (B, S, N·D); anything else as it is."""
+    if value.ndim != 4 or len(shape) != 3 or value.shape[0] != shape[0]:
+        return [value]
+    (B, S), N = mask.shape, shape[2] // max(value.shape[3], 1)
+    turned = [value.swapaxes(1, 2)] if value.shape[1] == N and value.shape[2] >= S else []
+    ways = turned + ([value] if value.shape[2] == N and value.shape[1] >= S else [])
+    return [way.reshape(B, way.shape[1], -1) for way in ways] or [value]
 
 
 def _settle_tokens(
@@ -108,9 +139,6 @@ def _settle_tokens(
         settled = np.zeros(shape, value.dtype)
         settled[real] = value
         return settled
-    if value.ndim == 4 and len(rest) == 1 and value.shape[0] == B:
-        value = value.swapaxes(1, 2) if value.shape[1] != S or value.shape[2] >= S else value
-        value = value.reshape(B, value.shape[1], -1)
     if value.shape == (B * S, *rest):
         value = value.reshape(shape)
     if value.ndim == len(shape) and value.shape[0] in (1, B) and value.shape[2:] == rest:

@@ -31,17 +31,41 @@ static char *entry(char *text, const char *name) {
     char key[512];
     snprintf(key, sizeof key, "\"%s\":", name);
     char *found = strstr(text, key);
-    if (!found) { fprintf(stderr, "the trace has no %s\n", name); exit(2); }
+    if (!found) {
+        fprintf(stderr, "the trace has no %s: of a checkpoint, make it with trace --store_weights\n", name);
+        exit(2);
+    }
     return found + strlen(key);
 }
 
-/* A tensor's first byte and, in `bytes`, its size. */
-static void *tensor(const char *name, size_t *bytes) {
+/* What stands behind "key": in the entry, a string or a number; NULL if there is none. */
+static char *field(char *text, const char *name, const char *key) {
+    char *start = entry(text, name), *found = strstr(start, key);
+    return found && found < strchr(start, '}') ? found + strlen(key) : NULL;
+}
+
+/* A tensor's numbers, F64, F32 or I64, as doubles, and in `count` how many. */
+static double *tensor(const char *name, int *count) {
     unsigned long long begin, end;
-    char *offsets = strstr(entry(header, name), "\"data_offsets\":[");
-    if (sscanf(offsets, "\"data_offsets\":[%llu,%llu]", &begin, &end) != 2) exit(2);
-    if (bytes) *bytes = end - begin;
-    return buffer + begin;
+    char *dtype = field(header, name, "\"dtype\":\""), *offsets = field(header, name, "\"data_offsets\":[");
+    if (!dtype || !offsets || sscanf(offsets, "%llu,%llu]", &begin, &end) != 2) exit(2);
+    if (field(json, name, "\"stride\":")) {
+        fprintf(stderr, "%s is thinned: make the trace without --limit\n", name);
+        exit(2);
+    }
+    int single = !strncmp(dtype, "F32", 3), whole = !strncmp(dtype, "I64", 3);
+    *count = (int)((end - begin) / (single ? 4 : 8));
+    double *numbers = malloc(*count * sizeof(double));
+    if (!numbers) exit(2);
+    for (int i = 0; i < *count; i++) {
+        char *at = buffer + begin + (size_t)i * (single ? 4 : 8);
+        float f;
+        long long n;
+        if (single) { memcpy(&f, at, 4); numbers[i] = f; }
+        else if (whole) { memcpy(&n, at, 8); numbers[i] = (double)n; }
+        else memcpy(&numbers[i], at, 8);
+    }
+    return numbers;
 }
 
 static void my_layer(const double *x, const double *weight, const double *bias, double eps, int H,
@@ -64,15 +88,15 @@ int main(int argc, char **argv) {
     header[length] = 0;
     buffer = file + 8 + length;
 
-    size_t width, tokens;
-    double *weight = tensor("weight/bert.embeddings.LayerNorm.weight", &width);
-    double *bias = tensor("weight/bert.embeddings.LayerNorm.bias", NULL);
-    double *x = tensor("activation/bert.embeddings.sum", NULL);
-    double *golden = tensor("activation/bert.embeddings.LayerNorm", NULL);
-    long long *mask = tensor("input/attention_mask", &tokens);
-    int H = width / sizeof(double), T = tokens / sizeof(long long);
+    const char *name = "activation/bert.embeddings.LayerNorm";
+    int H, T, size;
+    double *weight = tensor("weight/bert.embeddings.LayerNorm.weight", &H);
+    double *bias = tensor("weight/bert.embeddings.LayerNorm.bias", &H);
+    double *x = tensor("activation/bert.embeddings.sum", &size);
+    double *golden = tensor(name, &size);
+    double *mask = tensor("input/attention_mask", &T);
 
-    double difference = 0, norm = 0, *y = malloc(width);
+    double difference = 0, norm = 0, *y = malloc(H * sizeof(double));
     for (int t = 0; t < T; t++) {
         if (!mask[t]) continue;
         my_layer(x + t * H, weight, bias, eps, H, y);
@@ -83,8 +107,8 @@ int main(int argc, char **argv) {
         }
     }
     double error = sqrt(difference / norm);
-    char *place = strstr(entry(json, "activation/bert.embeddings.LayerNorm"), "\"budget_float32\":");
-    double budget = atof(place + strlen("\"budget_float32\":")) * ldexp(1, -29);  /* float64 */
-    printf("activation/bert.embeddings.LayerNorm: error %.1e, budget %.1e\n", error, budget);
+    int single = !strncmp(field(header, name, "\"dtype\":\""), "F32", 3);
+    double budget = atof(field(json, name, "\"budget_float32\":")) * ldexp(1, single ? 0 : -29);
+    printf("%s: error %.1e, budget %.1e\n", name, error, budget);
     return error > budget;
 }

@@ -11,12 +11,20 @@ const file = readFileSync(`${path}.safetensors`);
 const explained = JSON.parse(readFileSync(`${path}.json`, "utf8")).tensors;
 const length = Number(file.readBigUInt64LE(0));
 const header = JSON.parse(file.toString("utf8", 8, 8 + length));
+const arrays = { F64: Float64Array, F32: Float32Array, I64: BigInt64Array, BOOL: Uint8Array };
+
+function refuse(message) {
+  console.error(message);
+  process.exit(2);
+}
 
 function tensor(name) {
+  if (!(name in header))
+    refuse(`the trace has no ${name}: of a checkpoint, make it with trace --store_weights`);
+  if (explained[name].stride) refuse(`${name} is thinned: make the trace without --limit`);
   const { dtype, shape, data_offsets: [begin, end] } = header[name];
   const bytes = file.buffer.slice(file.byteOffset + 8 + length + begin, file.byteOffset + 8 + length + end);
-  const data = dtype === "F64" ? new Float64Array(bytes) : new BigInt64Array(bytes);
-  return { data, shape };
+  return { data: new arrays[dtype](bytes), shape, dtype };
 }
 
 function myLayer(x, weight, bias, eps) {
@@ -26,11 +34,11 @@ function myLayer(x, weight, bias, eps) {
 }
 
 const name = "activation/bert.embeddings.LayerNorm";
-const x = tensor("activation/bert.embeddings.sum").data;
+const x = Float64Array.from(tensor("activation/bert.embeddings.sum").data);
 const weight = tensor("weight/bert.embeddings.LayerNorm.weight").data;
 const bias = tensor("weight/bert.embeddings.LayerNorm.bias").data;
 const mask = tensor("input/attention_mask").data;
-const golden = tensor(name).data;
+const { data: golden, dtype } = tensor(name);
 const H = weight.length;
 
 let difference = 0, norm = 0;
@@ -43,6 +51,6 @@ mask.forEach((real, t) => {
   });
 });
 const error = Math.sqrt(difference / norm);
-const budget = explained[name].budget_float32 * 2 ** -29; // float64
+const budget = explained[name].budget_float32 * (dtype === "F64" ? 2 ** -29 : 1);
 console.log(`${name}: error ${error.toExponential(1)}, budget ${budget.toExponential(1)}`);
 process.exit(error > budget ? 1 : 0);

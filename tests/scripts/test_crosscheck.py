@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,24 @@ def test_compare(script: Script, logits: Any) -> None:
     said = json.loads(ended.out)
     assert (said["passed"], said["first_out"]) == (False, "activation/logits")
     assert said["cause"] is None
+    ended = script("crosscheck", "compare", logits(math.nan), NANO, "--json")
+    said = json.loads(ended.out)
+    assert (ended.status, said["cause"]) == (1, None)  # no mistake is looked for
+    assert said["tensors"][0]["note"] == "holds nan at [0, 0]"
+
+
+def test_nano_is_at_hand_in_any_folder(
+    script: Script, logits: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("minibert.verify.budget_table.PACKAGES", ("no_such_package",))
+    ended = script("crosscheck", "budget", "--json")
+    assert (ended.status, ended.err) == (0, "")
+    rows = {row["name"]: row for row in json.loads(ended.out)["tensors"]}
+    want = Trace.open(NANO).entries["activation/logits"]
+    assert rows["activation/logits"]["budget"] == want.budget_float32
+    assert script("crosscheck", "compare", logits(0.0), "nano").status == 0
+    assert [file.name for file in tmp_path.iterdir()] == ["mine.npz"]
 
 
 @pytest.fixture
@@ -70,6 +89,14 @@ def test_trace_of_a_checkpoint(script: Script, checkpoint: Path, tmp_path: Path)
     few = ["--weights", weights, "--no-diagnosis"]
     ended = script("crosscheck", "compare", mine, path, *few)
     assert (ended.status, ended.err) == (1, "")
+    for absent in (tmp_path / "absent.safetensors", tmp_path):
+        for command in (["compare", mine, path], ["budget", path]):
+            ended = script("crosscheck", *command, "--weights", absent)
+            assert ended.status == 2
+            assert ended.err == (
+                f"crosscheck.py: error: --weights {absent}: there is no such file, want the "
+                "model.safetensors that made.json was made with\n"
+            )
     toy.save_model(tmp_path / "other", seed=5)
     other = tmp_path / "other" / "model.safetensors"
     ended = script("crosscheck", "compare", mine, path, "--weights", other)
@@ -103,6 +130,14 @@ def test_trace_of_another_head_and_inputs(script: Script, checkpoint: Path, tmp_
         (["compare", "absent.npz", str(NANO)], "absent.npz: there is no such file"),
         (["compare", f"{NANO}.safetensors", "absent"], "cannot read absent.json"),
         (["against", "keras", str(NANO)], "invalid choice: 'keras'"),
+        (["trace", "nano", "--model", "x"], "--model beside nano, which is a trace of its own"),
+        (["trace", "nano", "--limit", "5"], "--limit beside nano"),
+        (["trace", "base", "--no_dropout"], "--no_dropout beside base"),
+        (
+            ["budget", str(NANO), "--weights", "x"],
+            "nano.json needs no weight file: leave --weights",
+        ),
+        (["compare", f"{NANO}.safetensors", str(NANO), "--weights", "x"], "needs no weight file"),
     ],
 )
 def test_bad_input_is_one_line(arguments: list[str], message: str, script: Script) -> None:

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
-from traces import NANO
+from traces import NANO, random_setup, trace_of
 
 from minibert.errors import InputError
+from minibert.models import BertModel
 from minibert.verify.compare import compare, read_arrays, read_mapping
+from minibert.verify.model_cases import small_config
 from minibert.verify.trace.format import Trace
 
 LAYER = "bert.encoder.layer.0."
@@ -87,6 +89,21 @@ def test_shapes_of_token_tensors(how: str, nano: Trace) -> None:
     assert not compare({name: mine * 1.01}, nano).passed
 
 
+@pytest.mark.parametrize("heads", [4, 8])
+@pytest.mark.parametrize("length", [3, 4])
+def test_as_many_heads_as_tokens_or_more(heads: int, length: int, tmp_path: Path) -> None:
+    """(B, N, S, D) and (B, S, N, D) look alike, or the larger one comes second."""
+    config = small_config(hidden_size=8, num_attention_heads=heads, num_hidden_layers=1)
+    trace = trace_of(random_setup(BertModel, config, (length, 2)), tmp_path / "trace")
+    name = "activation/bert.encoder.layer.0.attention.self.value"
+    value = trace.read(name)
+    B, S, H = value.shape
+    apart = value.reshape(B, S, heads, H // heads)
+    for mine in (apart, apart.swapaxes(1, 2)):
+        assert compare({name: mine}, trace).passed
+        assert not compare({name: mine * 1.01}, trace).passed
+
+
 def test_shapes_of_attention_probabilities(nano: Trace) -> None:
     name = f"activation/{LAYER}attention.self.probs"
     probs = read(nano, name)
@@ -132,6 +149,17 @@ def test_a_mapping_file(nano: Trace, tmp_path: Path) -> None:
     file.write_text('{"q0": 3}')
     with pytest.raises(InputError, match="q0: got 3, want a name of the trace, or null"):
         read_mapping(file)
+    file.write_text(json.dumps({"later": "pooler_outptu"}))
+    message = "the mapping file makes 'later' an unknown tensor 'pooler_outptu': the nearest name"
+    with pytest.raises(InputError, match=message):
+        compare({"loss": read(nano, "activation/loss")}, nano, mapping=read_mapping(file))
+
+
+def test_inputs_are_whole_numbers(nano: Trace) -> None:
+    mine = {"input_ids": read(nano, "input/input_ids").astype(np.int32)}
+    mine["attention_mask"] = nano.mask.astype(bool)
+    assert compare(mine, nano).passed
+    assert compare({"attention_mask": nano.mask.astype(np.float32)}, nano).passed
 
 
 def test_files(nano: Trace, tmp_path: Path) -> None:
@@ -158,6 +186,14 @@ def test_files(nano: Trace, tmp_path: Path) -> None:
          r"has shape \(6, 3, 8\), want \(3, 6, 8\) or, packed, \(16, 8\): transpose\(1, 0, 2\)"),
         ({"training/adam/step_1/m/classifier.weight": np.zeros((8, 3))}, r"want \(3, 8\)"),
         ({"training/adam/step_4/m": np.zeros(3)}, "unknown tensor"),
+        ({"x7": np.zeros(3)},
+         r"unknown tensor 'x7': nano.json has no name like it, its JSON lists them; rename it"),
+        ({QUERY: np.zeros((3, 6, 8), complex)},
+         rf"{QUERY} is complex128, want a floating dtype \(as nano.json's activation/{QUERY}\)"),
+        ({"loss": np.array(1)}, "loss is int64, want a floating dtype"),
+        ({"classifier.weight": np.zeros((3, 8), int)}, "is int64, want a floating dtype"),
+        ({"training/adam/step_1/m": np.zeros(1403, int)}, "is int64, want a floating dtype"),
+        ({"input_ids": np.zeros((3, 6), complex)}, "is complex128, want whole numbers or a float"),
         ({}, "there is no tensor to compare"),
     ],
 )  # fmt: skip

@@ -44,11 +44,7 @@ def diagnosis_of(mine: dict[str, Any], trace: Trace, **options: Any) -> Diagnosi
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("section", HYPOTHESES)
 def test_every_hypothesis_finds_itself(section: str, dtype: str, nano: Trace) -> None:
-    """Except where two mistakes give the same tensors, or one shows nothing in float32.
-
-    In float32 the rounding of a port that is wrong may be out of the budget of a right one: two
-    guesses of a section may be lost to that.
-    """
+    """Beside others that give the same tensors; in float32 some show nothing at all."""
     setup, first = setup_of(nano), "activation/bert.encoder.layer.0.attention.self.query"
     if section == "training":
         setup = setup.replace(recipe=replace(setup.recipe, rules=("adamw_torch",), steps=(1, 3)))
@@ -61,14 +57,19 @@ def test_every_hypothesis_finds_itself(section: str, dtype: str, nano: Trace) ->
         needed = needed if section == "dropout" else needed.replace(dropout=None)
         with np.errstate(all="ignore"):
             tensors = collected(needed)
-        mine = {n: a for n, a in tensors.items() if a.dtype.kind == "f"}
+        mine = {n: a for n, a in tensors.items() if a.dtype.kind == "f" and _fits(n, a, nano)}
         comparison = compare(mine, nano)
         if comparison.passed:
             unseen.append(guess.cause)
         elif guess.cause not in (found := diagnose(comparison, nano, setup_of(nano))).causes:
             missed.append((guess.cause, str(found)))
-    assert len(missed) <= {"float64": 0, "float32": 2}[dtype], missed
+    assert not missed, missed
     assert len(unseen) <= (0 if dtype == "float64" else 0.2 * len(guesses)), unseen
+
+
+def _fits(name: str, array: Any, trace: Trace) -> bool:
+    """Scores of other heads cannot be handed in."""
+    return bool(array.shape == trace.entries[name].shape)
 
 
 def test_from_the_logits_alone(nano: Trace) -> None:
@@ -145,7 +146,50 @@ def test_too_few_layers(nano: Trace) -> None:
     weights = {n: w for n, w in setup.weights.items() if "layer.1." not in n}
     short = setup.replace(config=setup.config.replace(num_hidden_layers=1), weights=weights)
     diagnosis = diagnosis_of({"logits": forward_of(short)["activation/logits"]}, nano)
-    assert diagnosis.causes == ("there are 1 layers, not 2",)
+    assert diagnosis.causes == ("there is 1 layer, not 2",)
+
+
+def test_a_tensor_that_no_guess_makes_is_not_explained(nano: Trace) -> None:
+    """A model of one layer has no layer 1: it says nothing of what is wrong there."""
+    names = ("activation/bert.encoder.layer.1.attention.self.query", "activation/logits")
+    mine = {name: nano.read(name) + 1 for name in names}
+    assert str(diagnosis_of(mine, nano)).startswith("unknown: none of ")
+
+
+def test_a_cause_that_fits_better_stands_alone(nano: Trace) -> None:
+    """In float32 a decay of 1e-4 is within the slack of none at all, but none fits better."""
+    setup = setup_of(nano)
+    recipe = replace(setup.recipe, rules=("adamw_torch",), steps=(1,), weight_decay=0.0)
+    wrong = setup.replace(recipe=recipe, dropout=None, dtype="float64")
+    mine = {n: a for n, a in collected(wrong).items() if n.startswith("training/")}
+    assert diagnosis_of(mine, nano).causes == ("there is no weight decay",)
+    causes = diagnosis_of(mine, nano, dtype="float32").causes
+    assert causes == ("there is no weight decay", "weight_decay is 0.0001, not 0.01")
+
+
+def test_a_weight_is_handed_in_as_it_is_stored(nano: Trace) -> None:
+    """Its gradient is transposed too, and is no second mistake."""
+    setup, name = setup_of(nano), "bert.encoder.layer.1.attention.self.key.weight"
+    wrong = setup.replace(weights={**setup.weights, name: setup.weights[name].T}, dropout=None)
+    tensors = collected(wrong.replace(recipe=replace(setup.recipe, rules=("adam",), steps=(1,))))
+    mine = {n: a for n, a in tensors.items() if a.dtype.kind == "f"}
+    mine[f"gradient/{name}"] = mine[f"gradient/{name}"].T
+    start, size = nano.layout.starts[name], setup.weights[name].size
+    for buffer in ("parameters", "m", "v"):
+        part = mine[f"training/adam/step_1/{buffer}"][start : start + size]
+        part[...] = part.reshape(setup.weights[name].shape).T.reshape(-1)
+    assert diagnosis_of(mine, nano).causes == (f"{name} is transposed",)
+
+
+def test_scores_are_understood_before_and_after_the_mask(nano: Trace) -> None:
+    setup, cause = setup_of(nano), "the attention mask is inverted (1 for padding)"
+    hypotheses = [g for h in HYPOTHESES["activation"] for g in h(setup, f"{FORWARD}logits")]
+    wrong = next(guess for guess in hypotheses if guess.cause == cause)
+    raw = forward_of(wrong.setup)
+    name = f"{FORWARD}bert.encoder.layer.0.attention.self.scores"
+    masked = raw | {name: raw[name] - 1e4 * setup.mask[:, None, None, :]}
+    for mine in (raw, masked):
+        assert diagnosis_of(mine, nano).causes == (cause,)
 
 
 def test_the_report(nano: Trace) -> None:

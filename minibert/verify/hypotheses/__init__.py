@@ -8,7 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-from minibert.verify.hypotheses import attention, backward, dropout, loading, network, training
+from minibert.verify.hypotheses import (
+    activation,
+    attention,
+    backward,
+    dropout,
+    embeddings,
+    heads,
+    loading,
+    mask,
+    norm,
+    training,
+)
 from minibert.verify.hypotheses.base import Guess
 from minibert.verify.trace.setup import Setup
 
@@ -16,7 +27,15 @@ Hypothesis = Callable[[Setup, str], Iterator[Guess]]
 """(the right setup, the name of the first tensor that is out) → guesses."""
 
 HYPOTHESES: Mapping[str, tuple[Hypothesis, ...]] = {
-    "activation": (*network.ALL, *attention.ALL, *loading.ALL),
+    "activation": (
+        *embeddings.ALL,
+        *norm.ALL,
+        *attention.ALL,
+        *mask.ALL,
+        *activation.ALL,
+        *heads.ALL,
+        *loading.ALL,
+    ),
     "gradient": backward.ALL,
     "dropout": dropout.ALL,
     "training": training.ALL,

@@ -1,17 +1,17 @@
-"""Mistakes in attention: the scale, the heads, the mask."""
+"""Mistakes in attention: the scale, the heads, the axis of the softmax."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from minibert.backend import Array, Backend
 from minibert.layers.attention import AttentionCache
-from minibert.layers.softmax import SoftmaxCache, softmax_forward
-from minibert.verify.hypotheses.base import PLAIN, Guess, around, replaced
+from minibert.layers.softmax import SoftmaxCache, softmax_backward, softmax_forward
+from minibert.verify.hypotheses.base import PLAIN, Guess, Layer, around, padding_masked, replaced
 from minibert.verify.trace.setup import Setup
 
 
@@ -30,6 +30,16 @@ def scale(setup: Setup, _: str) -> Iterator[Guess]:
             return qkv
 
         yield Guess(f"attention scores {words}", replaced(setup, **around("attention", scaled)))
+
+
+def number_of_heads(setup: Setup, _: str) -> Iterator[Guess]:
+    """Other heads of the same weights: no shape tells, but those of scores and probabilities."""
+    right, H = setup.config.num_attention_heads, setup.config.hidden_size
+    for wrong in (1, 2, 4, 8, 12, 16):
+        if wrong != right and H % wrong == 0:
+            config = setup.config.replace(num_attention_heads=wrong)
+            cause = f"num_attention_heads is {wrong}, not {right}"
+            yield Guess(cause, setup.replace(config=config))
 
 
 def heads(setup: Setup, _: str) -> Iterator[Guess]:
@@ -61,6 +71,57 @@ def heads(setup: Setup, _: str) -> Iterator[Guess]:
 
     guess = replaced(setup, attention_forward=not_back, attention_backward=not_back_backward)
     yield Guess("the heads' contexts are put together as (head size, heads)", guess)
+
+
+def reshaped(setup: Setup, _: str) -> Iterator[Guess]:
+    """Padded rows (B, S, H) made (B, N, S, D) by a reshape alone, without a transposition."""
+    padded = padding_masked(setup)
+    for cause, split, join in (
+        ("heads are split and joined by a reshape, without a transposition", True, True),
+        ("heads are split by a reshape, without a transposition", True, False),
+        ("the heads' contexts are joined by a reshape, without a transposition", False, True),
+    ):
+        yield Guess(cause, replaced(padded, **_attention(split, join)))
+
+
+def _attention(split_reshapes: bool, join_reshapes: bool) -> dict[str, Layer]:
+    """Attention over padded rows, all of one length, in which heads may be made by a reshape."""
+
+    def heads(x: Array, B: int, N: int, reshape: bool) -> Array:
+        """(B·S, H) → (B, N, S, D)."""
+        S, H = len(x) // B, x.shape[1]
+        if reshape:
+            return x.reshape(B, N, S, H // N)
+        return x.reshape(B, S, N, H // N).swapaxes(1, 2)
+
+    def joined(x: Array, reshape: bool) -> Array:
+        """(B, N, S, D) → (B·S, H)."""
+        B, N, S, D = x.shape
+        return (x if reshape else x.swapaxes(1, 2)).reshape(B * S, N * D)
+
+    def split(qkv: Array, B: int, N: int) -> list[Array]:
+        return [heads(part, B, N, split_reshapes) for part in np.split(qkv, 3, axis=1)]
+
+    def forward(
+        xp: Backend, qkv: Array, offsets: Any, N: int, p: float, key: Any
+    ) -> tuple[Array, AttentionCache]:
+        q, k, v = split(qkv, len(offsets) - 1, N)
+        P, cache = softmax_forward(xp, xp.matmul(q, k.swapaxes(-1, -2)) / math.sqrt(q.shape[-1]))
+        context = joined(xp.matmul(P, v), join_reshapes)
+        return context, AttentionCache(qkv, [cache], offsets, N, p, None)
+
+    def backward(xp: Backend, dcontext: Array, cache: AttentionCache) -> Array:
+        B, N = len(cache.offsets) - 1, cache.num_heads
+        q, k, v = split(cache.qkv, B, N)
+        (probs,) = cache.probs
+        dheads = heads(dcontext, B, N, join_reshapes)
+        dv = xp.matmul(probs.y.swapaxes(-1, -2), dheads)
+        dP = xp.matmul(dheads, v.swapaxes(-1, -2))
+        dS = softmax_backward(xp, dP, probs) / math.sqrt(q.shape[-1])
+        dqkv = xp.matmul(dS, k), xp.matmul(dS.swapaxes(-1, -2), q), dv
+        return xp.concatenate([joined(part, split_reshapes) for part in dqkv], axis=1)
+
+    return {"attention_forward": forward, "attention_backward": backward}
 
 
 def exchanged(setup: Setup, _: str) -> Iterator[Guess]:
@@ -95,36 +156,4 @@ def softmax_axis(setup: Setup, _: str) -> Iterator[Guess]:
     yield Guess("softmax runs over the queries, not over the keys", guess)
 
 
-def mask(setup: Setup, _: str) -> Iterator[Guess]:
-    """Padding that is attended to, by other conventions of the mask."""
-    if setup.mask.all():
-        return
-    everything = np.ones_like(setup.inputs["input_ids"])
-    padded = setup.replace(inputs={**setup.inputs, "attention_mask": everything})
-    yield Guess("the attention mask is not applied: padding is attended to", padded)
-    keep = setup.mask[:, None, None, :]
-    for cause, change in {
-        "the attention mask is inverted (1 for padding)": lambda S: S + -10000.0 * keep,
-        "the attention mask is added as 0 and 1, not as 0 and −∞": lambda S: S + 1.0 * keep,
-        "scores are multiplied by the mask, not set to −∞": lambda S: S * keep,
-    }.items():
-        yield Guess(cause, replaced(padded, attention_forward=_masked(change)))
-
-
-def _masked(change: Callable[[Array], Array]) -> Callable[..., Any]:
-    """Attention over padded rows, all of one length, with the scores (B, N, S, S) changed."""
-
-    def forward(
-        xp: Backend, qkv: Array, offsets: Any, num_heads: int, p: float, key: Any
-    ) -> tuple[Array, AttentionCache]:
-        B, S = len(offsets) - 1, offsets[1]
-        q, k, v = qkv.reshape(B, S, 3, num_heads, -1).transpose(2, 0, 3, 1, 4)
-        scores = change(xp.matmul(q, k.swapaxes(-1, -2)) / math.sqrt(q.shape[-1]))
-        P, cache = softmax_forward(xp, scores.astype(qkv.dtype))
-        context = xp.matmul(P, v).transpose(0, 2, 1, 3).reshape(B * S, -1)
-        return context, AttentionCache(qkv, [cache], offsets, num_heads, p, None)
-
-    return forward
-
-
-ALL = (scale, heads, exchanged, softmax_axis, mask)
+ALL = (scale, number_of_heads, heads, reshaped, exchanged, softmax_axis)

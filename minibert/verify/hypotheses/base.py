@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Container, Sequence
 from typing import Any, NamedTuple
 
-from minibert.backend import Backend
+import numpy as np
+
+from minibert.backend import Array, Backend
 from minibert.verify.coverage import plain_functions
 from minibert.verify.trace.setup import Setup
+from minibert.verify.trace.tensors import Tensor
 
 Layer = Callable[..., Any]
+Forms = Callable[[Tensor], Sequence[Any]]
 
 PLAIN: dict[str, Layer] = plain_functions()
+
+
+def as_it_is(tensor: Tensor) -> Sequence[Any]:
+    return (tensor.value,)
 
 
 class Guess(NamedTuple):
@@ -19,6 +28,8 @@ class Guess(NamedTuple):
 
     cause: str
     setup: Setup
+    forms: Forms = as_it_is
+    """What the other side may hand in as this tensor: the first form, or another."""
 
 
 def replaced(setup: Setup, **functions: Layer) -> Setup:
@@ -61,3 +72,51 @@ def changed_result(layer: str, change: Callable[..., Any]) -> dict[str, Layer]:
         return change(xp, backward(xp, dy, cache), dy, cache)
 
     return {f"{layer}_backward": new}
+
+
+def in_some_calls(
+    layer: str, wrong: dict[str, Layer], calls: int, chosen: Container[int]
+) -> dict[str, Layer]:
+    """A layer that is wrong in the `chosen` ones of its `calls` in one forward of the model.
+
+    wrong: its functions in these, forward and backward.
+    """
+    names = f"{layer}_forward", f"{layer}_backward"
+    right_forward, right_backward = (PLAIN[name] for name in names)
+    wrong_forward, wrong_backward = (wrong.get(name, PLAIN[name]) for name in names)
+    count = itertools.count()
+    wrong_caches: dict[int, Any] = {}  # by their id, which is theirs as long as they are here
+
+    def forward(xp: Backend, *args: Any) -> Any:
+        if next(count) % calls not in chosen:
+            return right_forward(xp, *args)
+        y, cache = wrong_forward(xp, *args)
+        wrong_caches[id(cache)] = cache
+        return y, cache
+
+    def backward(xp: Backend, dy: Any, cache: Any) -> Any:
+        was_wrong = wrong_caches.pop(id(cache), None) is not None
+        return (wrong_backward if was_wrong else right_backward)(xp, dy, cache)
+
+    return {names[0]: forward, names[1]: backward}
+
+
+def scores_changed(change: Callable[[Array], Array]) -> dict[str, Layer]:
+    """Softmax of `change(scores)`: what is added there is a constant, so the backward stays."""
+
+    def forward(xp: Backend, x: Array) -> Any:
+        return PLAIN["softmax_forward"](xp, change(x).astype(x.dtype))
+
+    return {"softmax_forward": forward}
+
+
+def with_padding(setup: Setup) -> Setup:
+    """The setup with padding computed as if it were tokens, and attended to."""
+    everything = np.ones_like(setup.inputs["input_ids"])
+    return setup.replace(inputs={**setup.inputs, "attention_mask": everything})
+
+
+def padding_masked(setup: Setup) -> Setup:
+    """A right model in the padded convention: padding is computed, and not attended to."""
+    padding = np.where(setup.mask, 0.0, -np.inf)[:, None, None, :]
+    return replaced(with_padding(setup), **scores_changed(lambda scores: scores + padding))

@@ -10,8 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from minibert.verify.hypotheses.base import Guess
+from minibert.backend import Backend
+from minibert.parameters import Parameters
+from minibert.verify.hypotheses.base import PLAIN, Forms, Guess, replaced
 from minibert.verify.trace.setup import Setup
+from minibert.verify.trace.tensors import Tensor, layout_of
 
 LAYER = re.compile(r"bert\.encoder\.layer\.(\d+)\.")
 QKV = ("query", "key", "value")
@@ -33,7 +36,34 @@ def transposed(setup: Setup, first: str) -> Iterator[Guess]:
         ],
     }.items():
         if names:
-            yield Guess(cause, _with(setup, names, lambda w: w.T.reshape(w.shape)))
+            yield Guess(cause, _with(setup, names, _turned), _either_layout(setup, names))
+
+
+def _turned(w: Any) -> Any:
+    """The numbers of w (out, in) as they lie in memory, read as (in, out) and turned."""
+    return w.T.reshape(w.shape)
+
+
+def _turned_back(w: Any) -> Any:
+    return w.reshape(w.shape[::-1]).T
+
+
+def _either_layout(setup: Setup, names: Sequence[str]) -> Forms:
+    """The gradients and training of these weights come as they are used, or as they are stored."""
+    layout = layout_of(setup)
+
+    def forms(tensor: Tensor) -> list[Any]:
+        section, _, name = tensor.name.rpartition("/")
+        if section.endswith("gradient") and name in names:
+            return [tensor.value, _turned_back(tensor.value)]
+        if not section.startswith("training"):
+            return [tensor.value]
+        stored = Parameters.over(setup.xp, layout, tensor.value.copy())
+        for name in names:
+            stored[name][...] = _turned_back(stored[name])
+        return [tensor.value, stored.flat]
+
+    return forms
 
 
 def no_bias(setup: Setup, first: str) -> Iterator[Guess]:
@@ -85,7 +115,7 @@ def layers(setup: Setup, _: str) -> Iterator[Guess]:
     for fewer in range(L - 1, 0, -1):
         config = setup.config.replace(num_hidden_layers=fewer)
         kept = {n: w for n, w in setup.weights.items() if _layer_of(n) < fewer}
-        cause = f"there are {fewer} layers, not {L}"
+        cause = f"there {'is 1 layer' if fewer == 1 else f'are {fewer} layers'}, not {L}"
         yield Guess(cause, setup.replace(config=config, weights=kept))
     sources: dict[str, Callable[[int], int]] = {
         "every layer has the weights of layer 0": lambda i: 0,
@@ -101,6 +131,29 @@ def layers(setup: Setup, _: str) -> Iterator[Guess]:
                 for n, w in setup.weights.items()
             }  # fmt: skip
             yield Guess(cause, setup.replace(weights=weights))
+    if L > 1:
+        yield Guess("every layer has the weights of layer 0", _tied(setup))
+
+
+def _tied(setup: Setup) -> Setup:
+    """All layers are one: its gradient is the sum of theirs, and the others have none."""
+    L = setup.config.num_hidden_layers
+    forwards, backwards = itertools.count(), itertools.count()
+    first: list[Any] = []  # the weights of layer 0
+    sums: list[Any] = []
+
+    def forward(xp: Backend, x: Any, w: Any, *rest: Any) -> Any:
+        if next(forwards) % L == 0:
+            first[:] = [w]
+        return PLAIN["encoder_layer_forward"](xp, x, first[0], *rest)
+
+    def backward(xp: Backend, dy: Any, cache: Any) -> Any:
+        dx, dw = PLAIN["encoder_layer_backward"](xp, dy, cache)
+        place = next(backwards) % L
+        sums[:] = map(operator.add, sums, dw) if place else dw
+        return dx, type(dw)(*sums) if place == L - 1 else type(dw)(*(0 * d for d in dw))
+
+    return replaced(setup, encoder_layer_forward=forward, encoder_layer_backward=backward)
 
 
 def _layer_of(name: str) -> int:

@@ -33,7 +33,6 @@ def other_rule(setup: Setup, first: str) -> Iterator[Guess]:
         "Adam's second moment is of g, not of g²": lambda *a: _adam(*a, square=False),
         "eps stands inside the root": lambda *a: _adam(*a, eps_inside=True),
         "steps are counted from 0 in the bias correction": lambda *a: _adam(*a, late=1),
-        "there is no weight decay": lambda *a: _adam(*a, decay=False),
         "the weight decay is not multiplied by the learning rate": lambda *a: _adam(
             *a, lr_wd=False
         ),
@@ -41,12 +40,37 @@ def other_rule(setup: Setup, first: str) -> Iterator[Guess]:
     if rule == "adamw_torch":
         for cause, update in variants.items():
             yield _guess(setup, cause, updates={rule: update})
+    uphill, right = "the update goes uphill: its sign is wrong", RULES[rule].update
+    if right is not None:
+        yield _guess(setup, uphill, updates={rule: _of_negative_gradient(right)})
+        yield _guess(setup, uphill, updates={rule: _added(right)})
+        yield _guess(setup, f"{uphill}, that of the weight decay too", lr=-_recipe(setup).lr)
+
+
+def _of_negative_gradient(right: Update) -> Update:
+    """The moments, too, are those of −g."""
+
+    def update(xp: Any, p: Any, g: Any, *rest: Any) -> None:
+        right(xp, p, -g, *rest)
+
+    return update
+
+
+def _added(right: Update) -> Update:
+    """p + lr·update for p − lr·update, the weight decay as it should be."""
+
+    def update(xp: Any, p: Any, g: Any, m: Any, *rest: Any) -> None:
+        m *= -1
+        right(xp, p, -g, m, *rest)
+        m *= -1
+
+    return update
 
 
 def _adam(
     xp: Any, p: Any, g: Any, m: Any, v: Any, h: Hyper, scratch: Any, *,
     v_share: str = "beta2", square: bool = True,
-    eps_inside: bool = False, late: int = 0, decay: bool = True, lr_wd: bool = True,
+    eps_inside: bool = False, late: int = 0, lr_wd: bool = True,
 ) -> None:  # fmt: skip
     """`adamw_torch` with one thing wrong."""
     g = g * h.scale
@@ -55,8 +79,7 @@ def _adam(
     t = h.step + late
     mhat = m / (1 - h.beta1**t)
     vhat = v / (1 - h.beta2**t)
-    if decay:
-        p *= 1 - (h.lr if lr_wd else 1.0) * h.weight_decay
+    p *= 1 - (h.lr if lr_wd else 1.0) * h.weight_decay
     root = xp.sqrt(vhat + h.eps) if eps_inside else xp.sqrt(vhat) + h.eps
     p -= h.lr * mhat / root
 
@@ -69,12 +92,15 @@ def recipe(setup: Setup, _: str) -> Iterator[Guess]:
     yield _guess(setup, "the gradient is not clipped", max_norm=math.inf)
     yield _guess(setup, "weight decay applies to everything, biases and layer norms too",
                  decay_all=True)  # fmt: skip
+    yield _guess(setup, "there is no weight decay", weight_decay=0.0)
     yield _guess(setup, "gradients are not zeroed between the steps", zero_gradients=False)
     for name, values in {
         "eps": (1e-6, 1e-8, 1e-7, 1e-12),
+        "beta1": (0.8, 0.95, 0.99),
         "beta2": (0.98, 0.99, 0.95),
+        "max_norm": (0.1, 0.5),
         "weight_decay": (0.1, 1e-4),
-        "lr": (right.lr * 10, right.lr / 10),
+        "lr": (right.lr * 10, right.lr / 10, right.lr * 2, right.lr / 2, 2e-5, 3e-5, 5e-5),
     }.items():
         for value in values:
             if value != getattr(right, name):
@@ -82,8 +108,12 @@ def recipe(setup: Setup, _: str) -> Iterator[Guess]:
                 yield _guess(setup, cause, **{name: value})
 
 
+def _recipe(setup: Setup) -> Recipe:
+    return setup.recipe or Recipe()
+
+
 def _guess(setup: Setup, cause: str, **changes: Any) -> Guess:
-    right = setup.recipe or Recipe()
+    right = _recipe(setup)
     if "updates" in changes:
         changes["updates"] = {**right.updates, **changes["updates"]}
     return Guess(cause, setup.replace(recipe=replace(right, **changes)))

@@ -10,10 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -107,33 +107,38 @@ class TraceWriter:
             key: item for key, item in asdict(entry).items() if item != DEFAULTS[key]
         }
 
-    def finish(self, whole: BinaryIO) -> None:
-        """The complete file: length, header, data."""
+    def finish(self, whole: BinaryIO) -> str:
+        """Write the complete file, length, header, data; returns its sha256."""
         text = json.dumps(self.header, separators=(",", ":")).encode()
         text += b" " * (-len(text) % 8)  # the data is aligned
-        whole.write(len(text).to_bytes(8, "little") + text)
         self._data.seek(0)
-        shutil.copyfileobj(self._data, whole, 1 << 20)
+        head, data = len(text).to_bytes(8, "little") + text, self._data
+        digest = hashlib.sha256()
+        for piece in chain([head], iter(lambda: data.read(1 << 20), b"")):
+            whole.write(piece)
+            digest.update(piece)
+        return digest.hexdigest()
 
 
 Fill = Callable[[TraceWriter], None]
 
 
-def write(path: Path, about: Mapping[str, Any], fill: Fill, limit: int | None = None) -> None:
+def write(path: Path, about: Mapping[str, Any], fill: Fill, limit: int | None = None) -> int:
     """Write `path`.safetensors and `path`.json; `fill(writer)` adds the tensors.
 
-    Both appear when both are complete. `about` comes first in the JSON.
+    Both appear when both are complete. `about` comes first in the JSON. Returns how many there are.
     """
     with staged(path.parent) as stage:
         whole = stage / f"{path.name}.safetensors"
         with open(stage / "data", "w+b") as data, open(whole, "wb") as out:
             writer = TraceWriter(data, limit)
             fill(writer)
-            writer.finish(out)
+            digest = writer.finish(out)
         (stage / "data").unlink()
-        head = {"format": FORMAT, "file": whole.name, "sha256": sha256(whole), **about}
+        head = {"format": FORMAT, "file": whole.name, "sha256": digest, **about}
         text = _dumps(head, writer.entries)
         (stage / f"{path.name}.json").write_text(text, encoding="utf-8")
+    return len(writer.entries)
 
 
 def _dumps(head: Mapping[str, Any], entries: Mapping[str, Any]) -> str:

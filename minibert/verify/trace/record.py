@@ -30,6 +30,7 @@ class Call:
     name: str  # "linear" for linear_forward and linear_backward
     args: tuple[Any, ...] = ()  # of the forward, without xp
     y: Any = None
+    cache: Any = None
     dy: Any = None  # None: no backward
     dx: Any = None  # all that the backward returned
     keeps: list[Any] = field(default_factory=list)  # the dropout decisions it asked for
@@ -57,7 +58,7 @@ class Recorder:
         self.root = Call("model")
         self._functions = plain_functions() | dict(functions)
         self._open = [self.root]
-        self._by_cache: dict[int, tuple[Call, Any]] = {}
+        self._by_cache: dict[int, Call] = {}
 
     def observing(self, xp: Backend) -> Backend:
         """The backend, with every layer function observed, and nothing else changed."""
@@ -83,17 +84,17 @@ class Recorder:
             self._open[-1].calls.append(call)
             self._open.append(call)
             try:
-                call.y, cache = function(xp, *args)
+                call.y, call.cache = function(xp, *args)
             finally:
                 self._open.pop()
-            self._by_cache[id(cache)] = call, cache  # kept, or another object could get its id
-            return call.y, cache
+            self._by_cache[id(call.cache)] = call  # holds the cache, or another could get its id
+            return call.y, call.cache
 
         return forward
 
     def _backward(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def backward(xp: Backend, dy: Any, cache: Any) -> Any:
-            call, _ = self._by_cache.pop(id(cache), (Call("?"), None))
+            call = self._by_cache.pop(id(cache), Call("?"))
             self._open.append(Call("backward"))  # masks are decided again: no news
             try:
                 call.dy, call.dx = dy, function(xp, dy, cache)
@@ -122,7 +123,8 @@ def record(setup: Setup, run: Run | None = None) -> Recording:
     if not setup.has_loss:
         output = model.forward(batch, output_attentions=True)  # keeps the plain functions
         return Recording(recorder.root, batch, length, output, None)
-    gradients = model.parameters.zeros_like()
+    parameters = model.parameters  # which may lie in their file, and need not be copied
+    gradients = Parameters.zeros(model.xp, parameters.layout, parameters.dtype)
     output = model.accumulate_gradients(batch, gradients, run, shards=1, length=length)
     return Recording(recorder.root, batch, length, output, gradients)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from minibert.hub import DEFAULT_MODEL
 from minibert.layers.losses import IGNORE_INDEX
 from minibert.models import BertForSequenceClassification, BertPreTrainedModel, Run
 from minibert.parameters import Layout
-from minibert.verify.trace.format import sha256
+from minibert.verify.trace.format import Trace, sha256
 from minibert.verify.trace.ordered import OrderedBackend
 from minibert.verify.trace.rule import WEIGHTS, pieces, rule_weights
 from minibert.verify.trace.setup import Recipe, Setup
@@ -62,10 +63,22 @@ LIMITS = {"nano": None, "minilm": 1 << 20, "base": 1 << 12}
 """Larger tensors are thinned."""
 
 
-def write_standard(name: str, path: Path) -> None:
-    """Write the standard trace `name` ("nano", "minilm", "base") to `path`.json, .safetensors."""
+def write_standard(name: str, path: Path) -> int:
+    """Write the standard trace `name` ("nano", "minilm", "base") to `path`.json, .safetensors.
+
+    Returns the number of tensors.
+    """
     setup, elsewhere = standard_setup(name)
-    write_trace(path, setup, limit=LIMITS[name], elsewhere=elsewhere)
+    return write_trace(path, setup, limit=LIMITS[name], elsewhere=elsewhere)
+
+
+def open_trace(path: str) -> Trace:
+    """The trace at `path`; "nano", where there is no such file, is made on the spot."""
+    if path == "nano" and not Path("nano.json").exists():
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            write_standard("nano", Path(folder) / "nano")
+            return Trace.open(Path(folder) / "nano")  # mapped: it outlives its file
+    return Trace.open(path)
 
 
 def standard_setup(name: str) -> tuple[Setup, Weights | None]:

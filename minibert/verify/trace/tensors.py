@@ -181,7 +181,22 @@ def _parameter_gradient(
     meaning = "gradient of the loss with respect to this parameter"
     if zero:
         meaning += ": zero in exact arithmetic, since softmax does not see a shift"
-    return Tensor(f"{prefix}gradient/{name}", value, meaning, scale=scale if zero else 0.0)
+    formula = _padding_row(setup) if name.endswith("word_embeddings.weight") else ""
+    full_name, scale = f"{prefix}gradient/{name}", scale if zero else 0.0
+    return Tensor(full_name, value, meaning, formula, scale=scale)
+
+
+def _padding_row(setup: Setup) -> str:
+    """What the padding token's row of the word table gets: a rule, no derivative."""
+    config, padding = setup.config, setup.config.pad_token_id
+    if padding is None:
+        return "row i: the sum of gradient/bert.embeddings.sum over the tokens with input_id i"
+    tied = "cls.predictions.bias" in setup.kind.shapes(config)
+    return (
+        f"row i: the sum of gradient/bert.embeddings.sum over the tokens with input_id i, but row "
+        f"{padding} (pad_token_id) gets none of it, even where that token is attended to"
+        + ("; all rows get that of the decoder, which is this table" if tied else "")
+    )
 
 
 def _padded(setup: Setup, recording: Recording, row: Row, value: Any) -> NDArray[Any]:

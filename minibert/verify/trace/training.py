@@ -14,8 +14,10 @@ from minibert.optim.clipping import clip_scale
 from minibert.optim.rules import Hyper
 from minibert.parallel import Workers
 from minibert.parameters import Parameters
+from minibert.verify.trace.kept_phi import keeping_phi
 from minibert.verify.trace.record import build, packed
-from minibert.verify.trace.setup import Recipe, Setup, Update
+from minibert.verify.trace.setup import Recipe, Setup
+from minibert.verify.trace.unused import DECAY_ALONE, decay_alone, places_of
 
 
 class State(NamedTuple):
@@ -33,61 +35,83 @@ def training_states(setup: Setup) -> Iterator[State]:
     if setup.recipe is None or not setup.has_loss:
         return
     xp = copy.copy(setup.xp.plain)
-    vars(xp)["twin"] = lambda name, _: setup.functions.get(name)
+    functions = keeping_phi(setup)
+    vars(xp)["twin"] = lambda name, _: functions.get(name)
     model = build(setup, xp, threads=None)  # for products and updates: there is one shard
-    moments = [model.parameters.zeros_like() for _ in range(2)]
-    gradients = model.parameters.zeros_like()
+    training = _Training(setup, setup.recipe, model)
     for number, rule in enumerate(setup.recipe.rules):
         if number:  # the buffers are used again: new ones would cost page faults
             for name, weight in setup.weights.items():
                 model.parameters[name][...] = xp.to_device(weight)
-            for moment in moments:
-                moment.flat[...] = 0
-        yield from _train(setup, setup.recipe, rule, model, gradients, moments)
+            for moment in training.moments:
+                moment[...] = 0
+        yield from training.states(rule)
 
 
-def _train(
-    setup: Setup,
-    recipe: Recipe,
-    rule: str,
-    model: BertPreTrainedModel,
-    gradients: Parameters,
-    moments: list[Parameters],
-) -> Iterator[State]:
-    xp, batch = model.xp, packed(setup, model)[0]
-    parameters, layout = model.parameters.flat, model.parameters.layout
-    decayed = layout.size if recipe.decay_all else layout.decayed
-    m, v = (moment.flat for moment in moments)
-    gradients.flat[...] = 0
-    for step in range(1, max(recipe.steps) + 1):
-        if recipe.zero_gradients:
-            gradients.flat[...] = 0
-        model.accumulate_gradients(batch, gradients, None, shards=1)
-        scale = float(clip_scale(_norm(xp, gradients.flat), recipe.max_norm))
-        h = Hyper(recipe.lr, scale, step, recipe.weight_decay, recipe.beta1, recipe.beta2,
-                  recipe.eps, momentum=0.0)  # fmt: skip
-        buffers = parameters, gradients.flat, m, v
-        _update(xp, recipe.updates[rule], buffers, h, decayed, model.workers)
-        if step in recipe.steps:
-            yield State(rule, step, parameters, m, v)
+class _Training:
+    """The buffers of a training, one rule after the other."""
+
+    def __init__(self, setup: Setup, recipe: Recipe, model: BertPreTrainedModel) -> None:
+        self.recipe, self.model, self.batch = recipe, model, packed(setup, model)[0]
+        self.parameters = model.parameters.flat
+        self.moments = [model.parameters.zeros_like().flat for _ in range(2)]
+        self.gradients: Parameters = model.parameters.zeros_like()
+        self.places = places_of(setup, model.parameters.layout)
+        self.first: list[Array] = []
+
+    def states(self, rule: str) -> Iterator[State]:
+        """The states under one rule, from the parameters as they are and moments of zero."""
+        recipe, workers, flat = self.recipe, self.model.workers, self.gradients.flat
+        for step in range(1, max(recipe.steps) + 1):
+            self._find_gradients(step)
+            scale = float(clip_scale(_norm(self.model.xp, flat, workers), recipe.max_norm))
+            h = Hyper(recipe.lr, scale, step, recipe.weight_decay, recipe.beta1, recipe.beta2,
+                      recipe.eps, momentum=0.0)  # fmt: skip
+            self._update(rule, h)
+            if step in recipe.steps:
+                yield State(rule, step, self.parameters, *self.moments)
+
+    def _find_gradients(self, step: int) -> None:
+        """Of the first step they are the same under every rule: found once, and kept.
+
+        (Not in float32, where each run may be shaken in its own way.)
+        """
+        flat, used = self.gradients.flat, self.places.used
+        if step == 1 and self.first:
+            for part, values in zip(used, self.first, strict=True):
+                flat[part] = values
+            return
+        if step == 1 or self.recipe.zero_gradients:
+            for part in used:
+                flat[part] = 0
+        self.model.accumulate_gradients(self.batch, self.gradients, None, shards=1)
+        if step == 1 and len(self.recipe.rules) > 1 and flat.dtype == "float64":
+            self.first = [flat[part].copy() for part in used]
+
+    def _update(self, rule: str, h: Hyper) -> None:
+        """One step of a rule over the flat buffers."""
+        update, xp, places = self.recipe.updates[rule], self.model.xp, self.places
+        of_unused = decay_alone if update in DECAY_ALONE else update
+        parts = [
+            (each, part, h if part.start < places.decayed else h._replace(weight_decay=0.0))
+            for each, spans in ((update, places.used), (of_unused, places.unused))
+            for span in spans
+            for part in blocks(span.start, span.stop, BLOCK)
+        ]
+        buffers = self.parameters, self.gradients.flat, *self.moments
+
+        def run(item: tuple[Any, slice, Hyper], _worker: int) -> None:
+            each, part, hyper = item
+            scratch = xp.empty((2, part.stop - part.start), dtype=self.parameters.dtype)
+            each(xp, *(buffer[part] for buffer in buffers), hyper, scratch)
+
+        spread(self.model.workers, parts, run)
 
 
-def _norm(xp: Any, flat: Array) -> float:
-    """√Σ flat², block by block."""
-    return math.sqrt(sum(float(xp.sum(flat[b] * flat[b])) for b in blocks(0, flat.size, BLOCK)))
+def _norm(xp: Any, flat: Array, workers: Workers) -> float:
+    """√Σ flat², block by block and in their order."""
 
+    def squares(part: slice, _worker: int) -> float:
+        return float(xp.sum(flat[part] * flat[part]))
 
-def _update(
-    xp: Any, rule: Update, buffers: tuple[Array, ...], h: Hyper, decayed: int, workers: Workers
-) -> None:
-    """One step of a rule over the flat buffers p, g, m, v; p[:decayed] is decayed."""
-    size = buffers[0].size
-    parts = [(part, h) for part in blocks(0, decayed, BLOCK)]
-    parts += [(part, h._replace(weight_decay=0.0)) for part in blocks(decayed, size, BLOCK)]
-
-    def run(item: tuple[slice, Hyper], _worker: int) -> None:
-        part, hyper = item
-        scratch = xp.empty((2, part.stop - part.start), dtype=buffers[0].dtype)
-        rule(xp, *(buffer[part] for buffer in buffers), hyper, scratch)
-
-    spread(workers, parts, run)
+    return math.sqrt(sum(spread(workers, blocks(0, flat.size, BLOCK), squares)))

@@ -28,8 +28,8 @@ Weights = Mapping[str, Any]
 
 def write_trace(
     path: Path, setup: Setup, *, limit: int | None = None, elsewhere: Weights | None = None
-) -> None:
-    """Write `path`.safetensors and `path`.json.
+) -> int:
+    """Write `path`.safetensors and `path`.json; returns the number of tensors.
 
     limit: larger tensors are thinned. elsewhere: says where the weights are, and the parameters
     under its "names" are then not stored.
@@ -43,7 +43,7 @@ def write_trace(
         for each in measured(setup):
             _add(writer, each.tensor, **_lost(each))
 
-    write(path, describe(setup, elsewhere), fill, limit)
+    return write(path, describe(setup, elsewhere), fill, limit)
 
 
 def _lost(each: Measured) -> dict[str, float]:
@@ -148,8 +148,16 @@ def _weights(trace: Trace, kind: Any, config: BertConfig, file: Path | None) -> 
 
 def check_weights(trace: Trace, file: Path) -> None:
     """InputError where a weight file is not the one that the trace was made with."""
-    want, got = trace.about["weights"].get("sha256"), sha256(file)
-    if want is not None and got != want:
+    elsewhere = trace.about["weights"]
+    if "file" not in elsewhere:
+        raise InputError(f"{trace.path.name} needs no weight file: leave --weights {file} out")
+    if not file.is_file():
+        raise InputError(
+            f"--weights {file}: there is no such file, want the {elsewhere['file']} that "
+            f"{trace.path.name} was made with"
+        )
+    want, got = elsewhere["sha256"], sha256(file)
+    if got != want:
         raise InputError(
             f"{file}: its sha256 is {got[:12]}…, but {trace.path.name} was made with "
             f"{want[:12]}…: compare with the weights of the trace, or make a trace of yours"

@@ -129,6 +129,17 @@ def test_it_holds_what_its_readers_need(trace: Trace) -> None:
     assert all(entry.meaning and entry.formula and entry.budget_float32 for entry in computed)
 
 
+def test_it_says_that_the_padding_tokens_row_gets_nothing(trace: Trace) -> None:
+    """Nano has a token 0 that is attended to, and its row of the word table has no gradient."""
+    name = "gradient/bert.embeddings.word_embeddings.weight"
+    rows, ids, mask = trace.read(name), trace.read("input/input_ids"), trace.mask
+    assert ((ids == 0) & (mask == 1)).any()
+    np.testing.assert_array_equal(rows[0], 0)
+    at_tokens = trace.read("gradient/bert.embeddings.sum")[(ids == 7) & (mask == 1)]
+    np.testing.assert_allclose(rows[7], at_tokens.sum(axis=0), rtol=1e-12)
+    assert "row 0 (pad_token_id) gets none of it" in trace.entries[name].formula
+
+
 # ---- The rule in the JSON, word for word ----
 
 

@@ -1,0 +1,92 @@
+"""Mistakes in attention's mask: padding that is attended to, tokens that are not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from minibert.backend import Array, Backend
+from minibert.layers.softmax import SoftmaxCache
+from minibert.verify.hypotheses.base import (
+    PLAIN,
+    Guess,
+    replaced,
+    scores_changed,
+    with_padding,
+)
+from minibert.verify.trace.setup import Setup
+from minibert.verify.trace.tensors import Tensor
+
+INVERTED = "the attention mask is inverted (1 for padding)"
+
+
+def added(setup: Setup, _: str) -> Iterator[Guess]:
+    """Something else than −∞ (−10000, the least float) that is added to padding's scores alone."""
+    if setup.mask.all():
+        return
+    yield Guess("the attention mask is not applied: padding is attended to", with_padding(setup))
+    keep = setup.mask[:, None, None, :]
+    shifts = {
+        INVERTED: -1e4 * keep,
+        "the attention mask is added with the wrong sign": 1e4 * (1 - keep),
+        "the attention mask is added as 0 and 1 (or −1 and 0), not as −∞ and 0": 1.0 * keep,
+        "1 minus the attention mask is added, neither negative nor large": 1.0 - keep,
+        "the attention mask adds −10 for padding, which is not enough": 10.0 * (keep - 1.0),
+    }
+    for cause, shift in shifts.items():
+        yield _masked(setup, cause, partial(np.add, shift))
+
+
+def inverted(setup: Setup, _: str) -> Iterator[Guess]:
+    """The scores of tokens are −∞, so that nothing is left of them."""
+    if setup.mask.all():
+        return
+    keep = setup.mask[:, None, None, :] == 1
+
+    def change(scores: Array) -> Array:
+        return np.where(keep, -1e9, scores)
+
+    yield _masked(setup, INVERTED, change)  # added
+    yield _masked(setup, INVERTED, change, ~keep)  # filled in, so that nothing flows back
+
+
+def multiplied(setup: Setup, _: str) -> Iterator[Guess]:
+    """A mask that is a factor: a score of 0 is not a probability of 0."""
+    if not setup.mask.all():
+        keep = setup.mask[:, None, None, :].astype(setup.dtype)
+        cause = "scores are multiplied by the mask, not set to −∞"
+        yield _masked(setup, cause, lambda scores: scores * keep, keep)
+
+
+def causal(setup: Setup, _: str) -> Iterator[Guess]:
+    """A decoder's mask."""
+
+    def change(scores: Array) -> Array:
+        return np.where(np.tri(scores.shape[-1], dtype=bool), scores, -np.inf)
+
+    guess = replaced(setup, **scores_changed(change))
+    yield Guess("attention is causal: a token attends to itself and those before it alone", guess)
+
+
+def _masked(setup: Setup, cause: str, change: Callable[[Array], Array], slope: Any = 1.0) -> Guess:
+    """A guess whose softmax gets `change(scores)`, of the derivative `slope`.
+
+    Scores may be handed in as they are, or as softmax gets them.
+    """
+
+    def backward(xp: Backend, dy: Array, cache: SoftmaxCache) -> Array:
+        dx = PLAIN["softmax_backward"](xp, dy, cache)
+        return (dx * slope).astype(dx.dtype)
+
+    def forms(tensor: Tensor) -> list[Array]:
+        is_score = tensor.name.startswith("activation/") and tensor.name.endswith(".scores")
+        return [tensor.value, *([change(tensor.value)] if is_score else [])]
+
+    functions = {**scores_changed(change), "softmax_backward": backward}
+    return Guess(cause, replaced(with_padding(setup), **functions), forms)
+
+
+ALL = (added, inverted, multiplied, causal)

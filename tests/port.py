@@ -1,0 +1,232 @@
+"""Somebody's BERT: a sequence classifier in plain PyTorch, as people write it, with one mistake.
+
+Padded arrays, an added mask, autograd, PyTorch's own AdamW: nothing of minibert's computes here.
+What a port hands in stands under a trace's names.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from minibert.verify.trace.setup import Setup
+
+ACTIVATIONS = {
+    "SiLU": functional.silu,
+    "ReLU": functional.relu,
+    "Mish": functional.mish,
+}
+MASKS = {"mask of -1": -1.0, "mask of -10": -10.0, "mask of +10000": 10000.0}
+BOTH = "heads neither split nor joined by a transposition"
+UNSPLIT = {BOTH, "heads not split by a transposition"}
+UNJOINED = {BOTH, "heads not joined by a transposition"}
+DIVISORS = {
+    "scores divided by √H": lambda H, D: math.sqrt(H),
+    "scores not divided": lambda H, D: 1,
+    "scores divided by 3": lambda H, D: 3,
+}
+RATES = {"learning rate of 5e-5": 5e-5, "learning rate of 2e-3": 2e-3}
+LAST = 1  # the number of the last layer
+
+
+class Port:
+    """`run` computes one step; `seen` holds what it saw on the way."""
+
+    def __init__(self, setup: Setup, dtype: str, mistake: str = "") -> None:
+        self.setup, self.config, self.wrong = setup, setup.config, mistake
+        self.dtype = getattr(torch, dtype)
+        self.w = {
+            name: torch.tensor(np.asarray(value), dtype=self.dtype, requires_grad=True)
+            for name, value in setup.weights.items()
+        }
+        self.inputs = {name: torch.tensor(np.asarray(a)) for name, a in setup.inputs.items()}
+        self.seen: dict[str, Any] = {}
+
+    def keep(self, name: str, x: Any) -> Any:
+        if x.requires_grad:
+            x.retain_grad()
+        self.seen[name] = x
+        return x
+
+    def linear(self, name: str, x: Any, weights: str = "") -> Any:
+        W, b = (self.w[f"{weights or name}.{kind}"] for kind in ("weight", "bias"))
+        if name.endswith("layer.1.attention.self.key") and self.wrong == "a weight transposed":
+            W = W.T
+        if name.endswith("self.query") and self.wrong == "every query transposed":
+            W = W.T
+        return self.keep(name, x @ W.T + b)
+
+    def norm(self, name: str, x: Any, weights: str = "") -> Any:
+        if "embeddings" in name and self.wrong == "no norm of the embeddings":
+            return x
+        self.keep(name.replace("LayerNorm", "sum" if "embeddings" in name else "residual"), x)
+        gamma, beta = (self.w[f"{weights or name}.{kind}"] for kind in ("weight", "bias"))
+        mean = x.mean(-1, keepdim=True)
+        variance = x.var(-1, keepdim=True, unbiased=self.wrong == "sample variance")
+        rstd = 1 / (variance + self.config.layer_norm_eps).sqrt()
+        if self.wrong == "eps of 1e-5":
+            rstd = 1 / (variance + 1e-5).sqrt()
+        if self.wrong == "eps beside the root":
+            rstd = 1 / (variance.sqrt() + 1e-5)
+        if self.wrong == "mean absolute deviation":
+            rstd = 1 / (x - mean).abs().mean(-1, keepdim=True)
+        if self.wrong == "norm's weight used as 1 + w":
+            gamma = 1 + gamma
+        self.seen[f"{name}.mean"], self.seen[f"{name}.rstd"] = mean[..., 0], rstd[..., 0]
+        return self.keep(name, (x - mean) * rstd * gamma + beta)
+
+    def lookup(self, name: str, ids: Any) -> Any:
+        padding = self.config.pad_token_id if "word" in name else None
+        if self.wrong == "no padding_idx":
+            padding = None
+        table = self.w[f"bert.embeddings.{name}_embeddings.weight"]
+        return functional.embedding(ids, table, padding)
+
+    def embeddings(self) -> Any:
+        ids, types = self.inputs["input_ids"], self.inputs["token_type_ids"]
+        places = torch.arange(ids.shape[1])
+        x = self.lookup("word", ids)
+        if self.wrong != "no position embeddings":
+            x = x + self.lookup("position", places)
+        x = x + self.lookup("token_type", 0 * types if self.wrong == "no token types" else types)
+        if self.wrong == "embeddings times √H":
+            x = x * math.sqrt(self.config.hidden_size)
+        if self.wrong == "word embeddings times √H":
+            x = x + (math.sqrt(self.config.hidden_size) - 1) * self.lookup("word", ids)
+        return self.norm("bert.embeddings.LayerNorm", x)
+
+    def attention(self, name: str, x: Any, weights: str) -> Any:
+        (B, S, H), N = x.shape, self.config.num_attention_heads
+        N = 1 if self.wrong == "one head" else N
+        D, keep = H // N, self.keep if self.wrong != "one head" else lambda name, x: x
+
+        def split(y: Any) -> Any:
+            if self.wrong in UNSPLIT:
+                return y.reshape(B, N, S, D)
+            return y.reshape(B, S, N, D).transpose(1, 2)
+
+        q, k, v = (
+            split(self.linear(f"{name}.{part}", x, f"{weights}.{part}"))
+            for part in ("query", "key", "value")
+        )
+        divisor = DIVISORS.get(self.wrong, lambda H, D: math.sqrt(D))(H, D)
+        scores = keep(f"{name}.scores", q @ k.transpose(-1, -2) / divisor)
+        probs = keep(f"{name}.probs", self.masked(scores).softmax(-1))
+        context = probs @ v
+        if self.wrong not in UNJOINED:
+            context = context.transpose(1, 2)
+        return self.keep(f"{name}.context", context.reshape(B, S, H))
+
+    def masked(self, scores: Any) -> Any:
+        """Where the padding is masked, in the usual way or in a wrong one."""
+        keep = self.inputs["attention_mask"][:, None, None, :].to(self.dtype)
+        S = scores.shape[-1]
+        if self.wrong == "causal mask":
+            causal = torch.ones(S, S).tril().bool()
+            return scores.masked_fill(~causal | (keep == 0), -math.inf)
+        if self.wrong == "no mask":
+            return scores
+        if self.wrong == "mask inverted, added":
+            return scores + keep * -10000.0
+        if self.wrong == "mask inverted, filled":
+            return scores.masked_fill(keep == 1, -1e9)
+        if self.wrong == "mask multiplied":
+            return scores * keep
+        return scores + (1 - keep) * MASKS.get(self.wrong, torch.finfo(self.dtype).min)
+
+    def layer(self, i: int, x: Any) -> Any:
+        name = f"bert.encoder.layer.{i}."
+        other = f"bert.encoder.layer.{0 if self.wrong == 'layer 0 everywhere' else i}."
+        a = self.attention(f"{name}attention.self", x, f"{other}attention.self")
+        a = self.linear(f"{name}attention.output.dense", a, f"{other}attention.output.dense")
+        residual = 0 if self.wrong == "no residual after attention" else x
+        norm = "attention.output.LayerNorm"
+        h = self.norm(name + norm, a + residual, other + norm)
+        f = self.linear(f"{name}intermediate.dense", h, f"{other}intermediate.dense")
+        gelu = ACTIVATIONS.get(self.wrong, functional.gelu)
+        approximate = {"approximate": "tanh"} if self.wrong == "GELU by tanh" else {}
+        f = self.keep(f"{name}intermediate", gelu(f, **approximate))
+        f = self.linear(f"{name}output.dense", f, f"{other}output.dense")
+        residual = 0 if self.wrong == "no residual after feed-forward" else h
+        if self.wrong == "no residual in the last layer" and i == LAST:
+            residual = 0
+        norm = "output.LayerNorm"
+        return self.norm(name + norm, f + residual, other + norm)
+
+    def pooled(self, x: Any) -> Any:
+        mask = self.inputs["attention_mask"]
+        rows = torch.arange(len(mask))
+        first = {
+            "pooler on the last token": x[rows, mask.sum(1) - 1],
+            "pooler on the last column": x[:, -1],
+            "pooler on the mean": (x * mask[..., None]).sum(1) / mask.sum(1)[:, None],
+            "pooler on the mean with padding": x.mean(1),
+        }.get(self.wrong, x[:, 0])
+        z = self.linear("bert.pooler.dense", first)
+        return self.keep("bert.pooler", z if self.wrong == "pooler without tanh" else z.tanh())
+
+    def loss(self) -> Any:
+        x = self.embeddings()
+        for i in range(self.config.num_hidden_layers):
+            x = self.layer(i, x)
+        logits = self.keep("logits", self.linear("classifier", self.pooled(x)))
+        labels, K = self.inputs["labels"], logits.shape[-1]
+        smoothing = 0.1 if self.wrong == "label smoothing" else 0.0
+        if self.wrong == "label smoothing of the others":
+            rows, classes = (
+                functional.one_hot(labels.clip(0), K).to(self.dtype),
+                1 - 0.1 - 0.1 / (K - 1),
+            )
+            target = rows * classes + 0.1 / (K - 1)
+            each = -(target * logits.log_softmax(-1)).sum(-1)[labels >= 0]
+            return self.keep("loss", each.mean())
+        reduction = "sum" if self.wrong == "loss summed" else "mean"
+        return self.keep("loss", functional.cross_entropy(
+            logits, labels, label_smoothing=smoothing, reduction=reduction))  # fmt: skip
+
+    def run(self) -> dict[str, Any]:
+        """Activations and gradients."""
+        self.loss().backward()
+        found = {f"activation/{name}": x.detach().numpy() for name, x in self.seen.items()}
+        for name, x in {**self.seen, **self.w}.items():
+            if (x.is_leaf or x.retains_grad) and x.grad is not None and name != "loss":
+                found[f"gradient/{name}"] = x.grad.numpy().copy()
+        for name in self.w.keys() & {n for n in self.w if f"gradient/{n}" not in found}:
+            found[f"gradient/{name}"] = np.zeros(self.w[name].shape)
+        return found
+
+    def train(self) -> dict[str, Any]:
+        """Parameters and moments under AdamW, each parameter by its name."""
+        recipe, found = self.setup.recipe, {}
+        wd = 0.0 if self.wrong == "no decay" else recipe.weight_decay
+        decayed = [w for n, w in self.w.items() if not n.endswith("bias") and "LayerNorm" not in n]
+        rest = [w for n, w in self.w.items() if n.endswith("bias") or "LayerNorm" in n]
+        groups = [
+            {"params": decayed, "weight_decay": wd},
+            {"params": rest, "weight_decay": wd if self.wrong == "decay on everything" else 0.0},
+        ]
+        if self.wrong == "decay on the rest alone":
+            groups[0]["weight_decay"], groups[1]["weight_decay"] = 0.0, wd
+        lr = RATES.get(self.wrong, recipe.lr)
+        kind = torch.optim.Adam if self.wrong == "Adam for AdamW" else torch.optim.AdamW
+        optimizer = kind(groups, lr=lr, eps=recipe.eps, betas=(recipe.beta1, recipe.beta2),
+                         maximize=self.wrong == "uphill")  # fmt: skip
+        for step in range(1, max(recipe.steps) + 1):
+            optimizer.zero_grad()
+            self.loss().backward()
+            if self.wrong != "no clipping":
+                torch.nn.utils.clip_grad_norm_(self.w.values(), recipe.max_norm)
+            optimizer.step()
+            if step in recipe.steps:
+                for name, w in self.w.items():
+                    state = optimizer.state.get(w, {})
+                    where = f"training/adamw_torch/step_{step}"
+                    found[f"{where}/parameters/{name}"] = w.detach().numpy().copy()
+                    if "exp_avg" in state:
+                        found[f"{where}/m/{name}"] = state["exp_avg"].numpy().copy()
+                        found[f"{where}/v/{name}"] = state["exp_avg_sq"].numpy().copy()
+        return found

@@ -1,0 +1,147 @@
+"""Somebody's BERT with one mistake, in plain PyTorch: its cause is named, in float64 and float32.
+
+Nothing of the ports in `port.py` is minibert's: a guess that made a mistake in another way than
+people make it would not be found again here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from traces import NANO
+
+from minibert.verify.compare import compare
+from minibert.verify.diagnosis import diagnose
+from minibert.verify.trace.format import Trace
+from minibert.verify.trace.writing import setup_of
+
+pytestmark = pytest.mark.crosscheck
+
+KEY = "bert.encoder.layer.1.attention.self.key.weight"
+CAUSES = {
+    # ---- embeddings ----
+    "embeddings times √H": "the embeddings' sum is multiplied by √(hidden size)",
+    "word embeddings times √H": "word embeddings are multiplied by √(hidden size)",
+    "no position embeddings": "the position embeddings are not added",
+    "no token types": "token_type_ids are ignored (all 0)",
+    "no padding_idx": "the padding token's row receives a gradient",
+    # ---- layer norm and residual ----
+    "eps of 1e-5": "layer_norm_eps is 1e-05, not 1e-12",
+    "eps beside the root": "eps (1e-05) is added to the standard deviation, not the variance",
+    "sample variance": "layer norm divides by the sample variance (n − 1)",
+    "norm's weight used as 1 + w": "layer norm multiplies by 1 + weight",
+    "no norm of the embeddings": "the embeddings' layer norm is missing",
+    "no residual after attention": "the residual connections after attention are missing",
+    "no residual after feed-forward":
+        "the residual connections after the feed-forward network are missing",
+    "no residual in the last layer":
+        "layer 1's residual connection after the feed-forward network is missing",
+    # ---- attention ----
+    "scores not divided": "attention scores are not divided by √(head size)",
+    "scores divided by √H": "attention scores are divided by √(hidden size), not √(head size)",
+    "one head": "num_attention_heads is 1, not 2",
+    "heads neither split nor joined by a transposition":
+        "heads are split and joined by a reshape, without a transposition",
+    "heads not split by a transposition":
+        "heads are split by a reshape, without a transposition",
+    "heads not joined by a transposition":
+        "the heads' contexts are joined by a reshape, without a transposition",
+    # ---- mask ----
+    "no mask": "the attention mask is not applied: padding is attended to",
+    "mask inverted, added": "the attention mask is inverted (1 for padding)",
+    "mask inverted, filled": "the attention mask is inverted (1 for padding)",
+    "mask of -1": "the attention mask is added as 0 and 1 (or −1 and 0), not as −∞ and 0",
+    "mask of -10": "the attention mask adds −10 for padding, which is not enough",
+    "mask of +10000": "the attention mask is added with the wrong sign",
+    "mask multiplied": "scores are multiplied by the mask, not set to −∞",
+    "causal mask": "attention is causal: a token attends to itself and those before it alone",
+    # ---- activation ----
+    "GELU by tanh":
+        "the activation is GELU by tanh (hidden_act gelu_new), not GELU by the true erf",
+    "SiLU": "the activation is x·sigmoid(x) (SiLU)",
+    "ReLU": "the activation is ReLU, not GELU by the true erf",
+    # ---- weights ----
+    "a weight transposed": f"{KEY} is transposed",
+    "every query transposed": "the weights of every layer's attention.self.query are transposed",
+    "layer 0 everywhere": "every layer has the weights of layer 0",
+    # ---- pooler and loss ----
+    "pooler on the last token": "the pooler takes the last token, not the first",
+    "pooler on the last column":
+        "the pooler takes the last column, which may be padding, not the first token",
+    "pooler on the mean": "the pooler takes the mean of the tokens, not the first",
+    "pooler on the mean with padding":
+        "the pooler takes the mean of a whole row, padding too, not the first token",
+    "pooler without tanh": "the pooler lacks its tanh",
+    "label smoothing": "labels are smoothed by 0.1",
+    "label smoothing of the others":
+        "labels are smoothed by 0.1, shared by the other classes alone",
+    "loss summed": "the loss is a sum, not a mean",
+}  # fmt: skip
+TRAINED = {
+    "decay on everything": "weight decay applies to everything, biases and layer norms too",
+    "no decay": "there is no weight decay",
+    "learning rate of 5e-5": "lr is 5e-05, not 0.001",
+    "learning rate of 2e-3": "lr is 0.002, not 0.001",
+    "Adam for AdamW":
+        "the update is that of adam, not adamw_torch: weight decay added to the gradient (L2)",
+    "uphill": "the update goes uphill: its sign is wrong",
+    "no clipping": "the gradient is not clipped",
+    "a weight transposed": f"{KEY} is transposed",
+}  # fmt: skip
+IN_FLOAT32 = {
+    "mask of +10000": "the attention mask is inverted (1 for padding); or the attention mask is "
+        "added with the wrong sign",
+    "no decay": "there is no weight decay; or weight_decay is 0.0001, not 0.01",
+}  # fmt: skip
+"""Where rounding hides the difference, both are said."""
+
+
+@pytest.fixture(scope="module")
+def nano() -> Trace:
+    return Trace.open(NANO)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_the_right_port_is_not_accused(dtype: str, nano: Trace) -> None:
+    pytest.importorskip("torch", reason="the ports are PyTorch's")
+    from port import Port
+
+    port = Port(setup_of(nano), dtype)
+    for mine in (port.run(), port.train()):
+        assert compare(mine, nano, dtype=dtype).passed
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("mistake", CAUSES | TRAINED)
+def test_the_cause_is_named(mistake: str, dtype: str, nano: Trace) -> None:
+    """And no other, unless the two cannot be told apart."""
+    pytest.importorskip("torch", reason="the ports are PyTorch's")
+    from port import Port
+
+    setup = setup_of(nano)
+    port, mine = Port(setup, dtype, mistake), dict[str, Any]()
+    if mistake in CAUSES:
+        mine |= port.run()
+    if mistake in TRAINED:
+        mine |= port.train()
+    diagnosis = diagnose(compare(mine, nano, dtype=dtype), nano, setup)
+    causes = CAUSES | TRAINED | (IN_FLOAT32 if dtype == "float32" else {})
+    assert str(diagnosis) == causes[mistake]
+
+
+UNKNOWN = ("Mish", "scores divided by 3", "mean absolute deviation", "decay on the rest alone")
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("mistake", UNKNOWN)
+def test_a_mistake_that_no_guess_makes_gets_no_cause(mistake: str, dtype: str, nano: Trace) -> None:
+    """Nor a part of one."""
+    pytest.importorskip("torch", reason="the ports are PyTorch's")
+    from port import Port
+
+    setup = setup_of(nano)
+    port = Port(setup, dtype, mistake)
+    comparison = compare(port.run() | port.train(), nano, dtype=dtype)
+    assert not comparison.passed
+    assert str(diagnose(comparison, nano, setup)).startswith("unknown: none of ")
