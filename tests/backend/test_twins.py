@@ -106,6 +106,8 @@ def linear(rng: np.random.Generator) -> Iterator[Arguments]:
     """One row, as few as take the other product, and more."""
     for T in (1, 2, 20, 64, 65, 130):
         yield rng.normal(size=(T, 48)), rng.normal(size=(36, 48)), rng.normal(size=36)
+    yield rng.normal(size=(1, 8)), rng.normal(size=(1, 8)), rng.normal(size=1)
+    yield rng.normal(size=(130, 96)), rng.normal(size=(100, 96)), rng.normal(size=100)
 
 
 def multi_head_attention(rng: np.random.Generator) -> Iterator[Arguments]:
@@ -278,7 +280,7 @@ def test_without_a_backward_to_come_the_result_is_the_same(xp: Backend, stem: st
 
 
 @pytest.mark.parametrize("small", [True, False], ids=["small products", "whole products"])
-@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("threads", [1, 2, 4])
 @pytest.mark.parametrize("stem", TOGETHER)
 def test_threads_that_share_a_layer_function_agree_with_the_plain_one(
     stem: str, threads: int, small: bool, monkeypatch: pytest.MonkeyPatch

@@ -74,6 +74,8 @@ def _like(x: Parts, rows: int) -> Parts:
 def _product(W: Array, x: Parts, b: Array, y: Parts, rows: slice) -> None:
     """y[rows] ← W[rows] x + b[rows], with W (O, K), x (K, T), b (O,), y (O, T)."""
     W, b = W[rows], b[rows, None]
+    if not len(W):  # fewer rows than threads
+        return
     for xs, whole in zip(x, y, strict=True):
         ys = whole[:, rows]
         n = _block(len(W), *xs.shape[1:])
@@ -102,7 +104,14 @@ def _part(size: int, part: int, parts: int) -> slice:
 def linear_forward(xp: Backend, x: Array, W: Array, b: Array) -> tuple[Array, None]:
     factor, y = _factor(x.T), empty((len(W), len(x)), x.dtype)
     into = _chunks(y)
-    share(lambda *part: _product(W, factor, b, into, _part(len(W), *part)))
+
+    def multiply(part: int, parts: int) -> None:
+        _product(W, factor, b, into, _part(len(W), part, parts))
+
+    if x.size * len(W) <= SMALL:  # a pooler, a classifier
+        multiply(0, 1)
+    else:
+        share(multiply)
     return y.T, None
 
 
@@ -125,6 +134,8 @@ def multi_head_attention_forward(
     def attend(part: int, parts: int) -> None:
         heads = _part(num_heads, part, parts)
         N, D = heads.stop - heads.start, H // num_heads
+        if not N:  # fewer heads than threads
+            return
         rows = slice(heads.start * D, heads.stop * D)
         qkv = empty((3, N * D, T), x.dtype)
         for i in range(3):
