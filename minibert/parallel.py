@@ -108,6 +108,10 @@ class Workers:
             finally:
                 del _here.workers
 
+    def had_better_share(self, items: int) -> bool:
+        """Whether `map` over so many items would not employ more threads than can `share` one."""
+        return min(self.threads, items) <= SHARERS
+
     def blas_threads(self, threads: int) -> AbstractContextManager[Any]:
         """BLAS on `threads` threads inside the `with` block, for the whole process."""
         limit: AbstractContextManager[Any] = _blas().limit(limits=threads, user_api="blas")

@@ -141,6 +141,13 @@ def test_what_is_shared_runs_at_once_with_blas_on_one_thread_each(threads: int, 
     assert all((of, blas) == (parts, {1}) for _, of, blas in seen)
 
 
+@pytest.mark.parametrize(
+    ("threads", "items", "better"), [(2, 99, True), (4, 5, True), (16, 4, True), (16, 5, False)]
+)
+def test_sharing_is_for_few_threads_or_few_items(threads: int, items: int, better: bool) -> None:
+    assert Workers(threads).had_better_share(items) is better
+
+
 def test_elsewhere_the_whole_is_one_part() -> None:
     workers, seen = Workers(2), []
     workers.together(lambda: None)

@@ -203,7 +203,9 @@ class BertPreTrainedModel:
         """Evaluate a packed batch, one shard for each worker; `length` is S of the result."""
         batch, count = self.checked(batch)
         xp = self.xp.plain if output_attentions else self.xp.forward_only
-        together = xp.together(batch.num_tokens, self.parameters.dtype)
+        together = None
+        if self.workers.had_better_share(batch.num_examples):
+            together = xp.together(batch.num_tokens, self.parameters.dtype)
         xp, weights = together or xp, self.weights
         shards = [batch] if together else split(batch, self.workers.threads)
         hidden: list[list[Array]] = [[] for _ in shards]
