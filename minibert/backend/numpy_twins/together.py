@@ -6,8 +6,9 @@ multiplications runs without, on kernels for AVX-512. So W xᵀ is cut into such
 W's rows by chunks of tokens, that `np.matmul` runs through in C. Tokens are columns here: (T, H) is
 a view of an (H, T) array, and a layer's result is the next one's factor as it lies.
 
-The threads share the rows of W, hence the heads and the features, of one and the same batch: each
-reads its own part of the weights.
+The threads share the heads and the hidden features of one and the same batch, and each reads its
+own part of the weights: some rows of the first product's and those columns of the second's, whose
+results add up (as Megatron-LM divides a layer, arXiv 1909.08053).
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from minibert.parallel import blas_cores, share
 SMALL = 10**6  # multiplications of a product that OpenBLAS runs without copies
 CHUNK = 32  # tokens: two vectors; measured best between 16 and 64
 ROWS = (48, 24, 12, 6)  # of a block: the kernels take 6 at a time
-ALONE = 64  # tokens: fewer are not worth a thread's start in a layer norm
+ALONE = 64  # tokens: fewer are not worth a thread's waking up in a layer norm
 Parts = list[Array]  # the chunks of an array (K, T): whole ones (m, K, c), and the rest (1, K, r)
 
 
@@ -66,33 +67,25 @@ def _factor(x: Array) -> Parts:
     return factor
 
 
-def _like(x: Parts, rows: int) -> Parts:
-    """Room for `rows` features of the same tokens."""
-    return [empty((len(part), rows, part.shape[2]), part.dtype) for part in x]
-
-
-def _product(W: Array, x: Parts, b: Array, y: Parts, rows: slice) -> None:
-    """y[rows] ← W[rows] x + b[rows], with W (O, K), x (K, T), b (O,), y (O, T)."""
-    W, b = W[rows], b[rows, None]
-    if not len(W):  # fewer rows than threads
-        return
-    for xs, whole in zip(x, y, strict=True):
-        ys = whole[:, rows]
+def _product(W: Array, x: Parts, b: Array | None, y: Parts) -> None:
+    """y ← W x + b, with W (O, K), x (K, T), b (O,), y (O, T)."""
+    for xs, into in zip(x, y, strict=True):
         n = _block(len(W), *xs.shape[1:])
         count = len(W) // n
-        cut, (m, _, c) = count * n, ys.shape
-        blocks = ys[:, :cut].reshape(m, count, n, c).swapaxes(0, 1)
-        np.matmul(W[:cut].reshape(count, 1, n, -1), xs[None], out=blocks)
+        cut, (m, _, c) = count * n, into.shape
+        blocks = into[:, :cut].reshape(m, count, n, c).swapaxes(0, 1)
+        np.matmul(W[:cut].reshape(count, 1, n, W.shape[1]), xs[None], out=blocks)
         if cut < len(W):
-            np.matmul(W[cut:], xs, out=ys[:, cut:])
-        ys += b
+            np.matmul(W[cut:], xs, out=into[:, cut:])
+        if b is not None:
+            np.add(into, b[:, None], out=into)
 
 
 def _block(rows: int, K: int, tokens: int) -> int:
     """Rows of W in a block."""
     if not has_small_products() or tokens == 1:
         return max(rows, 1)
-    most = min(SMALL // (K * tokens), rows)
+    most = min(SMALL // max(K * tokens, 1), rows)
     fits = [n for n in ROWS if n <= most]
     return next((n for n in fits if rows % n == 0), fits[0] if fits else max(most, 1))
 
@@ -103,16 +96,31 @@ def _part(size: int, part: int, parts: int) -> slice:
 
 def linear_forward(xp: Backend, x: Array, W: Array, b: Array) -> tuple[Array, None]:
     factor, y = _factor(x.T), empty((len(W), len(x)), x.dtype)
-    into = _chunks(y)
 
     def multiply(part: int, parts: int) -> None:
-        _product(W, factor, b, into, _part(len(W), part, parts))
+        rows = _part(len(W), part, parts)
+        _product(W[rows], factor, b[rows], _chunks(y[rows]))
 
     if x.size * len(W) <= SMALL:  # a pooler, a classifier
         multiply(0, 1)
     else:
         share(multiply)
     return y.T, None
+
+
+def _sum(shape: tuple[int, int], dtype: Any, term: Callable[[int, int, Array], None]) -> Array:
+    """The terms that the threads write, term(part, parts, into), added in their order."""
+    terms: dict[int, Array] = {}
+
+    def write(part: int, parts: int) -> None:
+        terms[part] = empty(shape, dtype)
+        term(part, parts, terms[part])
+
+    share(write)
+    y = terms[0]
+    for part in range(1, len(terms)):
+        y += terms[part]
+    return y
 
 
 def multi_head_attention_forward(
@@ -128,23 +136,22 @@ def multi_head_attention_forward(
     key: Any,
 ) -> tuple[Array, None]:
     T, H = x.shape
-    factor, context = _factor(x.T), empty((H, T), x.dtype)
+    D, factor = H // num_heads, _factor(x.T)
     W, b = W_qkv.reshape(3, H, H), b_qkv.reshape(3, H)
 
-    def attend(part: int, parts: int) -> None:
+    def attend(part: int, parts: int, y: Array) -> None:
+        """Some of the heads, and what they add to the result."""
         heads = _part(num_heads, part, parts)
-        N, D = heads.stop - heads.start, H // num_heads
-        if not N:  # fewer heads than threads
-            return
-        rows = slice(heads.start * D, heads.stop * D)
-        qkv = empty((3, N * D, T), x.dtype)
+        own = slice(heads.start * D, heads.stop * D)
+        N = heads.stop - heads.start
+        qkv, context = empty((3, N * D, T), x.dtype), empty((N * D, T), x.dtype)
         for i in range(3):
-            _product(W[i, rows], factor, b[i, rows], _chunks(qkv[i]), slice(None))
+            _product(W[i, own], factor, b[i, own], _chunks(qkv[i]))
         qkv[0] *= 1.0 / math.sqrt(D)
-        _attend(qkv.reshape(3, N, D, T), context[rows].reshape(N, D, T), offsets)
+        _attend(qkv.reshape(3, N, D, T), context.reshape(N, D, T), offsets)
+        _product(W_o[:, own], _factor(context), None if part else b_o, _chunks(y))
 
-    share(attend)
-    return linear_forward(xp, context.T, W_o, b_o)
+    return _sum((H, T), x.dtype, attend).T, None
 
 
 def _attend(qkv: Array, context: Array, offsets: Sequence[int]) -> None:
@@ -164,20 +171,19 @@ def _attend(qkv: Array, context: Array, offsets: Sequence[int]) -> None:
 def feed_forward_forward(
     xp: Backend, x: Array, W_in: Array, b_in: Array, W_out: Array, b_out: Array, activation: str
 ) -> tuple[Array, None]:
-    factor, y = _factor(x.T), empty((len(W_out), len(x)), x.dtype)
-    hidden, into = _like(factor, len(W_in)), _chunks(y)
+    factor = _factor(x.T)
 
-    def expand(part: int, parts: int) -> None:
-        rows = _part(len(W_in), part, parts)
-        _product(W_in, factor, b_in, hidden, rows)
-        for chunk in (chunk for chunks in hidden for chunk in chunks):
-            own = chunk[rows]
-            for block in row_blocks(*own.shape):
-                IN_PLACE[activation](own[block])
+    def expand_and_contract(part: int, parts: int, y: Array) -> None:
+        """Some of the hidden features, and what they add to the result."""
+        own = _part(len(W_in), part, parts)
+        hidden = [empty((len(f), own.stop - own.start, f.shape[2]), x.dtype) for f in factor]
+        _product(W_in[own], factor, b_in[own], hidden)
+        for flat in (chunks.reshape(-1) for chunks in hidden):
+            for block in row_blocks(len(flat), 1):
+                IN_PLACE[activation](flat[block])
+        _product(W_out[:, own], hidden, None if part else b_out, _chunks(y))
 
-    share(expand)
-    share(lambda *part: _product(W_out, hidden, b_out, into, _part(len(W_out), *part)))
-    return y.T, None
+    return _sum((len(W_out), len(x)), x.dtype, expand_and_contract).T, None
 
 
 def _gelu(x: Array) -> None:
