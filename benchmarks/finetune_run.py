@@ -116,9 +116,12 @@ def minibert(model: str, data: str, seed: int, max_steps: int) -> Run:
 # ---- transformers: this file again, in a process of its own ----
 
 
-def trainer(model: str, data: str, batch: int, seed: int, max_steps: int) -> tuple[Run, float]:
+def trainer(
+    model: str, data: str, batch: int, seed: int, max_steps: int, probing: bool = False
+) -> tuple[Run, float]:
     """The run, and the texts a second of its training alone."""
-    job = {"model": model, "data": data, "batch": batch, "seed": seed, "max_steps": max_steps}
+    job = {"model": model, "data": data, "batch": batch, "seed": seed}
+    job |= {"max_steps": max_steps, "probing": probing}
     command = [sys.executable, __file__, "--trainer", json.dumps(job)]
     start = time.perf_counter()
     done = subprocess.run(
@@ -131,11 +134,13 @@ def trainer(model: str, data: str, batch: int, seed: int, max_steps: int) -> tup
 
 def probe(model: str, data: str, batch: int) -> float:
     """Training texts a second at this batch size."""
-    return trainer(model, data, batch, 0, PROBE_STEPS)[1]
+    return trainer(model, data, batch, 0, PROBE_STEPS, probing=True)[1]
 
 
-def train(model: str, data: str, batch: int, seed: int, max_steps: int) -> dict[str, float]:
-    """What run_glue.py does."""
+def train(
+    model: str, data: str, batch: int, seed: int, max_steps: int, probing: bool
+) -> dict[str, float]:
+    """What run_glue.py does; when only the rate is asked for, without the test."""
     import numpy as np
     import transformers
     from transformers import (
@@ -168,7 +173,7 @@ def train(model: str, data: str, batch: int, seed: int, max_steps: int) -> dict[
         )  # fmt: skip
         rate = trainer.train().metrics["train_samples_per_second"]
         by_length = sorted(parts[1], key=lambda row: len(row["input_ids"]))
-        found = trainer.predict(by_length)
+        found = trainer.predict(by_length[:1] if probing else by_length)
         trainer.save_model(folder)
     accuracy = float(np.mean(found.predictions.argmax(-1) == found.label_ids))
     return {"accuracy": accuracy, "rate": rate}

@@ -13,12 +13,14 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+SHARERS = 4  # threads that share one product: more spend their time on waking up
 
 
 def available_cores() -> int:
@@ -37,6 +39,37 @@ def _blas() -> Any:
     import threadpoolctl
 
     return threadpoolctl.ThreadpoolController()
+
+
+def blas_cores() -> set[str]:
+    """The cores whose kernels the loaded BLAS libraries run, as OpenBLAS calls them."""
+    libraries = _blas().select(user_api="blas").info()
+    return {library.get("architecture", "") for library in libraries}
+
+
+_here = threading.local()  # .workers: those whose `together` this thread is in
+
+
+def share(work: Callable[[int, int], object]) -> None:
+    """work(0, n), …, work(n − 1, n), at once, if this thread is in `Workers.together`; else alone.
+
+    Every part is done, or has failed, when this returns.
+    """
+    workers: Workers | None = getattr(_here, "workers", None)
+    parts = 1 if workers is None else min(workers.threads, SHARERS)
+    if workers is None or parts == 1:
+        work(0, 1)
+        return
+    run, submit = contextvars.Context.run, workers._pool.submit
+    others = [
+        submit(run, contextvars.copy_context(), work, part, parts) for part in range(1, parts)
+    ]
+    try:
+        work(0, parts)
+    finally:
+        wait(others)
+    for other in others:
+        other.result()
 
 
 class Workers:
@@ -65,6 +98,19 @@ class Workers:
             contexts = [contextvars.copy_context() for _ in items]
             run = contextvars.Context.run
             return list(self._pool.map(run, contexts, [function] * len(items), items))
+
+    def together(self, function: Callable[[], Result]) -> Result:
+        """`function()` here, with BLAS on one thread; for what it `share`s the others are there."""
+        with self.blas_threads(1):
+            _here.workers = self
+            try:
+                return function()
+            finally:
+                del _here.workers
+
+    def had_better_share(self, items: int) -> bool:
+        """Whether `map` over so many items would not employ more threads than can `share` one."""
+        return min(self.threads, items) <= SHARERS
 
     def blas_threads(self, threads: int) -> AbstractContextManager[Any]:
         """BLAS on `threads` threads inside the `with` block, for the whole process."""

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import minibert.parallel
-from minibert.parallel import Turns, Workers, available_cores
+from minibert.parallel import Turns, Workers, available_cores, share
 
 
 @given(st.integers(1, 4), st.lists(st.integers(), max_size=9))
@@ -126,3 +126,54 @@ def test_a_shard_that_fails_stops_those_that_wait_for_it() -> None:
 
     with pytest.raises(MemoryError, match="no room"):
         Workers(2).map(work, range(2))
+
+
+@pytest.mark.parametrize(("threads", "parts"), [(1, 1), (2, 2), (3, 3), (9, 4)])
+def test_what_is_shared_runs_at_once_with_blas_on_one_thread_each(threads: int, parts: int) -> None:
+    meet, seen = threading.Barrier(parts, timeout=10), []
+
+    def work(part: int, of: int) -> None:
+        meet.wait()
+        seen.append((part, of, set(blas_threads())))
+
+    Workers(threads).together(lambda: share(work))
+    assert sorted(part for part, *_ in seen) == list(range(parts))
+    assert all((of, blas) == (parts, {1}) for _, of, blas in seen)
+
+
+@pytest.mark.parametrize(
+    ("threads", "items", "better"), [(2, 99, True), (4, 5, True), (16, 4, True), (16, 5, False)]
+)
+def test_sharing_is_for_few_threads_or_few_items(threads: int, items: int, better: bool) -> None:
+    assert Workers(threads).had_better_share(items) is better
+
+
+def test_elsewhere_the_whole_is_one_part() -> None:
+    workers, seen = Workers(2), []
+    workers.together(lambda: None)
+    share(lambda *part: seen.append(part))
+    workers.map(lambda _: share(lambda *part: seen.append(part)), range(2))
+    assert seen == [(0, 1)] * 3
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_an_error_in_a_part_comes_when_all_are_done(failing: int) -> None:
+    done = []
+
+    def work(part: int, _: int) -> None:
+        if part == failing:
+            raise ArithmeticError("in a part")
+        time.sleep(0.02)
+        done.append(part)
+
+    with pytest.raises(ArithmeticError, match="in a part"):
+        Workers(2).together(lambda: share(work))
+    assert done == [1 - failing]
+
+
+def test_error_handling_of_the_caller_reaches_the_parts() -> None:
+    def overflow(part: int, _: int) -> None:
+        np.float32(1e38) * np.float32(1 + 9 * part)
+
+    with np.errstate(over="raise"), pytest.raises(FloatingPointError):
+        Workers(2).together(lambda: share(overflow))

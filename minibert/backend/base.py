@@ -146,6 +146,10 @@ class Backend:
         sibling.keeps_caches = False
         return sibling
 
+    def together(self, num_tokens: int, dtype: Any) -> Backend | None:
+        """For inference inside `Workers.together`, where that is faster for so many tokens."""
+        return None
+
     def memory(self) -> int:
         """Peak bytes in use: resident memory of the process, or memory taken on the device."""
         raise NotImplementedError  # abstract: each backend defines it

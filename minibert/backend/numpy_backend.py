@@ -16,8 +16,11 @@ import numpy as np
 from minibert.backend.base import Array, Backend, Ints
 from minibert.backend.buffers import empty, matmul
 from minibert.backend.erf import erf
-from minibert.backend.numpy_twins import FORWARD_ONLY_TWINS, TWINS
+from minibert.backend.numpy_twins import FORWARD_ONLY_TWINS, TOGETHER_TWINS, TWINS
 from minibert.backend.numpy_twins.blocks import row_blocks
+
+FEW_TOKENS = 1024
+"""Up to which the threads share each product; above, each takes a shard of the batch."""
 
 
 class NumpyBackend(Backend):
@@ -34,6 +37,16 @@ class NumpyBackend(Backend):
         sibling = super().forward_only
         sibling.twins = FORWARD_ONLY_TWINS
         return sibling
+
+    @functools.cached_property
+    def _together(self) -> Backend:
+        sibling = super().forward_only
+        sibling.twins = TOGETHER_TWINS
+        return sibling
+
+    def together(self, num_tokens: int, dtype: Any) -> Backend | None:
+        few = num_tokens <= FEW_TOKENS and dtype == np.float32 and not self.reference
+        return self._together if few else None
 
     def to_device(self, array: Any, dtype: str | None = None) -> Array:
         # Aligned: in a file with an odd header tensors lie at odd addresses, where NumPy does not

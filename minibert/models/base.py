@@ -204,15 +204,21 @@ class BertPreTrainedModel:
         """Evaluate a packed batch, one shard for each worker; `length` is S of the result."""
         batch, count = self.checked(batch)
         xp = self.xp.plain if output_attentions else self.xp.forward_only
-        weights = self.weights
-        shards = split(batch, self.workers.threads)
+        together = None
+        if self.workers.had_better_share(batch.num_examples):
+            together = xp.together(batch.num_tokens, self.parameters.dtype)
+        xp, weights = together or xp, self.weights
+        shards = [batch] if together else split(batch, self.workers.threads)
         hidden: list[list[Array]] = [[] for _ in shards]
 
         def evaluate(i: int) -> ShardResult:
             states = hidden[i] if output_hidden_states else None
             return self.forward_shard(xp, weights, shards[i], count, None, states)
 
-        results = self.workers.map(evaluate, range(len(shards)))
+        if together:
+            results = [self.workers.together(lambda: evaluate(0))]
+        else:
+            results = self.workers.map(evaluate, range(len(shards)))
         length = batch.length if length is None else length
         output = self._output(results, batch, length)
         output.loss = self.batch_loss(xp, [r.head for r in results], batch, count)[0]

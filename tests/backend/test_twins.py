@@ -12,6 +12,7 @@ as 1e-3 or more.)
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import pkgutil
@@ -27,10 +28,12 @@ from device_checks import layer_shapes
 import minibert.layers
 from minibert.backend import Backend, get_backend
 from minibert.backend.numpy_backend import NumpyBackend
+from minibert.backend.numpy_twins import FORWARD_ONLY_TWINS, TOGETHER_TWINS, together
 from minibert.layers.activations import gelu_forward
 from minibert.layers.dropout import DropoutKey
 from minibert.layers.embeddings import EmbeddingsWeights, RowGradient
 from minibert.layers.encoder_layer import EncoderLayerSettings, EncoderLayerWeights
+from minibert.parallel import Workers
 
 U = 2.0**-24
 KEY = DropoutKey(seed=3, step=11, site=4, first_row=29)
@@ -103,6 +106,22 @@ def linear(rng: np.random.Generator) -> Iterator[Arguments]:
     """One row, as few as take the other product, and more."""
     for T in (1, 2, 20, 64, 65, 130):
         yield rng.normal(size=(T, 48)), rng.normal(size=(36, 48)), rng.normal(size=36)
+    yield rng.normal(size=(1, 8)), rng.normal(size=(1, 8)), rng.normal(size=1)
+    yield rng.normal(size=(130, 96)), rng.normal(size=(100, 96)), rng.normal(size=100)
+
+
+def multi_head_attention(rng: np.random.Generator) -> Iterator[Arguments]:
+    """One token, a few, and as many as make chunks with a rest that joins the last, or does not."""
+    for lengths in ((1,), (20,), (31, 2), (50,), (7, 1, 60), (64, 36)):
+        H, offsets = 12, (0, *np.cumsum(lengths).tolist())
+        weights = (rng.normal(0, 0.5, shape) for shape in layer_shapes(H, 20)[:4])
+        yield rng.normal(size=(sum(lengths), H)), *weights, offsets, 3, 0.0, None
+
+
+def feed_forward(rng: np.random.Generator) -> Iterator[Arguments]:
+    for T, activation in ((1, "gelu"), (20, "relu"), (50, "gelu_new"), (70, "gelu"), (97, "gelu")):
+        weights = (rng.normal(0, 0.5, shape) for shape in layer_shapes(12, 50)[6:10])
+        yield rng.normal(size=(T, 12)), *weights, activation
 
 
 def dropout(rng: np.random.Generator) -> Iterator[Arguments]:
@@ -139,6 +158,8 @@ CASES: dict[str, Case] = {
     "attention": attention,
     "embeddings": embeddings,
     "encoder_layer": encoder_layer,
+    "feed_forward": feed_forward,
+    "multi_head_attention": multi_head_attention,
     "gelu": activation,
 }
 
@@ -171,6 +192,11 @@ PAIRS = [
     if name.endswith("_forward")
 ]
 NAMES = sorted({name for b in BACKENDS for name in (*b.twins, *b.forward_only.twins)})
+TOGETHER = sorted(
+    name.removesuffix("_forward")
+    for name, twin in TOGETHER_TWINS.items()
+    if twin is not FORWARD_ONLY_TWINS.get(name)
+)
 
 
 # ---- Comparing ----
@@ -251,6 +277,41 @@ def test_without_a_backward_to_come_the_result_is_the_same(xp: Backend, stem: st
         only, _ = sibling.twins[f"{stem}_forward"](sibling, *given)
         np.testing.assert_array_equal(xp.to_host(only), xp.to_host(y))
         assert_unchanged(xp, given, host)
+
+
+@pytest.mark.parametrize("small", [True, False], ids=["small products", "whole products"])
+@pytest.mark.parametrize("threads", [1, 2, 4])
+@pytest.mark.parametrize("stem", TOGETHER)
+def test_threads_that_share_a_layer_function_agree_with_the_plain_one(
+    stem: str, threads: int, small: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(together, "has_small_products", lambda: small)
+    reference, xp = NumpyBackend(reference=True), NumpyBackend().together(1, np.float32)
+    assert xp is not None
+    for drawn in CASES[stem](np.random.default_rng(0)):
+        if any(isinstance(argument, DropoutKey) for argument in drawn):
+            continue
+        host = convert(drawn, cast(np.float32))
+        exact, _ = PLAIN[f"{stem}_forward"](reference, *convert(host, cast(np.float64)))
+        for order in "CF":
+            given = convert(host, lambda a, order=order: a.copy(order))
+            twin = functools.partial(xp.twins[f"{stem}_forward"], xp, *given)
+            assert_close(xp, Workers(threads).together(twin)[0], exact)
+            assert_unchanged(xp, given, host)
+
+
+def test_small_products_are_small_and_cover_every_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(together, "has_small_products", lambda: True)
+    for rows, K, tokens in (
+        (384, 768, 20),
+        (384, 3072, 32),
+        (1536, 4096, 47),
+        (5, 768, 32),
+        (0, 8, 9),
+    ):
+        n = together._block(rows, K, tokens)
+        assert 1 <= n <= max(rows, 1)
+        assert n * K * tokens <= together.SMALL
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from minibert.backend.numpy_twins import together
 from minibert.backend.numpy_twins.add_norm import (
     add_norm_backward,
     add_norm_forward,
@@ -57,3 +58,11 @@ FORWARD_ONLY_TWINS = TWINS | {
     "gelu_forward": gelu_forward_only,
 }
 """For inference: the same results, and no time or memory spent on what a backward would need."""
+
+TOGETHER_TWINS = FORWARD_ONLY_TWINS | {
+    "linear_forward": together.linear_forward,
+    "multi_head_attention_forward": together.multi_head_attention_forward,
+    "feed_forward_forward": together.feed_forward_forward,
+    "add_norm_forward": together.add_norm_forward,
+}
+"""For inference on so few tokens that the threads had better share each product."""

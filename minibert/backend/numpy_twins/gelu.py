@@ -31,36 +31,36 @@ class GeluCache(NamedTuple):
     derivative: Array  # gelu′(x): computed while x is in cache; x itself is not needed again
 
 
-def _phi(x: Array, z: Array, phi: Array, poly: Array) -> None:
-    """phi ← Φ(x), leaving z ← clip(x)²; poly is scratch. All: one block, (rows, F)."""
-    np.clip(x, -CLIP, CLIP, out=phi)
-    np.multiply(phi, phi, out=z)
+def phi(x: Array, z: Array, y: Array, poly: Array) -> None:
+    """y ← Φ(x), leaving z ← clip(x)²; poly is scratch. All: one block, (rows, F)."""
+    np.clip(x, -CLIP, CLIP, out=y)
+    np.multiply(y, y, out=z)
     np.multiply(z, P[-1], out=poly)
     for coefficient in P[-2:0:-1]:
         poly += coefficient
         poly *= z
     poly += P[0]
-    phi *= poly
-    np.tanh(phi, out=phi)
-    phi += 1.0
-    phi *= 0.5
+    y *= poly
+    np.tanh(y, out=y)
+    y += 1.0
+    y *= 0.5
 
 
 def gelu_forward(xp: Backend, x: Array) -> tuple[Array, GeluCache]:
     y, derivative = empty_like(x), empty_like(x)
     shape = (block_rows(len(x), x.shape[-1]), *x.shape[1:])
-    z, phi, poly = (empty(shape, x.dtype) for _ in range(3))
+    z, Phi, poly = (empty(shape, x.dtype) for _ in range(3))
     for rows in row_blocks(len(x), x.shape[-1]):
         xb, d = x[rows], derivative[rows]
-        zb, phib = z[: len(xb)], phi[: len(xb)]
-        _phi(xb, zb, phib, poly[: len(xb)])
-        np.multiply(xb, phib, out=y[rows])
+        zb, Phib = z[: len(xb)], Phi[: len(xb)]
+        phi(xb, zb, Phib, poly[: len(xb)])
+        np.multiply(xb, Phib, out=y[rows])
         zb *= -0.5  # gelu′ = Φ(x) + x·φ(x); the clip changes φ by less than 1e-7
         np.exp(zb, out=zb)
         zb *= 1 / math.sqrt(2 * math.pi)
         np.clip(xb, -CLIP, CLIP, out=d)
         d *= zb
-        d += phib
+        d += Phib
     return y, GeluCache(derivative)
 
 
@@ -74,6 +74,6 @@ def gelu_forward_only(xp: Backend, x: Array) -> tuple[Array, None]:
     z, poly = empty(shape, x.dtype), empty(shape, x.dtype)
     for rows in row_blocks(len(x), x.shape[-1]):
         xb, yb = x[rows], y[rows]
-        _phi(xb, z[: len(xb)], yb, poly[: len(xb)])
+        phi(xb, z[: len(xb)], yb, poly[: len(xb)])
         yb *= xb
     return y, None
