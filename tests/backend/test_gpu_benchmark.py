@@ -37,10 +37,12 @@ def check(file: Path, *arguments: str, hidden: Path | None = None) -> tuple[dict
 def test_every_case_is_measured(tmp_path: Path) -> None:
     content, table = check(tmp_path / "numbers.json", "--sides", "minibert")
     assert list(content["cases"]) == ROWS
-    for name, numbers in content["cases"].items():
-        assert numbers["minibert"], name
+    # Launches are counted by PyTorch's profiler.
+    counted = ROWS if importlib.util.find_spec("torch") else [r for r in ROWS if r != "launches"]
+    for name in counted:
+        assert content["cases"][name]["minibert"], name
         assert f"| {name} " in table
-    assert content["missing"] == {}
+    assert list(content["missing"]) == [name for name in ROWS if name not in counted]
     assert content["rates"]["minibert"] > 0
 
 
