@@ -31,8 +31,9 @@ Arguments, standard input (answered as it arrives) and a --file are read in one 
 
 A file's suffix says its form: .txt; .jsonl, .json, .ndjson; .tsv, .csv; for words .conll, .bio,
 .iob, .iob2 and .tsv; for questions SQuAD's .json; also with .gz. Otherwise the first line does:
-lines are JSON if it begins with {" or [" and texts if not. --format overrides both. What stands
-before a bad line of text or JSON is answered; the other forms are answered whole or not at all.
+lines are JSON if it begins with {" or [", a file's are words if it ends in a tag (O, B-…, I-…),
+and texts if not. --format overrides both. What stands before a bad line of text or JSON is
+answered; the other forms are answered whole or not at all.
 
 A line of output is the answer, a tab and the text. With --jsonl it is {"input": …, "output": …}:
 the text or object as it was given, and what the Python pipeline of the task returns for it in a

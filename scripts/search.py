@@ -77,6 +77,8 @@ def main() -> None:
 def prepare(source: Path, args: argparse.Namespace) -> tuple[SearchIndex, Embedder]:
     """The index of a file or folder, made or brought up to date, and its model."""
     place = Path(args.index) if args.index else default_place(source)
+    if args.index is None and place.is_dir() and not SearchIndex.is_index(place):
+        shutil.rmtree(place)  # the cache's own, and damaged
     SearchIndex.check_place(place)
     cut = Cut(args.cut or ("chunks" if source.is_dir() else "lines"))
     old = SearchIndex.load(place) if SearchIndex.is_index(place) and not args.rebuild else None

@@ -19,7 +19,7 @@ def named(name: str | Path, revision: str | None = None) -> Iterator[Path]:
     try:
         yield directory
     except InputError as error:
-        raise type(error)(str(error).replace(str(directory), str(name))) from error
+        raise type(error)(str(error).replace(str(directory), str(name))) from None
 
 
 def tokenizer_of(tokenizer: object) -> BertTokenizer | None:

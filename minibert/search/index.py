@@ -104,7 +104,7 @@ class SearchIndex:
             names = [path.name for path in directory.iterdir()]
             if cls.is_index(directory) or all(name.startswith(".minibert-") for name in names):
                 return
-            problem = "the folder is not empty, and no search index"
+            problem = "the folder is not empty, and no search index (or a damaged one)"
         elif directory.exists() or directory.is_symlink():
             problem = "there is a file of this name"
         else:

@@ -253,7 +253,7 @@ def test_files_of_training_through_a_pipe(form: str, task: str, data: str, value
 
 
 def test_a_form_is_said_where_the_suffix_does_not(tmp_path: Path) -> None:
-    tagged = written(tmp_path, "words.data", "Ada B-PER", "lives O")
+    tagged = written(tmp_path, "words.txt", "Ada B-PER", "lives O")
     assert values("token-classification", tagged, form="conll") == [["Ada", "lives"]]
     assert values("token-classification", tagged) == ["Ada B-PER", "lives O"]
     for form, task in OF_TASK.items():
@@ -264,6 +264,16 @@ def test_a_form_is_said_where_the_suffix_does_not(tmp_path: Path) -> None:
             items_of_texts("fill-mask", ["a"], NONE, form)
     with pytest.raises(InputError, match="standard input, line 2: 1 fields where 2 are wanted"):
         piped("text-classification", "a\t1\nb\n", "tsv")
+
+
+@pytest.mark.parametrize(
+    "text", ["Ada\tB-PER", "Ada NNP B-PER", "-DOCSTART- O\n\nAda O", "\nAda O"]
+)
+def test_words_are_known_by_the_tag_in_the_first_line(tmp_path: Path, text: str) -> None:
+    """WNUT-17's files are called .annotated."""
+    tagged = written(tmp_path, "words.annotated", text)
+    assert values("token-classification", tagged) == [["Ada"]]
+    assert values("token-classification", written(tmp_path, "words.data", "Ada was")) == ["Ada was"]
 
 
 def test_columns_are_named_in_tables_and_objects(tmp_path: Path) -> None:

@@ -62,6 +62,10 @@ def test_a_folder_is_indexed_once_and_searched(script, model, folder, cache):
     anew = script(*on(folder, "great film", "--cut=lines", "--rebuild", "--model", model))
     assert anew.out == changed.out
     assert "(4 new)" in anew.err
+    (place / "index.json").write_text("{")  # damaged: the cache mends itself
+    mended = script(*on(folder, "great film", "--cut=lines", "--model", model))
+    assert mended.out == changed.out
+    assert "(4 new)" in mended.err
 
 
 def test_several_queries_as_json(script, model, folder):
