@@ -19,7 +19,7 @@ from minibert.backend.erf import erf
 from minibert.backend.numpy_twins import FORWARD_ONLY_TWINS, TOGETHER_TWINS, TWINS
 from minibert.backend.numpy_twins.blocks import row_blocks
 
-FEW_TOKENS = 1024
+FEW_TOKENS = 256
 """Up to which the threads share each product; above, each takes a shard of the batch."""
 
 
