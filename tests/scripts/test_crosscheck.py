@@ -34,7 +34,7 @@ def logits(tmp_path: Path) -> Callable[..., Path]:
 def test_compare(script: Script, logits: Any) -> None:
     ended = script("crosscheck", "compare", logits(0.0), NANO)
     assert (ended.status, ended.err) == (0, "")
-    assert "1 tensors compared, 0 out of the float64 budget" in ended.out
+    assert "1 tensor compared, 0 out of the float64 budget" in ended.out
     ended = script("crosscheck", "compare", logits(1.0), NANO, "--no-diagnosis")
     assert ended.status == 1
     assert "first out: activation/logits" in ended.out
@@ -83,8 +83,17 @@ def test_trace_of_a_checkpoint(script: Script, checkpoint: Path, tmp_path: Path)
     np.savez(tmp_path / "mine.npz", logits=trace.read("activation/logits") + 1)
     mine = tmp_path / "mine.npz"
     ended = script("crosscheck", "compare", mine, path)
-    assert ended.status == 2
-    assert "does not hold its weights: name the file model.safetensors with --weights" in ended.err
+    assert (ended.status, ended.err) == (1, "")
+    unlooked = "likely cause: not looked for; name model.safetensors with --weights\n"
+    assert ended.out.endswith(f"first out: activation/logits\n{unlooked}")
+    ended = script("crosscheck", "compare", mine, path, "--json")
+    assert (ended.status, ended.err) == (1, unlooked)
+    assert json.loads(ended.out)["first_out"] == "activation/logits"
+    assert script("crosscheck", "compare", mine, path, "--no-diagnosis").status == 1
+    right = tmp_path / "right.npz"
+    np.savez(right, logits=trace.read("activation/logits"))
+    ended = script("crosscheck", "compare", right, path)
+    assert (ended.status, "likely cause" in ended.out) == (0, False)
     weights = checkpoint / "model.safetensors"
     few = ["--weights", weights, "--no-diagnosis"]
     ended = script("crosscheck", "compare", mine, path, *few)
