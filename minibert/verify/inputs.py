@@ -84,8 +84,9 @@ def read_inputs(path: Path, kind: type[BertPreTrainedModel]) -> dict[str, Any]:
     if "input_ids" not in arrays:
         raise InputError(f"{path}: wanted input_ids (B, S), got {', '.join(arrays) or 'nothing'}")
     known = [p.name for p in signature(kind.pack).parameters.values() if p.kind != p.VAR_KEYWORD]
-    for name in arrays.keys() - known[1:]:  # without self
-        nearest = get_close_matches(name, known[1:], n=1, cutoff=0.0)[0]
+    known = known[1:]  # without self
+    for name in (name for name in arrays if name not in known):
+        nearest = get_close_matches(name, known, n=1, cutoff=0.0)[0]
         raise InputError(
             f"{path}: {kind.__name__} takes no {name!r}: the nearest name is {nearest!r}"
         )

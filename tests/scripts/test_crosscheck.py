@@ -174,7 +174,7 @@ def test_text_for_numbers_and_classes(
     ("head", "texts", "message"),
     [
         ("BertForMultipleChoice", 1, "got 1 text, want the choices of a question: 2 or more"),
-        ("BertForSentenceEmbedding", 3, "got 3 texts, want pairs: an even number"),
+        ("BertForSentenceEmbedding", 3, "want pairs of texts, got 3: an odd number"),
     ],
 )
 def test_too_few_texts(
@@ -191,6 +191,16 @@ def test_a_misspelt_input(script: Script, checkpoint: Path, tmp_path: Path) -> N
     ended = script("crosscheck", "trace", "--model", checkpoint, "--inputs", tmp_path / "in.npz")
     assert ended.status == 2
     assert "takes no 'attention_msk': the nearest name is 'attention_mask'\n" in ended.err
+    assert len(ended.err.splitlines()) == 1
+
+
+def test_inputs_with_nothing_to_learn(script: Script, checkpoint: Path, tmp_path: Path) -> None:
+    """In-batch contrast of a single pair."""
+    np.savez(tmp_path / "in.npz", input_ids=np.array([[[2, 6, 7, 3], [2, 9, 8, 3]]]))
+    ended = script("crosscheck", "trace", "--model", checkpoint, "--head",
+                   "BertForSentenceEmbedding", "--inputs", tmp_path / "in.npz")  # fmt: skip
+    assert ended.status == 2
+    assert "is 0 but for rounding: the batch has nothing to learn from" in ended.err
     assert len(ended.err.splitlines()) == 1
 
 

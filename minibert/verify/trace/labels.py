@@ -30,7 +30,7 @@ def labelled(head: str, config: BertConfig, inputs: Inputs) -> Inputs:
             return _grouped(inputs, B) | {"labels": np.array([B - 1])}
         case "BertForSentenceEmbedding":
             if B % 2:
-                raise InputError(f"{head}: got {B} texts, want pairs: an even number")
+                raise InputError(f"{head}: want pairs of texts, got {B}: an odd number")
             return _grouped(inputs, 2) | {"labels": 1.0 - np.arange(B // 2) % 2}  # cosines
         case "BertForQuestionAnswering":
             last = inputs["attention_mask"].sum(axis=1) - 1
