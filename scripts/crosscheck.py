@@ -57,6 +57,8 @@ def trace(args: argparse.Namespace) -> int:
         setup, elsewhere = inputs.setup_from(args)
         count = write_trace(path, setup, limit=args.limit, elsewhere=elsewhere)
     print(f"wrote {path}.safetensors and {path}.json: {count} tensors")
+    if not args.standard and not setup.has_loss:
+        print("no labels: no loss, no gradients")
     if args.pytorch:
         setup = standard_setup(args.standard)[0] if args.standard else setup
         made = Trace.open(path)
@@ -77,12 +79,17 @@ def report(args, golden, mine, dtype, mapping=None) -> int:
     weights = weight_file(args, golden)
     comparison = compare(mine, golden, dtype=dtype, mapping=mapping)
     diagnosis, first = None, comparison.first_out
-    if first and not math.isnan(first.error) and not args.no_diagnosis:
+    wanted = first and not math.isnan(first.error) and not args.no_diagnosis
+    absent = golden.about["weights"].get("file") if weights is None else None
+    if wanted and not absent:
         diagnosis = diagnose(comparison, golden, setup_of(golden, weights))
     if args.json:
         print(json.dumps(as_dict(comparison, diagnosis), indent=1))
     else:
         print(as_text(comparison, diagnosis, only_out=args.only_out))
+    if wanted and absent:
+        line = f"likely cause: not looked for; name {absent} with --weights"
+        print(line, file=sys.stderr if args.json else sys.stdout)
     return 0 if comparison.passed else 1
 
 
@@ -95,12 +102,14 @@ def weight_file(args: argparse.Namespace, golden: Trace) -> Path | None:
 
 
 def against(args: argparse.Namespace) -> int:
-    """A live model of transformers, observed with hooks, against a trace."""
-    from minibert.verify.transformers_run import run_transformers
+    """A live model of transformers, observed with hooks, against a trace; 16 bits do not train."""
+    from minibert.verify.transformers_run import UNTRAINED, run_transformers
 
     golden = open_trace(args.golden)
     setup = setup_of(golden, weight_file(args, golden))
     theirs = run_transformers(setup, args.dtype or "float64", args.attention)
+    if args.dtype in UNTRAINED:
+        print(f"training/ is left out: not done in {args.dtype}", file=sys.stderr)
     return report(args, golden, theirs, args.dtype or "float64")
 
 

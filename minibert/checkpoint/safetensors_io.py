@@ -60,7 +60,8 @@ class StoredTensor(NamedTuple):
         stored, widened = _DTYPES[self.dtype]
         array: NDArray[Any] = self.raw.view(stored).reshape(self.shape)
         if self.dtype == "BF16":  # a bfloat16 is the upper half of a float32
-            array = (array.astype(np.uint32) << 16).view(np.float32)
+            # asarray: a shifted 0-d array is a scalar
+            array = np.asarray(array.astype(np.uint32) << 16).view(np.float32)
         elif widened is not None:
             array = array.astype(widened)
         array.flags.writeable = False

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,6 +57,12 @@ class Comparison:
         return next((row for row in out if math.isnan(row.error)), out[0] if out else None)
 
 
+UNREADABLE = (
+    zipfile.BadZipFile, zlib.error, EOFError, ValueError, TypeError, AttributeError, KeyError,
+)  # fmt: skip
+"""What NumPy raises for a file that is no archive, is cut short, or holds objects."""
+
+
 def read_arrays(path: Path) -> tuple[dict[str, NDArray[Any]], str]:
     """The tensors of a .safetensors or .npz file, and the coarsest floating dtype among them."""
     if not path.is_file():
@@ -65,10 +73,14 @@ def read_arrays(path: Path) -> tuple[dict[str, NDArray[Any]], str]:
         kinds = [names[tensor.dtype] for tensor in stored.values() if tensor.dtype in names]
         return {name: tensor.read() for name, tensor in stored.items()}, coarsest(kinds)
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as whole, np.load(whole, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except (ValueError, OSError, AttributeError) as error:
-        raise InputError(f"{path}: not a .safetensors or .npz file ({error})") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except UNREADABLE:
+        raise InputError(
+            f"{path}: not a whole .safetensors or .npz file of numbers: write it again"
+        ) from None
     return arrays, coarsest([str(array.dtype) for array in arrays.values()])
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
+from difflib import get_close_matches
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import numpy as np
 
 from minibert import models
 from minibert.errors import InputError
+from minibert.models import BertPreTrainedModel
 from minibert.verify.compare import read_arrays
 from minibert.verify.trace.setup import Setup
 from minibert.verify.trace.standard import encoded, of_checkpoint
@@ -23,7 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser, heads: Iterable[str]) -> None
     """The flags that `setup_from` reads."""
     parser.add_argument("--model", help="a model directory or hub name")
     parser.add_argument("--head", choices=tuple(heads), default="BertForSequenceClassification")
-    parser.add_argument("--text", action="append", help="a row of the batch; repeat for more")
+    parser.add_argument(
+        "--text", action="append",
+        help="a row of the batch; repeat for more (a choice, or the half of a pair, where the "
+        "head wants these); labels are made up",
+    )  # fmt: skip
     parser.add_argument("--inputs", help=".safetensors or .npz with input_ids, attention_mask, …")
     parser.add_argument("--num_labels", type=int, help="of a new head")
     parser.add_argument("--dtype", choices=("float64", "float32"), default="float64")
@@ -57,7 +64,10 @@ def setup_from(args: argparse.Namespace) -> tuple[Setup, Weights | None]:
         raise InputError("give the batch as --text (once a row), or as --inputs FILE")
     changes: dict[str, Any] = {} if args.num_labels is None else {"num_labels": args.num_labels}
     kind = getattr(models, args.head)
-    inputs = read_inputs(Path(args.inputs)) if args.inputs else encoded(args.model, args.text)
+    if args.inputs:
+        inputs = read_inputs(Path(args.inputs), kind)
+    else:
+        inputs = encoded(args.model, args.text, kind, **changes)
     if kind.__name__ == "BertModel":
         inputs.pop("labels", None)
     setup, elsewhere = of_checkpoint(args.model, inputs, kind, **changes)
@@ -68,10 +78,17 @@ def setup_from(args: argparse.Namespace) -> tuple[Setup, Weights | None]:
     ), None if args.store_weights else elsewhere
 
 
-def read_inputs(path: Path) -> dict[str, Any]:
-    """The arguments of a model from a file; a mask of ones where it has none."""
+def read_inputs(path: Path, kind: type[BertPreTrainedModel]) -> dict[str, Any]:
+    """The arguments of a model class from a file; a mask of ones where it has none."""
     arrays, _ = read_arrays(path)
     if "input_ids" not in arrays:
         raise InputError(f"{path}: wanted input_ids (B, S), got {', '.join(arrays) or 'nothing'}")
+    known = [p.name for p in signature(kind.pack).parameters.values() if p.kind != p.VAR_KEYWORD]
+    known = known[1:]  # without self
+    for name in (name for name in arrays if name not in known):
+        nearest = get_close_matches(name, known, n=1, cutoff=0.0)[0]
+        raise InputError(
+            f"{path}: {kind.__name__} takes no {name!r}: the nearest name is {nearest!r}"
+        )
     arrays.setdefault("attention_mask", np.ones_like(arrays["input_ids"]))
     return arrays

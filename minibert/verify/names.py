@@ -98,7 +98,8 @@ def readings(
     """A user's array in the trace's shape, zero at padding, in each way that it may be read.
 
     Understood: padded (B, S, …), also with a longer S; packed (T, …); flattened (B·S, …); heads
-    apart, (B, N, S, D) or (B, S, N, D), which may look alike; for pairs (B·N, S, S). mask: (B, S).
+    apart, packed (T, N, D), or (B, N, S, D) or (B, S, N, D), which may look alike; for pairs
+    (B·N, S, S). mask: (B, S).
     InputError for anything else, with the transposition that would fit.
     """
     shape, value = entry.shape, np.asarray(value)
@@ -122,7 +123,9 @@ def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
 def _heads_together(
     value: NDArray[Any], shape: tuple[int, ...], mask: NDArray[Any]
 ) -> list[NDArray[Any]]:
-    """Of heads apart the ways to (B, S, N·D); anything else as it is."""
+    """Of heads apart the ways to (B, S, N·D) or, packed, (T, N·D); anything else as it is."""
+    if value.ndim == len(shape) == 3 and value.shape[1] * value.shape[2] == shape[2]:
+        return [value.reshape(-1, shape[2])]
     if value.ndim != 4 or len(shape) != 3 or value.shape[0] != shape[0]:
         return [value]
     (B, S), N = mask.shape, shape[2] // max(value.shape[3], 1)

@@ -15,8 +15,9 @@ def as_text(comparison: Comparison, diagnosis: Diagnosis | None, *, only_out: bo
     width = max((len(row.name) for row in rows), default=0)
     lines = [_line(row, width) for row in rows]
     out = sum(not row.passed for row in comparison.rows)
-    lines += ["", f"{len(comparison.rows)} tensors compared, {out} out of the {comparison.dtype} "
-              "budget"]  # fmt: skip
+    count = len(comparison.rows)
+    lines += ["", f"{count} tensor{'s' * (count != 1)} compared, {out} out of the "
+              f"{comparison.dtype} budget"]  # fmt: skip
     first = comparison.first_out
     if first is not None:
         lines.append(f"first out: {first.name}")

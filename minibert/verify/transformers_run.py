@@ -24,7 +24,8 @@ Arrays = dict[str, NDArray[Any]]
 def run_transformers(setup: Setup, dtype: str = "float64", attention: str = "eager") -> Arrays:
     """Everything of a trace that transformers computes, by the trace's names.
 
-    attention: "eager", or "sdpa", whose scores and probabilities cannot be seen.
+    attention: "eager", or "sdpa", whose scores and probabilities cannot be seen. Of `UNTRAINED`
+    dtypes there is no training.
     """
     torch = _torch()
     model = load(setup, dtype, attention)
@@ -42,16 +43,27 @@ def run_transformers(setup: Setup, dtype: str = "float64", attention: str = "eag
         for name, parameter in _named_parameters(model):
             gradient = parameter.grad
             zero = torch.zeros_like(parameter) if gradient is None else gradient
-            result[f"gradient/{name}"] = zero.numpy().copy()
+            result[f"gradient/{name}"] = _array(zero)
     for name, tensor in seen.items():
-        result[f"activation/{name}"] = tensor.detach().numpy()
+        result[f"activation/{name}"] = _array(tensor)
         if tensor.retains_grad and tensor.grad is not None and _has_gradient(name):
-            result[f"gradient/{name}"] = tensor.grad.numpy()
-    if setup.recipe is not None and setup.has_loss:
+            result[f"gradient/{name}"] = _array(tensor.grad)
+    if setup.recipe is not None and setup.has_loss and dtype not in UNTRAINED:
         for rule in TRAINED:
             if rule in setup.recipe.rules:
                 result |= _train(setup, setup.recipe, rule, dtype, attention)
     return result
+
+
+UNTRAINED = ("float16", "bfloat16")
+"""Nobody trains with parameters of 16 bits: Adam's eps of 1e-8 is 0 in float16."""
+
+
+def _array(tensor: Any) -> NDArray[Any]:
+    """A tensor for NumPy, which has no bfloat16: that becomes float32."""
+    tensor = tensor.detach()
+    array: NDArray[Any] = (tensor.float() if tensor.dtype == _torch().bfloat16 else tensor).numpy()
+    return array
 
 
 def _torch() -> Any:
@@ -208,8 +220,8 @@ def _train(setup: Setup, recipe: Recipe, rule: str, dtype: str, attention: str) 
         for name, parameter in named.items():
             state = optimizer.state.get(parameter, {})
             where = f"training/{rule}/step_{step}"
-            result[f"{where}/parameters/{name}"] = parameter.detach().numpy().copy()
+            result[f"{where}/parameters/{name}"] = _array(parameter).copy()
             for mine, theirs in (("m", "exp_avg"), ("v", "exp_avg_sq")):
                 if theirs in state:
-                    result[f"{where}/{mine}/{name}"] = state[theirs].numpy().copy()
+                    result[f"{where}/{mine}/{name}"] = _array(state[theirs]).copy()
     return result

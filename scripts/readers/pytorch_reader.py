@@ -61,4 +61,6 @@ def main(path, eps=1e-12):
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        refuse("usage: pytorch_reader.py TRACE [EPS]")
     sys.exit(main(sys.argv[1], *map(float, sys.argv[2:])))

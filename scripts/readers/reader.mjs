@@ -6,17 +6,18 @@
 
 import { readFileSync } from "node:fs";
 
+function refuse(message) {
+  console.error(message);
+  process.exit(2);
+}
+
 const [path, eps = 1e-12] = process.argv.slice(2);
+if (!path) refuse("usage: node reader.mjs TRACE [EPS]");
 const file = readFileSync(`${path}.safetensors`);
 const explained = JSON.parse(readFileSync(`${path}.json`, "utf8")).tensors;
 const length = Number(file.readBigUInt64LE(0));
 const header = JSON.parse(file.toString("utf8", 8, 8 + length));
 const arrays = { F64: Float64Array, F32: Float32Array, I64: BigInt64Array, BOOL: Uint8Array };
-
-function refuse(message) {
-  console.error(message);
-  process.exit(2);
-}
 
 function tensor(name) {
   if (!(name in header))

@@ -62,6 +62,15 @@ def test_bfloat16_is_the_upper_half_of_float32(tmp_path: Path) -> None:
     np.testing.assert_array_equal(tensors["x"], values, strict=True)
 
 
+@pytest.mark.parametrize("name", ["F16", "BF16", "F32"])
+def test_a_tensor_without_axes(tmp_path: Path, name: str) -> None:
+    data = {"F16": np.float16(1.5).tobytes(), "BF16": b"\xc0\x3f", "F32": np.float32(1.5).tobytes()}
+    content = file_bytes({"x": entry(name, [], 0, len(data[name]))}, data[name])
+    np.testing.assert_array_equal(
+        read(tmp_path / "x", content)["x"], np.array(1.5, np.float32), strict=True
+    )
+
+
 def test_tensors_are_views_of_the_file_and_outlive_its_name(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     write_safetensors(path, {"x": np.arange(5.0)})

@@ -14,6 +14,7 @@ import toy
 from traces import NANO
 
 from minibert.verify import layer_cases, model_cases
+from minibert.verify.trace.catalogue import HEADS
 from minibert.verify.trace.format import Trace
 
 Script = Callable[..., Any]
@@ -34,7 +35,7 @@ def logits(tmp_path: Path) -> Callable[..., Path]:
 def test_compare(script: Script, logits: Any) -> None:
     ended = script("crosscheck", "compare", logits(0.0), NANO)
     assert (ended.status, ended.err) == (0, "")
-    assert "1 tensors compared, 0 out of the float64 budget" in ended.out
+    assert "1 tensor compared, 0 out of the float64 budget" in ended.out
     ended = script("crosscheck", "compare", logits(1.0), NANO, "--no-diagnosis")
     assert ended.status == 1
     assert "first out: activation/logits" in ended.out
@@ -83,8 +84,17 @@ def test_trace_of_a_checkpoint(script: Script, checkpoint: Path, tmp_path: Path)
     np.savez(tmp_path / "mine.npz", logits=trace.read("activation/logits") + 1)
     mine = tmp_path / "mine.npz"
     ended = script("crosscheck", "compare", mine, path)
-    assert ended.status == 2
-    assert "does not hold its weights: name the file model.safetensors with --weights" in ended.err
+    assert (ended.status, ended.err) == (1, "")
+    unlooked = "likely cause: not looked for; name model.safetensors with --weights\n"
+    assert ended.out.endswith(f"first out: activation/logits\n{unlooked}")
+    ended = script("crosscheck", "compare", mine, path, "--json")
+    assert (ended.status, ended.err) == (1, unlooked)
+    assert json.loads(ended.out)["first_out"] == "activation/logits"
+    assert script("crosscheck", "compare", mine, path, "--no-diagnosis").status == 1
+    right = tmp_path / "right.npz"
+    np.savez(right, logits=trace.read("activation/logits"))
+    ended = script("crosscheck", "compare", right, path)
+    assert (ended.status, "likely cause" in ended.out) == (0, False)
     weights = checkpoint / "model.safetensors"
     few = ["--weights", weights, "--no-diagnosis"]
     ended = script("crosscheck", "compare", mine, path, *few)
@@ -119,6 +129,87 @@ def test_trace_of_another_head_and_inputs(script: Script, checkpoint: Path, tmp_
     assert trace.about["model"] == "BertForTokenClassification"
     assert trace.read("weight/classifier.weight").dtype == np.float32
     assert not any(name.startswith(("dropout", "training")) for name in trace.names())
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_text_for_every_head(head: str, script: Script, tmp_path: Path) -> None:
+    """With labels of the head's own kind, and a loss that has gradients."""
+    path = tmp_path / "made"
+    outputs = 1 if head == "BertForMultipleChoice" else 2
+    checkpoint = toy.save_model(tmp_path / "model", num_labels=outputs)
+    texts = ["a good film", "bad", "the plot was dull", "very fine"]
+    ended = script(
+        "crosscheck", "trace", "--model", checkpoint, "--head", head,
+        *(word for text in texts for word in ("--text", text)), "--no_training", "--output", path,
+    )  # fmt: skip
+    assert (ended.status, ended.err) == (0, "")
+    trace = Trace.open(path)
+    bare = head == "BertModel"
+    assert ("no labels: no loss, no gradients\n" in ended.out) == bare
+    if not bare:
+        assert trace.read("activation/loss") > 0
+        assert np.any(trace.read("gradient/bert.embeddings.word_embeddings.weight"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "labels"),
+    [
+        ({"num_labels": 1}, [[0.0], [1.0]]),
+        ({"num_labels": 3, "problem_type": "multi_label_classification"},
+         [[0.0, 1.0, 0.0], [1.0, 0.0, 1.0]]),
+        ({"num_labels": 3}, [0, -100]),
+    ],
+)  # fmt: skip
+def test_text_for_numbers_and_classes(
+    changes: dict[str, Any], labels: list[Any], script: Script, tmp_path: Path
+) -> None:
+    checkpoint, path = toy.save_model(tmp_path / "model", **changes), tmp_path / "made"
+    ended = script("crosscheck", "trace", "--model", checkpoint, "--text", "a", "--text", "bad",
+                   "--no_training", "--output", path)  # fmt: skip
+    assert (ended.status, ended.err) == (0, "")
+    assert Trace.open(path).read("input/labels").tolist() == labels
+
+
+@pytest.mark.parametrize(
+    ("head", "texts", "message"),
+    [
+        ("BertForMultipleChoice", 1, "got 1 text, want the choices of a question: 2 or more"),
+        ("BertForSentenceEmbedding", 3, "want pairs of texts, got 3: an odd number"),
+    ],
+)
+def test_too_few_texts(
+    head: str, texts: int, message: str, script: Script, checkpoint: Path
+) -> None:
+    ended = script("crosscheck", "trace", "--model", checkpoint, "--head", head,
+                   *["--text", "bad"] * texts)  # fmt: skip
+    assert (ended.status, ended.err) == (2, f"crosscheck.py: error: {head}: {message}\n")
+
+
+def test_a_misspelt_input(script: Script, checkpoint: Path, tmp_path: Path) -> None:
+    ids = np.array([[2, 6, 3]])
+    np.savez(tmp_path / "in.npz", input_ids=ids, attention_msk=ids)
+    ended = script("crosscheck", "trace", "--model", checkpoint, "--inputs", tmp_path / "in.npz")
+    assert ended.status == 2
+    assert "takes no 'attention_msk': the nearest name is 'attention_mask'\n" in ended.err
+    assert len(ended.err.splitlines()) == 1
+
+
+def test_inputs_with_nothing_to_learn(script: Script, checkpoint: Path, tmp_path: Path) -> None:
+    """In-batch contrast of a single pair."""
+    np.savez(tmp_path / "in.npz", input_ids=np.array([[[2, 6, 7, 3], [2, 9, 8, 3]]]))
+    ended = script("crosscheck", "trace", "--model", checkpoint, "--head",
+                   "BertForSentenceEmbedding", "--inputs", tmp_path / "in.npz")  # fmt: skip
+    assert ended.status == 2
+    assert "is 0 but for rounding: the batch has nothing to learn from" in ended.err
+    assert len(ended.err.splitlines()) == 1
+
+
+def test_inputs_without_labels(script: Script, checkpoint: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "in.npz", input_ids=np.array([[2, 6, 3]]))
+    ended = script("crosscheck", "trace", "--model", checkpoint, "--inputs", tmp_path / "in.npz",
+                   "--output", tmp_path / "made")  # fmt: skip
+    assert (ended.status, ended.err) == (0, "")
+    assert ended.out.endswith("\nno labels: no loss, no gradients\n")
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,10 @@ def check(tmp_path: Path, *command: str | Path) -> None:
     def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
         return subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
 
+    bare = run()
+    assert (bare.returncode, bare.stdout) == (2, "")
+    assert bare.stderr.startswith("usage: ")
+    assert len(bare.stderr.splitlines()) == 1
     setup = nano().replace(xp=NumpyBackend(), dropout=None, recipe=None)
     single, absent, thinned = (tmp_path / name for name in ("single", "absent", "thinned"))
     write_trace(single, setup.replace(dtype="float32"))

@@ -67,6 +67,16 @@ def test_both_attentions(dtype: str, attention: str, run: Any) -> None:
     assert len(comparison.rows) > 130
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_sixteen_bits(dtype: str, run: Any) -> None:
+    """A right model is not accused: its parameters of 16 bits are not trained."""
+    trace = Trace.open(NANO)
+    comparison = compare(run(setup_of(trace), dtype), trace, dtype=dtype)
+    assert comparison.passed, comparison.first_out
+    assert len(comparison.rows) > 110
+    assert not any(row.name.startswith("training/") for row in comparison.rows)
+
+
 def test_minilm(run: Any, tmp_path: Path) -> None:
     setup, elsewhere = of_checkpoint(DEFAULT_MODEL, encoded(DEFAULT_MODEL, TEXTS))
     setup = setup.replace(dropout=None, recipe=None)

@@ -2,5 +2,6 @@
 
 Reading order: setup (what is run), record (how it is observed), catalogue (the name and formula of
 every tensor), training (the update rules), tensors (all of it in order), format (the two files),
-standard (the traces that everybody can make), ordered (bytes that are the same on every machine).
+labels (of texts that have none), standard (the traces that everybody can make), ordered (bytes
+that are the same on every machine).
 """

@@ -28,6 +28,7 @@ from minibert.parameters import Layout
 from minibert.verify.budget import UNIT, Places, thinned_places, trained_places
 
 FORMAT = "minibert-trace/1"
+KEYS = ("file", "sha256", "model", "dtype", "config", "weights", "layout", "tensors")
 DTYPES = {"float64": "F64", "float32": "F32", "int64": "I64", "bool": "BOOL"}
 
 
@@ -180,6 +181,9 @@ class Trace:
                 f"{path}: got the format {about.get('format')!r}, wanted {FORMAT!r}: make the "
                 "trace again with `scripts/crosscheck.py trace` of this version"
             )
+        for key in KEYS:
+            if key not in about:
+                raise InputError(f"{path}: not a whole trace (it lacks {key!r}); make it again")
         try:
             entries = {name: _entry(value) for name, value in about.pop("tensors").items()}
             file = path.parent / Path(about["file"]).name

@@ -12,10 +12,10 @@ import numpy as np
 from minibert.checkpoint import load_checkpoint
 from minibert.config import BertConfig
 from minibert.hub import DEFAULT_MODEL
-from minibert.layers.losses import IGNORE_INDEX
 from minibert.models import BertForSequenceClassification, BertPreTrainedModel, Run
 from minibert.parameters import Layout
 from minibert.verify.trace.format import Trace, sha256
+from minibert.verify.trace.labels import labelled
 from minibert.verify.trace.ordered import OrderedBackend
 from minibert.verify.trace.rule import WEIGHTS, pieces, rule_weights
 from minibert.verify.trace.setup import Recipe, Setup
@@ -149,13 +149,17 @@ def of_checkpoint(
     return setup, elsewhere
 
 
-def encoded(name: str, texts: Sequence[str]) -> dict[str, Any]:
-    """Texts as inputs of a sequence classifier, with labels 0, 1, 0, …, the last one ignored."""
+def encoded(
+    name: str, texts: Sequence[str], kind: type[BertPreTrainedModel] | None = None,
+    **config_changes: Any,
+) -> dict[str, Any]:  # fmt: skip
+    """Texts as inputs of a model class (default: a sequence classifier), see `labelled`."""
     from minibert.hub import resolve_model
     from minibert.tokenization import BertTokenizer
 
-    tokenizer = BertTokenizer.from_pretrained(resolve_model(name))
-    inputs = dict(tokenizer(list(texts), padding=True, return_tensors="np"))
-    labels = np.arange(len(texts)) % 2
-    labels[-1] = IGNORE_INDEX if len(texts) > 1 else 0
-    return {key: np.asarray(value, np.int64) for key, value in inputs.items()} | {"labels": labels}
+    directory = resolve_model(name)
+    config = BertConfig.from_pretrained(directory).replace(**config_changes)
+    tokenizer = BertTokenizer.from_pretrained(directory)
+    rows = tokenizer(list(texts), padding=True, return_tensors="np")
+    inputs = {key: np.asarray(value, np.int64) for key, value in rows.items()}
+    return labelled((kind or BertForSequenceClassification).__name__, config, inputs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,11 @@ def _lost(each: Measured) -> dict[str, float]:
     """What the JSON says of a tensor's errors; of whole numbers nothing, they are exact."""
     if each.tensor.value.dtype.kind != "f":
         return {}
+    if math.isinf(each.largest):  # measured against a norm of 0
+        raise InputError(
+            f"{each.tensor.name} is 0 but for rounding: the batch has nothing to learn from; a "
+            "softmax needs two choices, or two pairs, or more"
+        )
     plain = {} if each.plain is None else {"error_float32": float(f"{each.plain:.2g}")}
     return plain | {"budget_float32": budget_of(each.tensor.name, each.largest)}
 

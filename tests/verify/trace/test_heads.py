@@ -121,6 +121,7 @@ def damaged(tmp_path: Path, old: str, new: str) -> Path:
         ("minibert-trace/1", "minibert-trace/2", "got the format 'minibert-trace/2', wanted"),
         ('"sha256": "', '"sha256": "0', "are not of one trace"),
         ('"tensors"', '"tensor"', "not a whole trace"),
+        ('"config"', '"configuration"', "not a whole trace .it lacks 'config'.; make it again"),
         ('"input/input_ids"', '"input/ids"', "input/ids is in only one of the trace's two files"),
     ],
 )
