@@ -6,7 +6,7 @@ A cause is named only if it explains every tensor that was given, to within the 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -124,23 +124,33 @@ def _fit_within(
     left = {row.name: row for row in comparison.rows if row.name in _computed(comparison)}
     largest = 0.0
     with np.errstate(all="ignore"):
-        for tensor in computed(guess.setup):
-            row = left.pop(tensor.name, None)
-            if row is None:
-                continue
+        for name, tensor in _named(guess.setup, left):
+            row = left.pop(name)
             error = min(
-                _error(comparison.settled[tensor.name], tensor._replace(value=form), trace)
+                _error(comparison.settled[name], tensor._replace(name=name, value=form), trace)
                 for form in guess.forms(tensor)
             )
-            budget = max(row.budget, min(FACTOR * lost.get(tensor.name, 0.0), NEAR) / SLACK)
+            budget = max(row.budget, min(FACTOR * lost.get(name, 0.0), NEAR) / SLACK)
             bound = SLACK * budget
             if not row.passed:
                 bound = min(bound, row.error / 2)  # or a guess that changes nothing would do
             if not error <= bound:
-                left[tensor.name] = replace(row, error=error, budget=bound)
+                left[name] = replace(row, error=error, budget=bound)
                 break
             largest = max(largest, error / budget if error else 0.0)
     return Fit(min(left.values(), key=lambda row: row.order, default=None), largest)
+
+
+def _named(setup: Setup, wanted: Container[str]) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor under those of its names that are wanted.
+
+    A dropout that is off in a guess is another name of what it lets through.
+    """
+    for tensor in computed(setup):
+        section = section_of(tensor.name)
+        for name in (tensor.name, *(f"{section}/{alias}" for alias in tensor.aliases)):
+            if name in wanted:
+                yield name, tensor
 
 
 def _lost(guess: Guess, comparison: Comparison, trace: Trace) -> dict[str, float]:
@@ -243,5 +253,8 @@ def _of_lower_precision(comparison: Comparison, first: Row) -> str | None:
     worst = max(row.error for row in comparison.rows)
     visible = comparison.dtype == "float64" and worst > UNIT["float32"] / 16
     if visible and _within(comparison, "float32", 0.25):
-        return f"{first.name} is only as exact as float32: something is computed in it"
+        return (
+            f"{first.name} is out by no more than float32 rounds: something may be computed in it, "
+            "or a constant is off by that much"
+        )
     return None
