@@ -20,6 +20,7 @@ ACTIVATIONS = {
     "SiLU": functional.silu,
     "ReLU": functional.relu,
     "Mish": functional.mish,
+    "GELU by erf(x)": lambda x: x * (1 + x.erf()) / 2,
 }
 MASKS = {"mask of -1": -1.0, "mask of -10": -10.0, "mask of +10000": 10000.0}
 BOTH = "heads neither split nor joined by a transposition"
@@ -247,6 +248,7 @@ class Port:
             self.loss().backward()
             if self.wrong != "no clipping":
                 torch.nn.utils.clip_grad_norm_(self.w.values(), recipe.max_norm)
+            self.miscorrect(optimizer, step)
             optimizer.step()
             if self.wrong == "decay after the step":
                 with torch.no_grad():
@@ -261,3 +263,15 @@ class Port:
                         found[f"{where}/m/{name}"] = state["exp_avg"].numpy().copy()
                         found[f"{where}/v/{name}"] = state["exp_avg_sq"].numpy().copy()
         return found
+
+    def miscorrect(self, optimizer: Any, step: int) -> None:
+        """One moment keeps its bias: a factor of the step, and not of the decay."""
+        r = self.setup.recipe
+        second = 1 / math.sqrt(1 - r.beta2**step)
+        factor, eps = {
+            "first moment alone corrected": (second, second * r.eps),
+            "second moment alone corrected": (1 - r.beta1**step, r.eps),
+        }.get(self.wrong, (None, None))
+        for group in optimizer.param_groups if factor else ():
+            decay = r.weight_decay / factor if group["weight_decay"] else 0.0
+            group.update(lr=r.lr * factor, eps=eps, weight_decay=decay)

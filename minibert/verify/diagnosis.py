@@ -50,6 +50,8 @@ def diagnose(comparison: Comparison, trace: Trace, setup: Setup) -> Diagnosis:
         return Diagnosis((), 0)
     if cause := _given(comparison, trace, first) or _rounded(comparison):
         return Diagnosis((cause,), 1)
+    comparison = _as_stored(comparison)
+    first = comparison.first_out or first
     needed, tried = _needed(setup, comparison), 0
     partly: tuple[int, tuple[str, str]] | None = None
     for section in _sections(first.name):
@@ -217,17 +219,30 @@ def _same(mine: Any, golden: Any, row: Row) -> bool:
 
 def _rounded(comparison: Comparison) -> str | None:
     """Wide numbers that hold only what a narrower dtype holds: computed in that one."""
+    for name in reversed(UNIT):
+        narrower = UNIT[name] > UNIT[comparison.dtype]
+        if narrower and _all_fit(comparison, name) and _within(comparison, name):
+            return f"computed in {name}: compare with --dtype {name}"
+    return None
+
+
+def _as_stored(comparison: Comparison) -> Comparison:
+    """With float32's budgets where float64 holds float32's numbers alone: they were widened."""
+    if comparison.dtype != "float64" or not _all_fit(comparison, "float32"):
+        return comparison
+    factor = UNIT["float32"] / UNIT["float64"]
+    rows = tuple(replace(row, budget=factor * row.budget) for row in comparison.rows)
+    return replace(comparison, dtype="float32", rows=rows)
+
+
+def _all_fit(comparison: Comparison, dtype: str) -> bool:
     arrays = [
         array
         for mine in comparison.settled.values()
         for array in (mine.values() if isinstance(mine, dict) else [mine])
         if array.dtype.kind == "f"
     ]
-    for name in reversed(UNIT):
-        narrower = UNIT[name] > UNIT[comparison.dtype]
-        if narrower and all(_fits(array, name) for array in arrays) and _within(comparison, name):
-            return f"computed in {name}: compare with --dtype {name}"
-    return None
+    return all(_fits(array, dtype) for array in arrays)
 
 
 def _fits(array: Any, dtype: str) -> bool:

@@ -61,6 +61,7 @@ CAUSES = {
     # ---- activation ----
     "GELU by tanh":
         "the activation is GELU by tanh (hidden_act gelu_new), not GELU by the true erf",
+    "GELU by erf(x)": "GELU takes erf(x), not erf(x/√2)",
     "SiLU": "the activation is x·sigmoid(x) (SiLU)",
     "ReLU": "the activation is ReLU, not GELU by the true erf",
     # ---- weights ----
@@ -88,6 +89,8 @@ TRAINED = {
     "learning rate of 2e-3": "lr is 0.002, not 0.001",
     "Adam for AdamW":
         "the update is that of adam, not adamw_torch: weight decay added to the gradient (L2)",
+    "first moment alone corrected": "Adam's first moment alone is corrected for its bias",
+    "second moment alone corrected": "Adam's second moment alone is corrected for its bias",
     "uphill": "the update goes uphill: its sign is wrong",
     "no clipping": "the gradient is not clipped",
     "a weight transposed": f"{KEY} is transposed",
