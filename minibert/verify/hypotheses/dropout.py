@@ -32,13 +32,13 @@ def scale(setup: Setup, _: str) -> Iterator[Guess]:
 
 
 def _probs_scaled(setup: Setup, factor: Callable[[float], float]) -> Forms:
-    """The dropped probabilities, which a trace computes with the right factor."""
+    """The dropped probabilities with the right factor, as a trace computes them, or the wrong one."""
     p = setup.config.attention_probs_dropout_prob
 
     def forms(tensor: Tensor) -> list[Any]:
         if p == 0 or not tensor.name.endswith("attention.self.dropout"):
             return [tensor.value]
-        return [tensor.value * (factor(p) / dropout_threshold(p)[1])]
+        return [tensor.value, tensor.value * (factor(p) / dropout_threshold(p)[1])]
 
     return forms
 
