@@ -32,7 +32,7 @@ def scale(setup: Setup, _: str) -> Iterator[Guess]:
 
 
 def _probs_scaled(setup: Setup, factor: Callable[[float], float]) -> Forms:
-    """The dropped probabilities with the right factor, as a trace computes them, or the wrong one."""
+    """The dropped probabilities: with the right factor, as a trace has them, or with the wrong."""
     p = setup.config.attention_probs_dropout_prob
 
     def forms(tensor: Tensor) -> list[Any]:
