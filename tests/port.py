@@ -7,6 +7,7 @@ What a port hands in stands under a trace's names.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ ACTIVATIONS = {
     "SiLU": functional.silu,
     "ReLU": functional.relu,
     "Mish": functional.mish,
+    "GELU by erf(x)": lambda x: x * (1 + x.erf()) / 2,
 }
 MASKS = {"mask of -1": -1.0, "mask of -10": -10.0, "mask of +10000": 10000.0}
 BOTH = "heads neither split nor joined by a transposition"
@@ -30,14 +32,19 @@ DIVISORS = {
     "scores divided by 3": lambda H, D: 3,
 }
 RATES = {"learning rate of 5e-5": 5e-5, "learning rate of 2e-3": 2e-3}
+SCALES = {"dropout not scaled": lambda p: 1, "dropout scaled by 1/p": lambda p: 1 / p}
 LAST = 1  # the number of the last layer
 
 
 class Port:
     """`run` computes one step; `seen` holds what it saw on the way."""
 
-    def __init__(self, setup: Setup, dtype: str, mistake: str = "") -> None:
+    def __init__(
+        self, setup: Setup, dtype: str, mistake: str = "", masks: Mapping[str, Any] | None = None
+    ) -> None:
+        """masks: what each dropout keeps, by its name; None: there is none."""
         self.setup, self.config, self.wrong = setup, setup.config, mistake
+        self.masks = masks or {}
         self.dtype = getattr(torch, dtype)
         self.w = {
             name: torch.tensor(np.asarray(value), dtype=self.dtype, requires_grad=True)
@@ -51,6 +58,18 @@ class Port:
             x.retain_grad()
         self.seen[name] = x
         return x
+
+    def dropped(self, name: str, x: Any) -> Any:
+        """With the mask of this name, if there are masks."""
+        if name not in self.masks:
+            return x
+        if self.wrong == f"no {name}":
+            return self.keep(name, 1 * x)
+        p = {"dropout": self.config.head_dropout}.get(name, self.config.hidden_dropout_prob)
+        if name.endswith("self.dropout"):
+            p = self.config.attention_probs_dropout_prob
+        scale = SCALES.get(self.wrong, lambda p: 65536 / (65536 - round(65536 * p)))(p)
+        return self.keep(name, x * torch.tensor(self.masks[name]) * scale)
 
     def linear(self, name: str, x: Any, weights: str = "") -> Any:
         W, b = (self.w[f"{weights or name}.{kind}"] for kind in ("weight", "bias"))
@@ -97,7 +116,7 @@ class Port:
             x = x * math.sqrt(self.config.hidden_size)
         if self.wrong == "word embeddings times √H":
             x = x + (math.sqrt(self.config.hidden_size) - 1) * self.lookup("word", ids)
-        return self.norm("bert.embeddings.LayerNorm", x)
+        return self.dropped("bert.embeddings.dropout", self.norm("bert.embeddings.LayerNorm", x))
 
     def attention(self, name: str, x: Any, weights: str) -> Any:
         (B, S, H), N = x.shape, self.config.num_attention_heads
@@ -115,7 +134,10 @@ class Port:
         )
         divisor = DIVISORS.get(self.wrong, lambda H, D: math.sqrt(D))(H, D)
         scores = keep(f"{name}.scores", q @ k.transpose(-1, -2) / divisor)
-        probs = keep(f"{name}.probs", self.masked(scores).softmax(-1))
+        probs = self.masked(scores).softmax(-1)
+        if self.wrong == "probabilities masked after the softmax":
+            probs = probs * self.inputs["attention_mask"][:, None, None, :]
+        probs = self.dropped(f"{name}.dropout", keep(f"{name}.probs", probs))
         context = probs @ v
         if self.wrong not in UNJOINED:
             context = context.transpose(1, 2)
@@ -128,7 +150,7 @@ class Port:
         if self.wrong == "causal mask":
             causal = torch.ones(S, S).tril().bool()
             return scores.masked_fill(~causal | (keep == 0), -math.inf)
-        if self.wrong == "no mask":
+        if self.wrong in ("no mask", "probabilities masked after the softmax"):
             return scores
         if self.wrong == "mask inverted, added":
             return scores + keep * -10000.0
@@ -143,6 +165,7 @@ class Port:
         other = f"bert.encoder.layer.{0 if self.wrong == 'layer 0 everywhere' else i}."
         a = self.attention(f"{name}attention.self", x, f"{other}attention.self")
         a = self.linear(f"{name}attention.output.dense", a, f"{other}attention.output.dense")
+        a = self.dropped(f"{name}attention.output.dropout", a)
         residual = 0 if self.wrong == "no residual after attention" else x
         norm = "attention.output.LayerNorm"
         h = self.norm(name + norm, a + residual, other + norm)
@@ -151,6 +174,7 @@ class Port:
         approximate = {"approximate": "tanh"} if self.wrong == "GELU by tanh" else {}
         f = self.keep(f"{name}intermediate", gelu(f, **approximate))
         f = self.linear(f"{name}output.dense", f, f"{other}output.dense")
+        f = self.dropped(f"{name}output.dropout", f)
         residual = 0 if self.wrong == "no residual after feed-forward" else h
         if self.wrong == "no residual in the last layer" and i == LAST:
             residual = 0
@@ -173,7 +197,8 @@ class Port:
         x = self.embeddings()
         for i in range(self.config.num_hidden_layers):
             x = self.layer(i, x)
-        logits = self.keep("logits", self.linear("classifier", self.pooled(x)))
+        pooled = self.dropped("dropout", self.pooled(x))
+        logits = self.keep("logits", self.linear("classifier", pooled))
         labels, K = self.inputs["labels"], logits.shape[-1]
         smoothing = 0.1 if self.wrong == "label smoothing" else 0.0
         if self.wrong == "label smoothing of the others":
@@ -184,6 +209,8 @@ class Port:
             target = rows * classes + 0.1 / (K - 1)
             each = -(target * logits.log_softmax(-1)).sum(-1)[labels >= 0]
             return self.keep("loss", each.mean())
+        if self.wrong == "softmax before the loss":
+            logits = logits.softmax(-1)
         reduction = "sum" if self.wrong == "loss summed" else "mean"
         return self.keep("loss", functional.cross_entropy(
             logits, labels, label_smoothing=smoothing, reduction=reduction))  # fmt: skip
@@ -202,7 +229,8 @@ class Port:
     def train(self) -> dict[str, Any]:
         """Parameters and moments under AdamW, each parameter by its name."""
         recipe, found = self.setup.recipe, {}
-        wd = 0.0 if self.wrong == "no decay" else recipe.weight_decay
+        late = self.wrong in ("no decay", "decay after the step")
+        wd = 0.0 if late else recipe.weight_decay
         decayed = [w for n, w in self.w.items() if not n.endswith("bias") and "LayerNorm" not in n]
         rest = [w for n, w in self.w.items() if n.endswith("bias") or "LayerNorm" in n]
         groups = [
@@ -220,7 +248,12 @@ class Port:
             self.loss().backward()
             if self.wrong != "no clipping":
                 torch.nn.utils.clip_grad_norm_(self.w.values(), recipe.max_norm)
+            self.miscorrect(optimizer, step)
             optimizer.step()
+            if self.wrong == "decay after the step":
+                with torch.no_grad():
+                    for w in decayed:
+                        w.mul_(1 - lr * recipe.weight_decay)
             if step in recipe.steps:
                 for name, w in self.w.items():
                     state = optimizer.state.get(w, {})
@@ -230,3 +263,15 @@ class Port:
                         found[f"{where}/m/{name}"] = state["exp_avg"].numpy().copy()
                         found[f"{where}/v/{name}"] = state["exp_avg_sq"].numpy().copy()
         return found
+
+    def miscorrect(self, optimizer: Any, step: int) -> None:
+        """One moment keeps its bias: a factor of the step, and not of the decay."""
+        r = self.setup.recipe
+        second = 1 / math.sqrt(1 - r.beta2**step)
+        factor, eps = {
+            "first moment alone corrected": (second, second * r.eps),
+            "second moment alone corrected": (1 - r.beta1**step, r.eps),
+        }.get(self.wrong, (None, None))
+        for group in optimizer.param_groups if factor else ():
+            decay = r.weight_decay / factor if group["weight_decay"] else 0.0
+            group.update(lr=r.lr * factor, eps=eps, weight_decay=decay)

@@ -6,7 +6,7 @@ A cause is named only if it explains every tensor that was given, to within the 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -50,6 +50,8 @@ def diagnose(comparison: Comparison, trace: Trace, setup: Setup) -> Diagnosis:
         return Diagnosis((), 0)
     if cause := _given(comparison, trace, first) or _rounded(comparison):
         return Diagnosis((cause,), 1)
+    comparison = _as_stored(comparison)
+    first = comparison.first_out or first
     needed, tried = _needed(setup, comparison), 0
     partly: tuple[int, tuple[str, str]] | None = None
     for section in _sections(first.name):
@@ -124,23 +126,33 @@ def _fit_within(
     left = {row.name: row for row in comparison.rows if row.name in _computed(comparison)}
     largest = 0.0
     with np.errstate(all="ignore"):
-        for tensor in computed(guess.setup):
-            row = left.pop(tensor.name, None)
-            if row is None:
-                continue
+        for name, tensor in _named(guess.setup, left):
+            row = left.pop(name)
             error = min(
-                _error(comparison.settled[tensor.name], tensor._replace(value=form), trace)
+                _error(comparison.settled[name], tensor._replace(name=name, value=form), trace)
                 for form in guess.forms(tensor)
             )
-            budget = max(row.budget, min(FACTOR * lost.get(tensor.name, 0.0), NEAR) / SLACK)
+            budget = max(row.budget, min(FACTOR * lost.get(name, 0.0), NEAR) / SLACK)
             bound = SLACK * budget
             if not row.passed:
                 bound = min(bound, row.error / 2)  # or a guess that changes nothing would do
             if not error <= bound:
-                left[tensor.name] = replace(row, error=error, budget=bound)
+                left[name] = replace(row, error=error, budget=bound)
                 break
             largest = max(largest, error / budget if error else 0.0)
     return Fit(min(left.values(), key=lambda row: row.order, default=None), largest)
+
+
+def _named(setup: Setup, wanted: Container[str]) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor under those of its names that are wanted.
+
+    A dropout that is off in a guess is another name of what it lets through.
+    """
+    for tensor in computed(setup):
+        section = section_of(tensor.name)
+        for name in (tensor.name, *(f"{section}/{alias}" for alias in tensor.aliases)):
+            if name in wanted:
+                yield name, tensor
 
 
 def _lost(guess: Guess, comparison: Comparison, trace: Trace) -> dict[str, float]:
@@ -207,17 +219,30 @@ def _same(mine: Any, golden: Any, row: Row) -> bool:
 
 def _rounded(comparison: Comparison) -> str | None:
     """Wide numbers that hold only what a narrower dtype holds: computed in that one."""
+    for name in reversed(UNIT):
+        narrower = UNIT[name] > UNIT[comparison.dtype]
+        if narrower and _all_fit(comparison, name) and _within(comparison, name):
+            return f"computed in {name}: compare with --dtype {name}"
+    return None
+
+
+def _as_stored(comparison: Comparison) -> Comparison:
+    """With float32's budgets where float64 holds float32's numbers alone: they were widened."""
+    if comparison.dtype != "float64" or not _all_fit(comparison, "float32"):
+        return comparison
+    factor = UNIT["float32"] / UNIT["float64"]
+    rows = tuple(replace(row, budget=factor * row.budget) for row in comparison.rows)
+    return replace(comparison, dtype="float32", rows=rows)
+
+
+def _all_fit(comparison: Comparison, dtype: str) -> bool:
     arrays = [
         array
         for mine in comparison.settled.values()
         for array in (mine.values() if isinstance(mine, dict) else [mine])
         if array.dtype.kind == "f"
     ]
-    for name in reversed(UNIT):
-        narrower = UNIT[name] > UNIT[comparison.dtype]
-        if narrower and all(_fits(array, name) for array in arrays) and _within(comparison, name):
-            return f"computed in {name}: compare with --dtype {name}"
-    return None
+    return all(_fits(array, dtype) for array in arrays)
 
 
 def _fits(array: Any, dtype: str) -> bool:
@@ -243,5 +268,8 @@ def _of_lower_precision(comparison: Comparison, first: Row) -> str | None:
     worst = max(row.error for row in comparison.rows)
     visible = comparison.dtype == "float64" and worst > UNIT["float32"] / 16
     if visible and _within(comparison, "float32", 0.25):
-        return f"{first.name} is only as exact as float32: something is computed in it"
+        return (
+            f"{first.name} is out by no more than float32 rounds: something may be computed in it, "
+            "or a constant is off by that much"
+        )
     return None

@@ -109,6 +109,32 @@ def test_float64_that_was_computed_in_less(dtype: str, nano: Trace) -> None:
     assert diagnosis_of(mine, nano).causes == (cause,)
 
 
+def test_a_mistake_in_float32_that_was_widened(nano: Trace) -> None:
+    """Every number of float64 is one of float32: its budgets apply."""
+    setup = setup_of(nano)
+    config = setup.config.replace(layer_norm_eps=1e-5)
+    wrong = forward_of(setup.replace(dtype="float32", config=config))
+    mine = {name: array.astype(np.float64) for name, array in wrong.items()}
+    assert diagnosis_of(mine, nano).causes == ("layer_norm_eps is 1e-05, not 1e-12",)
+
+
+def test_one_pooler_is_not_said_to_be_in_every_layer(nano: Trace) -> None:
+    setup, name = setup_of(nano), "bert.pooler.dense"
+    first = f"{FORWARD}{name}"
+    causes = [g.cause for h in HYPOTHESES["activation"] for g in h(setup, first)]
+    assert f"{name}.weight is transposed" in causes
+    assert not [cause for cause in causes if f"every layer's {name}" in cause]
+
+
+def test_errors_as_small_as_those_of_float32(nano: Trace) -> None:
+    name = f"{FORWARD}bert.encoder.layer.0.intermediate"
+    said = str(diagnosis_of({name: nano.read(name) * (1 + 3e-8)}, nano))
+    assert said == (
+        f"{name} is out by no more than float32 rounds: something may be computed in it, or a "
+        "constant is off by that much"
+    )
+
+
 def test_bfloat16_is_recognised(nano: Trace) -> None:
     bits = nano.read("activation/logits").astype(np.float32).view(np.uint32) & 0xFFFF0000
     mine = {"logits": bits.view(np.float32).astype(np.float64)}

@@ -141,6 +141,16 @@ def test_wrong_use_of_transformers_is_diagnosed(cause: str, dtype: str, run: Any
     assert diagnosis.causes == (cause,), str(diagnosis)
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_padding_in_the_loss_of_a_span(dtype: str, run: Any, tmp_path: Path) -> None:
+    """Where minibert differs from transformers on purpose, that is what is said."""
+    setup = setup_of_head("question answering", LENGTHS).replace(recipe=None, dropout=None)
+    trace = trace_of(setup, tmp_path / "trace")
+    diagnosis = diagnose(compare(run(setup, dtype), trace, dtype=dtype), trace, setup)
+    cause = "padding takes part in the softmax of start and end (as in transformers)"
+    assert diagnosis.causes == (cause,), str(diagnosis)
+
+
 def test_a_head_that_transformers_has_not(run: Any) -> None:
     with pytest.raises(InputError, match="transformers has no BertForSentenceEmbedding"):
         run(setup_of_head("sentence embedding"))

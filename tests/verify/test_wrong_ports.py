@@ -55,10 +55,13 @@ CAUSES = {
     "mask of -10": "the attention mask adds −10 for padding, which is not enough",
     "mask of +10000": "the attention mask is added with the wrong sign",
     "mask multiplied": "scores are multiplied by the mask, not set to −∞",
+    "probabilities masked after the softmax":
+        "the mask is multiplied onto the probabilities, after the softmax",
     "causal mask": "attention is causal: a token attends to itself and those before it alone",
     # ---- activation ----
     "GELU by tanh":
         "the activation is GELU by tanh (hidden_act gelu_new), not GELU by the true erf",
+    "GELU by erf(x)": "GELU takes erf(x), not erf(x/√2)",
     "SiLU": "the activation is x·sigmoid(x) (SiLU)",
     "ReLU": "the activation is ReLU, not GELU by the true erf",
     # ---- weights ----
@@ -76,6 +79,7 @@ CAUSES = {
     "label smoothing": "labels are smoothed by 0.1",
     "label smoothing of the others":
         "labels are smoothed by 0.1, shared by the other classes alone",
+    "softmax before the loss": "the cross-entropy is given probabilities, not logits",
     "loss summed": "the loss is a sum, not a mean",
 }  # fmt: skip
 TRAINED = {
@@ -85,6 +89,8 @@ TRAINED = {
     "learning rate of 2e-3": "lr is 0.002, not 0.001",
     "Adam for AdamW":
         "the update is that of adam, not adamw_torch: weight decay added to the gradient (L2)",
+    "first moment alone corrected": "Adam's first moment alone is corrected for its bias",
+    "second moment alone corrected": "Adam's second moment alone is corrected for its bias",
     "uphill": "the update goes uphill: its sign is wrong",
     "no clipping": "the gradient is not clipped",
     "a weight transposed": f"{KEY} is transposed",
@@ -95,6 +101,14 @@ IN_FLOAT32 = {
     "no decay": "there is no weight decay; or weight_decay is 0.0001, not 0.01",
 }  # fmt: skip
 """Where rounding hides the difference, both are said."""
+
+
+DROPPED = {
+    "dropout not scaled": "what dropout keeps is not scaled",
+    "dropout scaled by 1/p": "what dropout keeps is scaled by 1/p, not by 1/(1 − p)",
+    "no bert.embeddings.dropout": "the embeddings are not dropped",
+    "no dropout": "the classifier's input is not dropped",
+}
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +142,35 @@ def test_the_cause_is_named(mistake: str, dtype: str, nano: Trace) -> None:
     diagnosis = diagnose(compare(mine, nano, dtype=dtype), nano, setup)
     causes = CAUSES | TRAINED | (IN_FLOAT32 if dtype == "float32" else {})
     assert str(diagnosis) == causes[mistake]
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("mistake", ["", *DROPPED])
+def test_the_cause_in_dropout_is_named(mistake: str, dtype: str, nano: Trace) -> None:
+    """With the trace's masks; a dropout that does nothing hands in what it was given."""
+    pytest.importorskip("torch", reason="the ports are PyTorch's")
+    from port import Port
+
+    keep = "dropout/keep/"
+    masks = {n.removeprefix(keep): nano.read(n) for n in nano.names() if n.startswith(keep)}
+    setup = setup_of(nano)
+    found = Port(setup, dtype, mistake, masks).run()
+    mine = {f"dropout/{n}": a for n, a in found.items() if f"dropout/{n}" in nano.entries}
+    comparison = compare(mine, nano, dtype=dtype)
+    assert comparison.passed == (not mistake)
+    if mistake:
+        assert str(diagnose(comparison, nano, setup)) == DROPPED[mistake]
+
+
+def test_a_decay_after_the_step(nano: Trace) -> None:
+    """Which differs by lr²·weight_decay, too little for float32 to see."""
+    pytest.importorskip("torch", reason="the ports are PyTorch's")
+    from port import Port
+
+    setup = setup_of(nano)
+    mine = Port(setup, "float64", "decay after the step").train()
+    diagnosis = diagnose(compare(mine, nano), nano, setup)
+    assert diagnosis.causes == ("weight decay comes after the step, not before it",)
 
 
 UNKNOWN = ("Mish", "scores divided by 3", "mean absolute deviation", "decay on the rest alone")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 from minibert.backend import Array, Backend
 from minibert.layers.activations import GeluCache
-from minibert.verify.hypotheses.base import Guess, Layer, replaced
+from minibert.verify.hypotheses.base import PLAIN, Guess, Layer, replaced
 from minibert.verify.trace.setup import Setup
 
 ACTIVATIONS = {
@@ -30,6 +31,8 @@ def activation(setup: Setup, _: str) -> Iterator[Guess]:
     }.items():
         yield Guess(f"the activation is {words}", replaced(setup, **_sigmoid_gate(act, slope)))
     if act == "gelu":
+        unscaled = replaced(setup, gelu_forward=_gelu_of_x)
+        yield Guess("GELU takes erf(x), not erf(x/√2)", unscaled)
         rough = replaced(setup, gelu_forward=_rough_gelu)
         yield Guess("GELU's erf is an approximation (Abramowitz & Stegun 7.1.26, 1.5e-7)", rough)
 
@@ -48,6 +51,12 @@ def _sigmoid_gate(act: str, slope: float) -> dict[str, Layer]:
         return dy * (s + slope * cache.x * s * (1.0 - s))
 
     return {f"{act}_forward": forward, f"{act}_backward": backward}
+
+
+def _gelu_of_x(xp: Backend, x: Array) -> Any:
+    """x·(1 + erf(x))/2 = gelu(√2·x)/√2, of the derivative gelu′(√2·x)."""
+    y, cache = PLAIN["gelu_forward"](xp, x * math.sqrt(2.0))
+    return y * math.sqrt(0.5), cache
 
 
 def _rough_gelu(xp: Backend, x: Array) -> tuple[Array, GeluCache]:

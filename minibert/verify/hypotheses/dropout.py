@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from typing import Any
 
 from minibert.backend import Array, Backend
 from minibert.backend.base import dropout_threshold
-from minibert.verify.hypotheses.base import PLAIN, Guess, Layer, replaced
+from minibert.layers.encoder_layer import SITES
+from minibert.models.encoder import head_site
+from minibert.verify.hypotheses.base import PLAIN, Forms, Guess, Layer, replaced
 from minibert.verify.trace.setup import Setup
+from minibert.verify.trace.tensors import Tensor
 
 
 def scale(setup: Setup, _: str) -> Iterator[Guess]:
@@ -22,9 +25,22 @@ def scale(setup: Setup, _: str) -> Iterator[Guess]:
         functions = _scaled(factor)
         rows = {name: f for name, f in functions.items() if name.startswith("dropout")}
         pairs = {name: f for name, f in functions.items() if name.startswith("attention")}
-        yield Guess(f"what dropout keeps {cause}", replaced(setup, **functions))
+        forms = _probs_scaled(setup, factor)
+        yield Guess(f"what dropout keeps {cause}", replaced(setup, **functions), forms)
         yield Guess(f"what dropout keeps of activations {cause}", replaced(setup, **rows))
-        yield Guess(f"what dropout keeps of attention {cause}", replaced(setup, **pairs))
+        yield Guess(f"what dropout keeps of attention {cause}", replaced(setup, **pairs), forms)
+
+
+def _probs_scaled(setup: Setup, factor: Callable[[float], float]) -> Forms:
+    """The dropped probabilities: with the right factor, as a trace has them, or with the wrong."""
+    p = setup.config.attention_probs_dropout_prob
+
+    def forms(tensor: Tensor) -> list[Any]:
+        if p == 0 or not tensor.name.endswith("attention.self.dropout"):
+            return [tensor.value]
+        return [tensor.value, tensor.value * (factor(p) / dropout_threshold(p)[1])]
+
+    return forms
 
 
 def _scaled(factor: Callable[[float], float]) -> dict[str, Layer]:
@@ -62,11 +78,21 @@ def places(setup: Setup, _: str) -> Iterator[Guess]:
         without = setup.replace(config=config.replace(attention_probs_dropout_prob=0.0))
         yield Guess("attention probabilities are not dropped", without)
 
-    def first_only(xp: Backend, x: Array, p: float, key: Any) -> Any:
-        skip = key is not None and key.site == 0
-        return PLAIN["dropout_forward"](xp, x, p, None if skip else key)
+    head, sites = head_site(config), range(head_site(config))
+    for cause, missing in {
+        "the embeddings are not dropped": [0],
+        "the attention's results are not dropped": sites[2::SITES],
+        "the feed-forward networks' results are not dropped": sites[3::SITES],
+        "the classifier's input is not dropped": [head],
+    }.items():
 
-    yield Guess("the embeddings are not dropped", replaced(setup, dropout_forward=first_only))
+        def not_there(
+            xp: Backend, x: Array, p: float, key: Any, missing: Container[int] = missing
+        ) -> Any:
+            skip = key is not None and key.site in missing
+            return PLAIN["dropout_forward"](xp, x, p, None if skip else key)
+
+        yield Guess(cause, replaced(setup, dropout_forward=not_there))
 
     def not_back(xp: Backend, dy: Array, cache: Any) -> Array:
         return dy

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from minibert.backend import Array, Backend
+from minibert.models import BertForQuestionAnswering
 from minibert.verify.hypotheses.base import (
     PLAIN,
     Guess,
@@ -19,6 +20,8 @@ from minibert.verify.trace.setup import Setup
 
 def pooler(setup: Setup, _: str) -> Iterator[Guess]:
     """Another token, or no tanh."""
+    if "bert.pooler.dense.weight" not in setup.weights:
+        return
 
     def last(xp: Backend, x: Any, W: Any, b: Any, first: Any) -> tuple[Any, ...]:
         return x, W, b, xp.concatenate([first[1:], xp.asarray([len(x)])]) - 1
@@ -96,10 +99,33 @@ def loss(setup: Setup, _: str) -> Iterator[Guess]:
         lambda xp, z, t, count: (z, xp.where(t < 0, t, (t + 1) % z.shape[-1]), count),
     )
     yield Guess("labels are off by one", replaced(setup, **shifted))
-    twice = changed_arguments(
+    twice = "the cross-entropy is given probabilities, not logits"
+    yield Guess(twice, replaced(setup, cross_entropy_forward=_of_probs,
+                                cross_entropy_backward=_of_probs_backward))  # fmt: skip
+    simply = changed_arguments(
         "cross_entropy", lambda xp, z, t, count: (PLAIN["softmax_forward"](xp, z)[0], t, count)
     )
-    yield Guess("the cross-entropy is given probabilities, not logits", replaced(setup, **twice))
+    yield Guess(twice, replaced(setup, **simply))  # whose backward forgets that softmax
+
+
+def _of_probs(xp: Backend, logits: Array, labels: Any, count: int) -> Any:
+    probs, softmax = PLAIN["softmax_forward"](xp, logits)
+    loss, cache = PLAIN["cross_entropy_forward"](xp, probs, labels, count)
+    return loss, (softmax, cache)
+
+
+def _of_probs_backward(xp: Backend, dy: Array, cache: Any) -> Array:
+    softmax, inner = cache
+    dprobs = PLAIN["cross_entropy_backward"](xp, dy, inner)
+    dlogits: Array = PLAIN["softmax_backward"](xp, dprobs, softmax)
+    return dlogits
+
+
+def span(setup: Setup, _: str) -> Iterator[Guess]:
+    """Columns of padding among the places where an answer may start and end."""
+    if setup.kind is BertForQuestionAnswering and not setup.mask.all():
+        cause = "padding takes part in the softmax of start and end (as in transformers)"
+        yield Guess(cause, padding_masked(setup))
 
 
 def smoothed(setup: Setup, _: str) -> Iterator[Guess]:
@@ -130,4 +156,4 @@ def _smoothed(share: float) -> dict[str, Layer]:
     return {"cross_entropy_forward": forward, "cross_entropy_backward": backward}
 
 
-ALL = (pooler, loss, smoothed)
+ALL = (pooler, loss, span, smoothed)

@@ -27,9 +27,7 @@ def transposed(setup: Setup, first: str) -> Iterator[Guess]:
     linear = [n for n, w in setup.weights.items() if w.ndim == 2 and "_embeddings" not in n]
     for cause, names in {
         f"{module}.weight is transposed": [n for n in linear if n == f"{module}.weight"],
-        f"the weights of every layer's {kind} are transposed": [
-            n for n in linear if LAYER.sub("", n) == f"{kind}.weight" and n != kind
-        ],
+        f"the weights of every layer's {kind} are transposed": _of_layers(linear, f"{kind}.weight"),
         "all linear weights are transposed": linear,
         "all square linear weights are transposed": [
             n for n in linear if len(set(setup.weights[n].shape)) == 1
@@ -73,9 +71,7 @@ def no_bias(setup: Setup, first: str) -> Iterator[Guess]:
     biases = [n for n in setup.weights if n.endswith(".bias") and "LayerNorm" not in n]
     for cause, names in {
         f"{module}.bias is not added": [n for n in biases if n == f"{module}.bias"],
-        f"the bias of every layer's {kind} is not added": [
-            n for n in biases if LAYER.sub("", n) == f"{kind}.bias"
-        ],
+        f"the bias of every layer's {kind} is not added": _of_layers(biases, f"{kind}.bias"),
         "query, key and value have no bias": [n for n in biases if ".self." in n],
         "no linear layer has a bias": biases,
     }.items():
@@ -154,6 +150,12 @@ def _tied(setup: Setup) -> Setup:
         return dx, type(dw)(*sums) if place == L - 1 else type(dw)(*(0 * d for d in dw))
 
     return replaced(setup, encoder_layer_forward=forward, encoder_layer_backward=backward)
+
+
+def _of_layers(names: Sequence[str], kind: str) -> list[str]:
+    """The same parameter of every layer; [] where there is but one, which has its own name."""
+    found = [name for name in names if LAYER.sub("", name) == kind]
+    return found if len(found) > 1 else []
 
 
 def _layer_of(name: str) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -61,6 +61,30 @@ def multiplied(setup: Setup, _: str) -> Iterator[Guess]:
         yield _masked(setup, cause, lambda scores: scores * keep, keep)
 
 
+class _LateCache(NamedTuple):
+    y: Array  # what meets the values, as in any cache of a softmax
+    softmax: SoftmaxCache
+
+
+def late(setup: Setup, _: str) -> Iterator[Guess]:
+    """A mask on the probabilities: a row sums to less than 1."""
+    if setup.mask.all():
+        return
+    keep = setup.mask[:, None, None, :].astype(setup.dtype)
+
+    def forward(xp: Backend, x: Array) -> Any:
+        y, softmax = PLAIN["softmax_forward"](xp, x)
+        kept = (y * keep).astype(y.dtype)
+        return kept, _LateCache(kept, softmax)
+
+    def backward(xp: Backend, dy: Array, cache: _LateCache) -> Array:
+        dx: Array = PLAIN["softmax_backward"](xp, (dy * keep).astype(dy.dtype), cache.softmax)
+        return dx
+
+    guess = replaced(with_padding(setup), softmax_forward=forward, softmax_backward=backward)
+    yield Guess("the mask is multiplied onto the probabilities, after the softmax", guess)
+
+
 def causal(setup: Setup, _: str) -> Iterator[Guess]:
     """A decoder's mask."""
 
@@ -89,4 +113,4 @@ def _masked(setup: Setup, cause: str, change: Callable[[Array], Array], slope: A
     return Guess(cause, replaced(with_padding(setup), **functions), forms)
 
 
-ALL = (added, inverted, multiplied, causal)
+ALL = (added, inverted, multiplied, late, causal)

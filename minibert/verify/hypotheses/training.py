@@ -36,6 +36,13 @@ def other_rule(setup: Setup, first: str) -> Iterator[Guess]:
         "the weight decay is not multiplied by the learning rate": lambda *a: _adam(
             *a, lr_wd=False
         ),
+        "weight decay comes after the step, not before it": lambda *a: _adam(*a, decay_last=True),
+        "Adam's first moment alone is corrected for its bias": lambda *a: _adam(
+            *a, v_corrected=False
+        ),
+        "Adam's second moment alone is corrected for its bias": lambda *a: _adam(
+            *a, m_corrected=False
+        ),
     }
     if rule == "adamw_torch":
         for cause, update in variants.items():
@@ -70,18 +77,20 @@ def _added(right: Update) -> Update:
 def _adam(
     xp: Any, p: Any, g: Any, m: Any, v: Any, h: Hyper, scratch: Any, *,
     v_share: str = "beta2", square: bool = True,
-    eps_inside: bool = False, late: int = 0, lr_wd: bool = True,
+    eps_inside: bool = False, late: int = 0, lr_wd: bool = True, decay_last: bool = False,
+    m_corrected: bool = True, v_corrected: bool = True,
 ) -> None:  # fmt: skip
     """`adamw_torch` with one thing wrong."""
     g = g * h.scale
     m[...] = h.beta1 * m + (1 - h.beta1) * g
     v[...] = h.beta2 * v + (1 - getattr(h, v_share)) * (g * g if square else abs(g))
     t = h.step + late
-    mhat = m / (1 - h.beta1**t)
-    vhat = v / (1 - h.beta2**t)
-    p *= 1 - (h.lr if lr_wd else 1.0) * h.weight_decay
+    mhat = m / (1 - h.beta1**t) if m_corrected else m
+    vhat = v / (1 - h.beta2**t) if v_corrected else v
+    decay = 1 - (h.lr if lr_wd else 1.0) * h.weight_decay
     root = xp.sqrt(vhat + h.eps) if eps_inside else xp.sqrt(vhat) + h.eps
-    p -= h.lr * mhat / root
+    step = h.lr * mhat / root
+    p[...] = (p - step) * decay if decay_last else p * decay - step
 
 
 def recipe(setup: Setup, _: str) -> Iterator[Guess]:
