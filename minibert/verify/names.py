@@ -125,7 +125,8 @@ def _heads_together(
 ) -> list[NDArray[Any]]:
     """Of heads apart the ways to (B, S, N·D) or, packed, (T, N·D); anything else as it is."""
     if value.ndim == len(shape) == 3 and value.shape[1] * value.shape[2] == shape[2]:
-        return [value.reshape(-1, shape[2])]
+        together = value.reshape(-1, shape[2])
+        return [together] if value.shape[1] > 1 else [value, together]  # one head, or one column
     if value.ndim != 4 or len(shape) != 3 or value.shape[0] != shape[0]:
         return [value]
     (B, S), N = mask.shape, shape[2] // max(value.shape[3], 1)

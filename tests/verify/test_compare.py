@@ -90,6 +90,17 @@ def test_shapes_of_token_tensors(how: str, nano: Trace) -> None:
     assert not compare({name: mine * 1.01}, nano).passed
 
 
+def test_sequences_of_one_token(tmp_path: Path) -> None:
+    """(1, 1, H) is one position for all rows, and (T, 1, H) one head of packed tokens."""
+    config = small_config(hidden_size=8, num_attention_heads=1, num_hidden_layers=1)
+    trace = trace_of(random_setup(BertModel, config, (1, 1)), tmp_path / "trace")
+    positions = "activation/bert.embeddings.position_embeddings"
+    assert compare({positions: trace.read(positions)[:1]}, trace).passed
+    for name in (positions, "activation/bert.encoder.layer.0.attention.self.value"):
+        assert compare({name: trace.read(name)}, trace).passed
+        assert not compare({name: trace.read(name) * 1.01}, trace).passed
+
+
 @pytest.mark.parametrize("heads", [4, 8])
 @pytest.mark.parametrize("length", [3, 4])
 def test_as_many_heads_as_tokens_or_more(heads: int, length: int, tmp_path: Path) -> None:
