@@ -55,7 +55,7 @@ WITH_HEADER = ("multiple-choice", "question-answering")
 OF_PAIRS = ("next-sentence-prediction", "sentence-similarity")
 
 _JSON = re.compile(r'\s*[{[]\s*"')
-_TAGGED = re.compile(r"\s*(-DOCSTART-|\S+([ \t]+\S+)*[ \t]+(O|[BIESLU]-\S+)[ \t]*(\r|\n|$))")
+_TAGGED = re.compile(rb"\s*(-DOCSTART-|\S+([ \t]+\S+)*[ \t]+(O|[BIESLU]-\S+)[ \t]*(\r|\n|$))")
 
 
 class Item(NamedTuple):
@@ -97,11 +97,12 @@ def items_of_stream(
 def items_of_file(task: str, path: Path, shared: Shared, form: str | None = None) -> Items:
     """The inputs of a file, all at once."""
     form = form or _form_of(task, path)
-    if form is None and task == "token-classification":
-        form = "conll" if _TAGGED.match(read_bytes(path).decode(errors="replace")) else None
     if form in WHOLE:
         return _items_of_whole(task, TextFile(path, WHOLE[form]), shared, form)
-    lines = [line for part in _arriving(BytesIO(read_bytes(path))) for line in part]
+    data = read_bytes(path)
+    if form is None and task == "token-classification" and _TAGGED.match(data):
+        return _items_of_whole(task, TextFile(path, WHOLE["conll"], data), shared, "conll")
+    lines = [line for part in _arriving(BytesIO(data)) for line in part]
     return _items(task, _parts([lines] if lines else [], form, str(path)), shared)
 
 
