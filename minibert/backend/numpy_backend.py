@@ -161,6 +161,6 @@ def keep_freed_memory() -> None:
         return
     libc = ctypes.CDLL(None)
     M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
-    libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)
+    libc.mallopt(M_MMAP_THRESHOLD, 64 << 20)
     libc.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
     libc.mallopt(M_TOP_PAD, 64 << 20)

@@ -34,9 +34,21 @@ def error_of(mine: NDArray[Any], golden: NDArray[Any], scale: float = 0.0) -> fl
     if golden.dtype.kind in "biu":
         return float(np.mean(mine != golden)) if golden.size else 0.0
     golden = golden.astype(np.float64, copy=False)
-    difference = float(np.linalg.norm((mine - golden).reshape(-1)))
+    difference = _distance(mine.reshape(-1), golden.reshape(-1))
     size = max(float(np.linalg.norm(golden.reshape(-1))), scale)
     return difference / size if size else (math.inf if difference else 0.0)
+
+
+BLOCK = 1 << 20  # elements: a temporary array of these, not one of a whole vocabulary's table
+
+
+def _distance(a: NDArray[Any], b: NDArray[Any]) -> float:
+    """‖a − b‖ of vectors."""
+    norms = [
+        float(np.linalg.norm(a[at : at + BLOCK] - b[at : at + BLOCK]))
+        for at in range(0, len(b), BLOCK)
+    ]
+    return norms[0] if len(norms) == 1 else math.hypot(*norms)
 
 
 Places = Mapping[str, tuple[int, tuple[int, ...]]]

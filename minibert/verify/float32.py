@@ -16,17 +16,16 @@ from minibert.parallel import Workers
 from minibert.verify.budget import Places, error_of, parts_of, trained_places, worst_part
 from minibert.verify.trace.fused import fused_attention
 from minibert.verify.trace.record import record
-from minibert.verify.trace.setup import Setup
+from minibert.verify.trace.setup import LARGE, Setup
 from minibert.verify.trace.shaken import shaken
 from minibert.verify.trace.tensors import Tensor, layout_of, passes, recorded, trained
 
 SHAKEN = 8
 """Runs beside the plain one."""
 
-LARGE = 1 << 20
-"""Parameters of a model whose tensors are so large that luck evens out: three shaken runs are
-enough, and of its training one rule, plain."""
 SHAKEN_LARGE = 3
+"""Of a large model: its tensors are so large that luck evens out. Of its training one rule, plain,
+is enough."""
 
 
 class Measured(NamedTuple):
@@ -48,6 +47,7 @@ def measured(setup: Setup) -> Iterator[Measured]:
             if each.tensor.scale:
                 blind.add(each.tensor.name.removeprefix("gradient/"))
             yield each
+        del each  # a view of all the gradients
     yield from _trained(setup, runs[:1] if large else runs, trained_places(layout, blind), large)
 
 

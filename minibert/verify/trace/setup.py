@@ -18,6 +18,7 @@ Update = Callable[..., None]
 ADAM_RULES = ("adamw_torch", "adamw_hf", "adam_google", "adam")
 STEPS = (1, 2, 3, 10)
 INPUTS = {"input_ids", "attention_mask", "token_type_ids"}
+LARGE = 1 << 20  # parameters: from here on arithmetic takes the time, and not Python itself
 
 
 @dataclass(frozen=True)

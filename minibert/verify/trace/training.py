@@ -16,7 +16,7 @@ from minibert.parallel import Workers
 from minibert.parameters import Parameters
 from minibert.verify.trace.kept_phi import keeping_phi
 from minibert.verify.trace.record import build, packed
-from minibert.verify.trace.setup import Recipe, Setup
+from minibert.verify.trace.setup import LARGE, Recipe, Setup
 from minibert.verify.trace.unused import DECAY_ALONE, decay_alone, places_of
 
 
@@ -37,14 +37,15 @@ def training_states(setup: Setup) -> Iterator[State]:
     xp = copy.copy(setup.xp.plain)
     functions = keeping_phi(setup)
     vars(xp)["twin"] = lambda name, _: functions.get(name)
-    model = build(setup, xp, threads=None)  # for products and updates: there is one shard
+    model = build(setup, xp, threads=None)
     training = _Training(setup, setup.recipe, model)
     for number, rule in enumerate(setup.recipe.rules):
         if number:  # the buffers are used again: new ones would cost page faults
             for name, weight in setup.weights.items():
                 model.parameters[name][...] = xp.to_device(weight)
             for moment in training.moments:
-                moment[...] = 0
+                for part in training.places.used:
+                    moment[part] = 0
         yield from training.states(rule)
 
 
@@ -57,6 +58,8 @@ class _Training:
         self.moments = [model.parameters.zeros_like().flat for _ in range(2)]
         self.gradients: Parameters = model.parameters.zeros_like()
         self.places = places_of(setup, model.parameters.layout)
+        # On all machines as many: the bytes of a gradient depend on it.
+        self.shards = 2 if self.parameters.size >= LARGE else 1
         self.first: list[Array] = []
 
     def states(self, rule: str) -> Iterator[State]:
@@ -84,7 +87,7 @@ class _Training:
         if step == 1 or self.recipe.zero_gradients:
             for part in used:
                 flat[part] = 0
-        self.model.accumulate_gradients(self.batch, self.gradients, None, shards=1)
+        self.model.accumulate_gradients(self.batch, self.gradients, None, self.shards)
         if step == 1 and len(self.recipe.rules) > 1 and flat.dtype == "float64":
             self.first = [flat[part].copy() for part in used]
 
