@@ -135,8 +135,8 @@ def test_a_limit_of_the_caller_s_and_no_truncation(task):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"top_k": 1.5}, "top_k must be a whole number of at least 1, got 1.5"),
-        ({"top_k": True}, "top_k must be a whole number of at least 1, got True"),
+        ({"top_k": 1.5}, "top_k must be a whole number of at least 0, got 1.5"),
+        ({"top_k": True}, "top_k must be a whole number of at least 0, got True"),
         ({"batch_size": 0}, "batch_size must be a whole number of at least 1, got 0"),
         ({"max_length": "9"}, "max_length must be a whole number of at least 1, got '9'"),
         (

@@ -232,7 +232,19 @@ def test_a_model_without_a_head_is_not_measured(script, files):
     )
     ended = script("finetune", *flags(files, *SHORT, "--do_eval"))
     assert ended.status == 2
-    assert "has no trained head for text-classification (the file lacks classifier" in ended.err
+    assert "has no trained classifier: fine-tune it first, python scripts/finetune.py" in ended.err
+
+
+def test_a_head_of_another_task_is_not_measured(script, files, tmp_path):
+    file = tmp_path / "dev.conll"
+    file.write_text("film\tLABEL_0\ngood\tLABEL_1\n")
+    directory = toy.save_model(tmp_path / "model")
+    ended = script(
+        "finetune", "--do_eval", "--task=token-classification", "--validation_file", file,
+        "--model_name_or_path", directory, "--backend=numpy",
+    )  # fmt: skip
+    assert ended.status == 2
+    assert "was trained for text-classification (config.json: " in ended.err
 
 
 def test_labels_are_checked_before_the_model_is_loaded(script, files):
