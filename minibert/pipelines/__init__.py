@@ -87,7 +87,9 @@ def _kind(task: str) -> type[Pipeline]:
     kind = PIPELINES.get(ALIASES.get(task, task)) if isinstance(task, str) else None
     if kind is None:
         known = ", ".join(sorted([*PIPELINES, *ALIASES]))
-        raise InputError(f"task {task!r} is unknown: choose one of {known}")
+        is_model = isinstance(task, str) and "/" in task
+        hint = f"; if it is a model: pipeline(model={task!r})" if is_model else ""
+        raise InputError(f"task {task!r} is unknown: choose one of {known}{hint}")
     return kind
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -49,6 +49,9 @@ class QuestionAnsweringPipeline(Pipeline):
         if question is None or context is None:
             lacking = "question" if question is None else "context"
             raise InputError(f"{lacking} is missing: pass question=… and context=…")
+        for name, value in (("question", question), ("context", context)):
+            if isinstance(value, Mapping) or not isinstance(value, Iterable):
+                raise InputError(f"{name}: wanted a text or a list of texts, got {value!r:.80}")
         single = isinstance(question, str)
         questions = [question] if single else list(question)
         contexts = [context] * len(questions) if isinstance(context, str) else list(context)

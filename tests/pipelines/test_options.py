@@ -211,6 +211,8 @@ def test_only_encoders_have_a_default_model():
         pipeline("sentiment-analysis")
     with pytest.raises(InputError, match=r"^name a task or a model"):
         pipeline()
+    with pytest.raises(InputError, match=r"; if it is a model: pipeline\(model='org/name'\)$"):
+        pipeline("org/name")
     defaults = [name for name, kind in PIPELINES.items() if kind.default_model]
     assert defaults == ["feature-extraction", "sentence-similarity"]
 

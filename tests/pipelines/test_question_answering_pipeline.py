@@ -144,6 +144,8 @@ BAD_SETTINGS = {
     "got question = ''": {"question": ""},
     "got question = 3": {"question": [3]},
     "context is missing": {"context": None},
+    "question: wanted a text or a list of texts, got 3": {"question": 3},
+    "context: wanted a text or a list of texts, got {'text': 'x'}": {"context": {"text": "x"}},
     "question is missing": {"question": None},
     "pass either question and context, or inputs": {"inputs": [{}]},
     'input 0: \'question\' is missing: wanted {"question": …, "context": …}, got nothing': {

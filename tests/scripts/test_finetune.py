@@ -489,6 +489,24 @@ BAD: dict[str, tuple[Callable[[Files], Any], list[str], str]] = {
     ),
     "no labels": (write("dev", "sentence1\ngood\n"), [], "the validation data has no labels"),
     "no labels in train": (write("train", "sentence1\ngood\n"), [], "no label column"),
+    "another separator": (
+        write("train", "sentence1;label\ngood;pos\nbad;neg\n"), [],
+        "every line holds ';': columns are separated by tabs in .tsv",
+    ),
+    "label column that is not there": (
+        write("train", "sentence1\tmark\ngood\tpos\nbad\tneg\n"), ["--label_column=marks"],
+        "there is no label column; the columns are ['sentence1', 'mark'], and one",
+    ),
+    "empty labels": (
+        write("train", f"{HEADER}good\t\nbad\t\n"), [], "the label column 'label' is empty; the"
+    ),
+    "a text that is its label": (
+        nothing, ["--text_column=label"], "train.tsv: there is no label column; the columns are"
+    ),
+    "one column named twice": (
+        nothing, ["--text_column=label", "--label_column=label"],
+        "the column 'label' is named as a text and as the label: choose one",
+    ),
     "unseen label": (
         write("dev", f"{HEADER}good\tpos\nbad\tmeh\n"), [],
         "dev.tsv, line 3: the label 'meh' was not seen in training, whose labels are 'neg', 'pos'; "
