@@ -103,19 +103,16 @@ def main() -> None:
     ask, at_once = asker(task, encoder, answer, args)
     reading, first = Reading(), None
     try:
-        for items in parts:
-            warn_of_empty(items)
-            first = first or (items[0].place if items else None)
-            for start in range(0, len(items), at_once):
-                portion = items[start : start + at_once]
-                found = results(answer, ask, portion, reading)
-                for item, result in zip(portion, found, strict=True):
-                    print(
-                        json_line(item, result)
-                        if args.jsonl
-                        else plain_line(item, result, task, answer)
-                    )
-                sys.stdout.flush()
+        for portion in portions(parts, at_once):
+            first = first or portion[0].place
+            found = results(answer, ask, portion, reading)
+            for item, result in zip(portion, found, strict=True):
+                print(
+                    json_line(item, result)
+                    if args.jsonl
+                    else plain_line(item, result, task, answer)
+                )
+            sys.stdout.flush()
     except InputError:
         answer.warn(reading)
         raise
@@ -123,6 +120,14 @@ def main() -> None:
         answer.report(reading)
     except InputError as error:  # of all questions; it names the first
         raise InputError(f"{first}: {_without_number(str(error))}") from None
+
+
+def portions(parts: Items, at_once: int) -> Iterator[list[Item]]:
+    """The inputs in parts of at most so many, none of them empty."""
+    for items in parts:
+        warn_of_empty(items)
+        for start in range(0, len(items), at_once):
+            yield items[start : start + at_once]
 
 
 def asker(task: str, encoder: bool, answer: Any, args: argparse.Namespace) -> tuple[Ask, int]:
