@@ -35,6 +35,9 @@ lines are JSON if it begins with {" or [", a file's are words if it ends in a ta
 and texts if not. --format overrides both. What stands before a bad line of text or JSON is
 answered; the other forms are answered whole or not at all.
 
+Texts longer than the model's window are cut, and counted in a line on stderr (token-classification
+reads them whole with --stride). A question that fills a window is answered by the empty text.
+
 A line of output is the answer, a tab and the text. With --jsonl it is {"input": …, "output": …}:
 the text or object as it was given, and what the Python pipeline of the task returns for it in a
 list of inputs, as {"label": …, "score": …}; --top_k and --all make it a list, best first (so it is
