@@ -46,12 +46,13 @@ from pathlib import Path
 from minibert import BertTokenizer, InputError
 from minibert.checkpoint.model_card import model_card
 from minibert.checkpoint.sentence_transformers import read_sentence_settings
+from minibert.config import BertConfig
 from minibert.data.features import Features
 from minibert.hub import resolve_model
 from minibert.io.command_line import Parser, run
 from minibert.io.files import atomic_write
 from minibert.models import BertPreTrainedModel
-from minibert.pipelines import task_of
+from minibert.pipelines.trained_for import check_architectures, check_trained, task_of
 from minibert.tasks.base import Outputs, Task
 from minibert.tasks.classification import Classification
 from minibert.tasks.question_answering import QuestionAnswering
@@ -138,6 +139,9 @@ def make_model(
     special: TaskArguments,
     args: TrainingArguments,
 ) -> BertPreTrainedModel:
+    asked = data.task or "text-classification"
+    if not data.do_train:
+        check_architectures(BertConfig.from_pretrained(directory), asked, data.model_name_or_path)
     model = load_model(
         task,
         directory,
@@ -150,13 +154,9 @@ def make_model(
         threads=args.threads,
         ignore_mismatched_sizes=data.ignore_mismatched_sizes and data.do_train,
     )
-    report = model.load_report
-    if report and report.missing and not data.do_train:
-        raise InputError(
-            f"{data.model_name_or_path} has no trained head for {data.task} (the file lacks "
-            f"{', '.join(report.missing)}): train it first, with --do_train and a --train_file"
-        )
-    print(f"model {data.model_name_or_path}\n{report}")
+    if not data.do_train and data.task != "sentence-embedding":
+        check_trained(model, asked, data.model_name_or_path)
+    print(f"model {data.model_name_or_path}\n{model.load_report}")
     return model
 
 

@@ -35,6 +35,9 @@ lines are JSON if it begins with {" or [", a file's are words if it ends in a ta
 and texts if not. --format overrides both. What stands before a bad line of text or JSON is
 answered; the other forms are answered whole or not at all.
 
+Texts longer than the model's window are cut, and counted in a line on stderr (token-classification
+reads them whole with --stride). A question that fills a window is answered by the empty text.
+
 A line of output is the answer, a tab and the text. With --jsonl it is {"input": …, "output": …}:
 the text or object as it was given, and what the Python pipeline of the task returns for it in a
 list of inputs, as {"label": …, "score": …}; --top_k and --all make it a list, best first (so it is
@@ -64,6 +67,7 @@ from minibert.pipelines.inputs import (
     items_of_stream,
     items_of_texts,
 )
+from minibert.pipelines.options import Reading
 from minibert.pipelines.outputs import json_line, plain_line
 from minibert.pipelines.values import Shared
 
@@ -84,8 +88,8 @@ OF_TASKS = {
 }
 AT_ONCE = 4096  # texts that are batched by length together
 
-Ask = Callable[[list[Any]], list[Any]]
-"""Inputs of the task's pipeline → a result for each."""
+Ask = Callable[[list[Any], Reading], list[Any]]
+"""Inputs of the task's pipeline → a result for each; what became of them is noted."""
 
 
 def main() -> None:
@@ -100,45 +104,61 @@ def main() -> None:
     answer = pipeline(kind, directory, backend=args.backend, threads=args.threads)
     answer.quiet = False
     ask, at_once = asker(task, encoder, answer, args)
-    for items in parts:
-        warn_of_empty(items)
-        for start in range(0, len(items), at_once):
-            portion = items[start : start + at_once]
-            for item, result in zip(portion, results(answer, ask, portion), strict=True):
+    reading, first = Reading(), None
+    try:
+        for portion in portions(parts, at_once):
+            first = first or portion[0].place
+            found = results(answer, ask, portion, reading)
+            for item, result in zip(portion, found, strict=True):
                 print(
                     json_line(item, result)
                     if args.jsonl
                     else plain_line(item, result, task, answer)
                 )
             sys.stdout.flush()
+    except InputError:
+        answer.warn(reading)
+        raise
+    try:
+        answer.report(reading)
+    except InputError as error:  # of all questions; it names the first
+        raise InputError(f"{first}: {_without_number(str(error))}") from None
+
+
+def portions(parts: Items, at_once: int) -> Iterator[list[Item]]:
+    """The inputs in parts of at most so many, none of them empty."""
+    for items in parts:
+        warn_of_empty(items)
+        for start in range(0, len(items), at_once):
+            yield items[start : start + at_once]
 
 
 def asker(task: str, encoder: bool, answer: Any, args: argparse.Namespace) -> tuple[Ask, int]:
     """What answers inputs, and how many at once."""
     if encoder:
-        return lambda values: answer.embed(values).tolist(), AT_ONCE
+        return lambda values, reading: answer.vectors(values, reading).tolist(), AT_ONCE
     if task == "feature-extraction":  # of [CLS]; the vectors of all tokens take memory
-        return lambda values: [
-            rows[0, 0].tolist() for rows in answer.answers(values, return_tensors=True)
+        return lambda values, reading: [
+            rows[0, 0].tolist() for rows in answer.answers(values, reading, return_tensors=True)
         ], AT_ONCE // 16
     options = options_of(task, args, answer)
     if task == "token-classification":
-        return lambda values: answer.answers(
-            values, is_split_into_words=any(isinstance(v, list) for v in values), **options
+        return lambda values, reading: answer.answers(
+            values, reading, is_split_into_words=any(isinstance(v, list) for v in values), **options
         ), AT_ONCE
-    return lambda values: answer.answers(values, **options), AT_ONCE
+    return lambda values, reading: answer.answers(values, reading, **options), AT_ONCE
 
 
-def results(answer: Pipeline, ask: Ask, items: list[Item]) -> Iterator[Any]:
+def results(answer: Pipeline, ask: Ask, items: list[Item], reading: Reading) -> Iterator[Any]:
     """One result an item; those before one that is to blame for an error, which names its place."""
     try:
-        yield from ask([item.value for item in items])
+        yield from ask([item.value for item in items], reading)
     except InputError:
-        answer.quiet = True
-        ask([])  # an option may be to blame
+        answer.quiet, again = True, Reading()
+        ask([], again)  # an option may be to blame
         for item in items:
             try:
-                yield from ask([item.value])
+                yield from ask([item.value], again)
             except InputError as error:
                 raise InputError(f"{item.place}: {_without_number(str(error))}") from None
         raise

@@ -33,7 +33,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from minibert.errors import InputError, Interrupted
+from minibert.errors import CheckpointError, InputError, Interrupted
 from minibert.hub import DEFAULT_MODEL, resolve_model
 from minibert.hub.package_index import cache_directory
 from minibert.io.command_line import Parser, run
@@ -81,7 +81,7 @@ def prepare(source: Path, args: argparse.Namespace) -> tuple[SearchIndex, Embedd
         shutil.rmtree(place)  # the cache's own, and damaged
     SearchIndex.check_place(place)
     cut = Cut(args.cut or ("chunks" if source.is_dir() else "lines"))
-    old = SearchIndex.load(place) if SearchIndex.is_index(place) and not args.rebuild else None
+    old = None if args.rebuild else old_index(place, args)
     embed = Embedder(args.model or (old.model if old else DEFAULT_MODEL), args)
     index = SearchIndex(source.resolve(), embed.name, embed.sha256, cut)
     if old and (old.model_sha256, old.cut, old.source) == (embed.sha256, cut, index.source):
@@ -98,6 +98,20 @@ def prepare(source: Path, args: argparse.Namespace) -> tuple[SearchIndex, Embedd
     return index, embed
 
 
+def old_index(place: Path, args: argparse.Namespace) -> SearchIndex | None:
+    """The index that is there; a damaged one counts as none in the cache, which is our own."""
+    if not SearchIndex.is_index(place):
+        return None
+    try:
+        return SearchIndex.load(place)
+    except CheckpointError:
+        if args.index is not None:
+            raise
+        name = args.model or DEFAULT_MODEL
+        print(f"the index in {place} is damaged: it is made again, with {name}", file=sys.stderr)
+        return None
+
+
 class Embedder:
     """Texts → unit vectors, by a model that is loaded once."""
 
@@ -106,7 +120,10 @@ class Embedder:
         self.name = str(directory.resolve()) if Path(name).is_dir() else name
         self.sha256 = model_sha256(directory)
         self.pipeline = SentenceSimilarityPipeline.from_pretrained(
-            directory, backend=args.backend, threads=args.threads
+            directory,
+            backend=args.backend,
+            threads=args.threads,
+            truncation=True,  # without a warning: --help says how much is read
         )
 
     def __call__(self, texts: Sequence[str]) -> Any:

@@ -43,7 +43,10 @@ def choose_columns(header: list[str], named: Named) -> Columns:
     if named.pair is not None and named.text is None:
         raise Problem(f"the second text is {named.pair!r}: --text_column must name the first")
     names = {name.casefold(): name for name in reversed(header) if name != named.label}
-    label = next((names[known] for known in LABELS if known in names), None)
+    if named.label is not None and named.label in (named.text, named.pair):
+        raise Problem(f"the column {named.label!r} is named as a text and as the label: choose one")
+    known = [names[name] for name in LABELS if name in names]
+    label = next((name for name in known if name not in (named.text, named.pair)), None)
     if named.label is not None:  # "": there is none, and none is to be guessed
         label = named.label if named.label in header else ""
     if named.text is not None:

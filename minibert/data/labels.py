@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from minibert.data.readers import Examples, Label, is_number
+from minibert.data.text_files import brief
 from minibert.errors import InputError
 
 ProblemType = Literal["regression", "single_label_classification", "multi_label_classification"]
@@ -131,12 +132,27 @@ def _names(examples: Examples, i: int, label: Label, problem_type: ProblemType) 
 def labels_of(examples: Examples) -> list[Label]:
     """A file's raw labels. Raises InputError where there are none."""
     if examples.labels is None:
-        columns = ", ".join(name for name in examples.columns if name)
+        label = examples.columns.label
+        names = list(examples.names) or [name for name in examples.columns if name]
+        what = f"the label column {label!r} is empty" if label else "there is no label column"
         raise InputError(
-            f"{examples.path}: there is no label column (columns used: {columns}); "
-            'one named "label" is wanted, or --label_column must name it'
+            f"{examples.path}: {what}; the columns are {brief(names)}, and one "
+            f'named "label" is wanted, or --label_column must name it{_separator(examples)}'
         )
     return examples.labels
+
+
+def _separator(examples: Examples) -> str:
+    """A hint where a table has one column, and another separator on every line."""
+    if examples.header is None or len(examples.names) > 1:
+        return ""
+    for separator in ("\t", ";", ","):
+        if all(separator in text for text in examples.sentence1):
+            return (
+                f"; every line holds {separator!r}: columns are separated by tabs in .tsv, by "
+                "commas in .csv"
+            )
+    return ""
 
 
 def _checked(problem_type: ProblemType | None) -> ProblemType | None:

@@ -157,7 +157,12 @@ def _choices(values: Mapping[str, Any]) -> tuple[list[str], list[str] | None]:
         found = {name: [item.get(name) for item in found] for name in ("label", "text")}
     if not isinstance(found, dict):
         return _checked(key, found), None
-    texts, labels = _checked(key, found.get("text")), _checked(key, found.get("label"))
+    if not found.keys() >= {"label", "text"}:
+        raise Problem(
+            f'{key!r}: a list of texts, or {{"label": […], "text": […]}}, is wanted, got '
+            f"{brief(found)}"
+        )
+    texts, labels = _checked(key, found["text"]), _checked(key, found["label"])
     if len(texts) != len(labels) or len(set(labels)) != len(labels):
         raise Problem(f"{key!r}: a label for each text is wanted, all different: {brief(found)}")
     return texts, labels

@@ -71,6 +71,7 @@ class Examples:
     labels: list[Label] | None
     lines: list[int]  # the line of the file, from 1, at which each example begins
     header: bool | None = None  # whether the first row names the columns; None: no table
+    names: Sequence[str] = ()  # of all columns, the unused ones too
 
     def __len__(self) -> int:
         return len(self.sentence1)
@@ -226,6 +227,7 @@ def _gather(
         sentence2=None if columns.sentence2 is None else texts(columns.sentence2),
         labels=labels,
         lines=[row.line for row in rows],
+        names=header,
     )
 
 

@@ -96,7 +96,9 @@ def json_objects(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
         except Problem as problem:
             raise error_at(path, number, str(problem)) from None
         if not isinstance(value, dict):
-            raise error_at(path, number, f"an object {{...}} is wanted, got {type(value).__name__}")
+            hint = "; write what it holds one a line" if isinstance(value, list) else ""
+            got = type(value).__name__ + hint
+            raise error_at(path, number, f"an object {{...}} is wanted, got {got}")
         found = True
         yield number, value
     if not found:

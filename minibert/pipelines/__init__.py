@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from minibert.checkpoint.directory import open_weights
 from minibert.config import BertConfig
 from minibert.errors import InputError
 from minibert.models import BertPreTrainedModel
@@ -20,6 +18,7 @@ from minibert.pipelines.question_answering import QuestionAnsweringPipeline
 from minibert.pipelines.sentence_similarity import SentenceSimilarityPipeline
 from minibert.pipelines.text_classification import TextClassificationPipeline
 from minibert.pipelines.token_classification import TokenClassificationPipeline
+from minibert.pipelines.trained_for import task_of, task_of_architectures
 from minibert.tokenization import BertTokenizer
 
 PIPELINES: dict[str, type[Pipeline]] = {
@@ -36,22 +35,6 @@ PIPELINES: dict[str, type[Pipeline]] = {
     )
 }
 ALIASES = {"sentiment-analysis": "text-classification", "ner": "token-classification"}
-OF_ARCHITECTURE = {
-    "BertForMaskedLM": "fill-mask",
-    "BertForMultipleChoice": "multiple-choice",
-    "BertForNextSentencePrediction": "next-sentence-prediction",
-    "BertForPreTraining": "fill-mask",
-    "BertForQuestionAnswering": "question-answering",
-    "BertForSentenceEmbedding": "sentence-similarity",
-    "BertForSequenceClassification": "text-classification",
-    "BertForTokenClassification": "token-classification",
-    "BertModel": "feature-extraction",
-}
-OF_HEAD = {  # by the beginning of its parameters' names; a "classifier" may be of several tasks
-    "cls.predictions.": "fill-mask",
-    "cls.seq_relationship.": "next-sentence-prediction",
-    "qa_outputs.": "question-answering",
-}
 
 
 def pipeline(
@@ -97,34 +80,16 @@ def _kind_of(model: object) -> type[Pipeline]:
     if not isinstance(model, BertPreTrainedModel):
         raise not_ours("model", model, "model of minibert")
     name = type(model).__name__
-    return _kind(_task(name, [name]))
-
-
-def task_of(directory: Path) -> str:
-    """The task that config.json's `architectures` names; where it has none, that of the head."""
-    architectures = BertConfig.from_pretrained(directory).architectures
-    names = () if architectures else open_weights(directory)
-    for begins, task in OF_HEAD.items():
-        if any(name.startswith(begins) for name in names):
-            return task
-    return _task(f"{directory}: config.json", architectures)
-
-
-def _task(source: str, architectures: Sequence[str] | None) -> str:
-    for name in architectures or ():
-        if name in OF_ARCHITECTURE:
-            return OF_ARCHITECTURE[name]
-    how = "name the task (--task, in Python task=…)"
-    if architectures:
-        raise InputError(f"{source}: there is no task for {', '.join(architectures)}; {how}")
-    raise InputError(f"{source} does not say what the model was trained for; {how}")
+    return _kind(task_of_architectures(name, [name]))
 
 
 def _kind(task: str) -> type[Pipeline]:
     kind = PIPELINES.get(ALIASES.get(task, task)) if isinstance(task, str) else None
     if kind is None:
         known = ", ".join(sorted([*PIPELINES, *ALIASES]))
-        raise InputError(f"task {task!r} is unknown: choose one of {known}")
+        is_model = isinstance(task, str) and "/" in task
+        hint = f"; if it is a model: pipeline(model={task!r})" if is_model else ""
+        raise InputError(f"task {task!r} is unknown: choose one of {known}{hint}")
     return kind
 
 
@@ -139,4 +104,5 @@ __all__ = [
     "TextClassificationPipeline",
     "TokenClassificationPipeline",
     "pipeline",
+    "task_of",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -27,13 +27,15 @@ from minibert.pipelines.options import (
     of_ours,
 )
 from minibert.pipelines.texts import encoded
+from minibert.pipelines.trained_for import check_architectures, check_trained, untrained
 from minibert.tasks.base import Outputs
+from minibert.tasks.question_windows import UNREAD
 from minibert.tokenization import BertTokenizer
 from minibert.tokenization.encoding import Encoding
 from minibert.training.evaluation import predict
 
 STREAM = 64  # inputs that a stream is read ahead
-READING = [field.name for field in fields(Reading)]
+READING = [field.name for field in fields(Reading) if field.init]
 
 
 class Pipeline:
@@ -51,8 +53,8 @@ class Pipeline:
     model_class: ClassVar[type[BertPreTrainedModel]]
     default_model: ClassVar[str | None] = None
 
-    head: ClassVar[str | None] = None
-    """How the names of the head's parameters begin; a model without them is not trained."""
+    has_head: ClassVar[bool] = True
+    """Whether answers come of a head that must have been trained for the task."""
 
     nested: ClassVar[str | None] = None
     """An option that holds fields of `Reading`; transformers has one where the rest lies open."""
@@ -60,12 +62,18 @@ class Pipeline:
     of_model: ClassVar[tuple[str, ...]] = ()
     """Arguments of the model's from_pretrained that need not stand in `model_kwargs`."""
 
+    cut: ClassVar[str] = "texts"
+    """What is cut where it is too long."""
+
+    remedy: ClassVar[str] = "the rest of them is not read: shorten or split them"
+    """What to do about that."""
+
     def __init__(self, model: Any, tokenizer: BertTokenizer, **options: Any) -> None:
         """`options`: those of a call, for all calls that do not say otherwise."""
         self.model, self.tokenizer = model, tokenizer
         self.options = self._checked(options)
         self.quiet = True
-        """False: progress bars, and a warning for texts that were cut."""
+        """False: progress bars."""
 
     # ---- In and out of directories ----
 
@@ -105,24 +113,13 @@ class Pipeline:
             return cls(cls._loaded(model, backend, config, tokenizer), tokenizer, **options)  # type: ignore[arg-type]  # None is refused
         with named(model, revision) as directory:
             arguments: dict[str, Any] = {"backend": backend, "threads": threads, "dtype": dtype}
-            arguments |= {"config": config_of(config)} | for_model
+            own = config_of(config) or BertConfig.from_pretrained(directory)
+            check_architectures(own, cls.task, model)
+            arguments |= {"config": own} | for_model
             found = cls.model_class.from_pretrained(directory, **arguments)
-            cls._check_head(found, model)
+            if cls.has_head:
+                check_trained(found, cls.task, model)
             return cls(found, tokenizer or BertTokenizer.from_pretrained(directory), **options)
-
-    @classmethod
-    def _check_head(cls, model: BertPreTrainedModel, name: object) -> None:
-        missing = model.load_report.missing if model.load_report else ()
-        if cls.head and any(parameter.startswith(cls.head) for parameter in missing):
-            of_pretraining = cls.head.startswith("cls.")
-            verb, script = (
-                ("pretrain", "pretrain.py --corpus …") if of_pretraining
-                else ("fine-tune", f"finetune.py --task {cls.task}")
-            )  # fmt: skip
-            raise InputError(
-                f"{name} has no trained {cls.head}: {verb} it first, "
-                f"python scripts/{script} --model_name_or_path {name}"
-            )
 
     @classmethod
     def _loaded(
@@ -141,6 +138,9 @@ class Pipeline:
                 f"the model is loaded on {model.xp.name}, and {name} is asked for: load it there, "
                 f'{type(model).__name__}.from_pretrained(…, backend="{name}")'
             )
+        reason = untrained(model, cls.task) if cls.has_head else ""
+        if reason and not model.parameters.is_flat:  # nor has it been trained since
+            print(f"warning: the model {reason}: its answers are random", file=sys.stderr)
         return model
 
     def save_pretrained(self, directory: str | Path) -> None:
@@ -154,9 +154,13 @@ class Pipeline:
         options = self.options | self._checked(options)
         reading = Reading(**{name: options.pop(name) for name in READING if name in options})
         if isinstance(inputs, str | Mapping):
-            return self.answers([inputs], reading, **options)[0]
+            result = self.answers([inputs], reading, **options)[0]
+            self.report(reading)
+            return result
         if isinstance(inputs, list | tuple):
-            return self.answers(list(inputs), reading, **options)
+            results = self.answers(list(inputs), reading, **options)
+            self.report(reading)
+            return results
         if isinstance(inputs, Iterable) or hasattr(inputs, "__getitem__"):  # as torch's data sets
             return self._stream(inputs, reading, options)
         raise InputError(f"wanted a text, several, or a stream of them, got {inputs!r:.80}")
@@ -165,13 +169,16 @@ class Pipeline:
         self, inputs: Iterable[Any], reading: Reading, options: dict[str, Any]
     ) -> Iterator[Any]:
         ahead, start = iter(inputs), 0
-        while chunk := list(islice(ahead, reading.batch_size or STREAM)):
-            try:
-                results = self.answers(chunk, reading, **options)
-            except InputError as error:
-                yield from self._until(error, chunk, start, reading, options)
-            yield from results
-            start += len(chunk)
+        try:
+            while chunk := list(islice(ahead, reading.batch_size or STREAM)):
+                try:
+                    results = self.answers(chunk, reading, **options)
+                except InputError as error:
+                    yield from self._until(error, chunk, start, replace(reading), options)
+                yield from results
+                start += len(chunk)
+        finally:
+            self.warn(reading)
 
     def _until(
         self,
@@ -222,22 +229,19 @@ class Pipeline:
         texts: Sequence[str],
         pairs: Sequence[str | None] | None = None,
         reading: Reading = AS_USUAL,
-        *,
-        group: int = 1,
     ) -> Outputs:
-        """The model's outputs for texts, or for pairs, `group` of which make up an example."""
+        """The model's outputs for texts, or for pairs."""
         encodings = self.encode(texts, pairs, reading)
         ids, type_ids = [e.ids for e in encodings], [e.type_ids for e in encodings]
-        return self.predict(Features(ids, type_ids, group=group), reading)
+        return self.predict(Features(ids, type_ids), reading)
 
     def encode(
         self, texts: Sequence[str], pairs: Sequence[str | None] | None, reading: Reading
     ) -> list[Encoding]:
-        """Texts, pairs, or some of both, as ids; a warning for those that were cut."""
+        """Texts, pairs, or some of both, as ids; those that were cut are noted."""
         limit = self.limit(reading)
-        encodings, cut = encoded(self.tokenizer, texts, pairs, limit, reading.truncation)
-        if cut:
-            self.warn(f"{cut} of {len(texts)} texts were cut to {limit} tokens")
+        encodings, cut = encoded(self.tokenizer, texts, pairs, limit, reading.strategy)
+        reading.note(len(texts), cut, limit)
         return encodings
 
     def predict(self, features: Features, reading: Reading) -> Outputs:
@@ -259,10 +263,28 @@ class Pipeline:
         """Tokens to which texts are cut."""
         return min(self.max_length, reading.max_length or self.max_length)
 
-    def warn(self, text: str) -> None:
-        """A line on stderr, unless the pipeline is quiet."""
-        if not self.quiet:
-            print(f"warning: {text}", file=sys.stderr)
+    def report(self, reading: Reading) -> None:
+        """What a call's notes say, at its end; InputError where nothing could be read."""
+        notes = reading.notes
+        if notes.problem is not None and notes.unread == notes.texts:
+            raise notes.problem
+        self.warn(reading)
+
+    def warn(self, reading: Reading) -> None:
+        """A line on stderr for each kind of texts that were not read, or not to their ends."""
+        notes = reading.notes
+        if notes.cut:
+            print(
+                f"warning: {notes.cut} of {notes.texts} {self.cut} were cut to {notes.limit} "
+                f"tokens; {self.remedy}",
+                file=sys.stderr,
+            )
+        if notes.unread:
+            print(
+                f"warning: {notes.unread} of {notes.texts} questions got the empty answer: "
+                f"{UNREAD}",
+                file=sys.stderr,
+            )
 
     def __repr__(self) -> str:
         options = "".join(f", {name}={value!r}" for name, value in self.options.items())

@@ -17,6 +17,7 @@ class FeatureExtractionPipeline(Pipeline):
     task = "feature-extraction"
     model_class: ClassVar[type[BertPreTrainedModel]] = BertModel
     default_model = DEFAULT_MODEL
+    has_head = False
     nested = "tokenize_kwargs"
 
     def answers(

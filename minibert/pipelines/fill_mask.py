@@ -35,7 +35,6 @@ class FillMaskPipeline(Pipeline):
 
     task = "fill-mask"
     model_class: ClassVar[type[BertPreTrainedModel]] = BertForMaskedLM
-    head = "cls.predictions"
     nested = "tokenizer_kwargs"
 
     def __init__(self, model: BertForMaskedLM, tokenizer: BertTokenizer, **options: Any) -> None:
@@ -64,7 +63,7 @@ class FillMaskPipeline(Pipeline):
         targets: str | Sequence[str] | None = None,
     ) -> list[Any]:
         """One result an input, in their order."""
-        check_whole("top_k", top_k)
+        check_whole("top_k", top_k, 0)
         chosen = None if targets is None else self._target_ids(targets)
         texts = texts_of(inputs)
         encodings = self.encode(texts, None, reading)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any, ClassVar
 
+from minibert.data.features import Features
 from minibert.data.multiple_choice import asked
 from minibert.data.text_files import Problem
 from minibert.errors import InputError
@@ -24,21 +26,24 @@ class MultipleChoicePipeline(Pipeline):
 
     task = "multiple-choice"
     model_class: ClassVar[type[BertPreTrainedModel]] = BertForMultipleChoice
-    head = "classifier"
 
     def answers(
         self, inputs: list[Any], reading: Reading = AS_USUAL, *, top_k: int | None = 1
     ) -> list[Any]:
         """The best choice of each input, or with `top_k` ≠ 1 a list of them, best first."""
         if top_k is not None:
-            check_whole("top_k", top_k)
-        results = []
-        for first, choices in [_asked(*numbered) for numbered in enumerate(inputs)]:
+            check_whole("top_k", top_k, 0)
+        rows = [_asked(*numbered) for numbered in enumerate(inputs)]
+        firsts = [first for first, choices in rows for _ in choices]
+        encodings = iter(self.encode(firsts, [c for _, choices in rows for c in choices], reading))
+        results: list[Any] = []
+        for _, choices in rows:
             # One by one: they may have different numbers of choices.
-            outputs = self.read([first] * len(choices), choices, reading, group=len(choices))
-            (best,) = MultipleChoice().decode(outputs, top_k)
-            rows = [row | {"choice": choices[row["label"]]} for row in best]
-            results.append(rows[0] if top_k == 1 else rows)
+            own = list(islice(encodings, len(choices)))
+            features = Features([e.ids for e in own], [e.type_ids for e in own], group=len(own))
+            (best,) = MultipleChoice().decode(self.predict(features, reading), top_k)
+            chosen = [row | {"choice": choices[row["label"]]} for row in best]
+            results.append(chosen[0] if top_k == 1 else chosen)
         return results
 
 

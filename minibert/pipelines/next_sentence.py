@@ -22,7 +22,6 @@ class NextSentencePipeline(TextClassificationPipeline):
 
     task = "next-sentence-prediction"
     model_class: ClassVar[type[BertPreTrainedModel]] = BertForNextSentencePrediction
-    head = "cls.seq_relationship"
 
     def __init__(
         self, model: BertForNextSentencePrediction, tokenizer: BertTokenizer, **options: Any

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -34,12 +34,27 @@ ABSENT = {
 """Options of transformers that cannot be had, unless as by default, and what to do instead."""
 
 
+@dataclass
+class Notes:
+    """What became of a call's texts: counted portion by portion, and said once, at its end."""
+
+    texts: int = 0
+    cut: int = 0  # unasked
+    limit: int = 0  # tokens to which they were cut
+    unread: int = 0  # questions of which nothing could be read
+    problem: InputError | None = None  # what is wrong with the first of these
+
+    def add(self, texts: int, cut: int, limit: int) -> None:
+        """So many texts more."""
+        self.texts, self.cut, self.limit = self.texts + texts, self.cut + cut, limit
+
+
 @dataclass(frozen=True)
 class Reading:
     """How texts are read: the options that every pipeline has, under transformers' names."""
 
-    truncation: Truncation = True
-    """False: a text that is too long is an error."""
+    truncation: Truncation | None = None
+    """True: cut texts that are too long. False: refuse them. None: cut them, with a warning."""
 
     max_length: int | None = None
     """Tokens of a text, if fewer than the pipeline's own limit."""
@@ -50,14 +65,26 @@ class Reading:
     batch_size: int | None = None
     """Texts of a batch; None: as many as 4096 tokens hold."""
 
+    notes: Notes = field(default_factory=Notes, init=False, compare=False)
+
     def __post_init__(self) -> None:
-        strategy_of(self.truncation)
+        strategy_of(self.strategy)
         for name in ("max_length", "batch_size"):
             if getattr(self, name) is not None:
                 check_whole(name, getattr(self, name))
 
+    @property
+    def strategy(self) -> Truncation:
+        """How texts that are too long are cut."""
+        return True if self.truncation is None else self.truncation
 
-AS_USUAL = Reading()
+    def note(self, texts: int, cut: int, limit: int) -> None:
+        """So many texts more, some of them cut; who names truncation or max_length wants that."""
+        asked = self.truncation is not None or self.max_length is not None
+        self.notes.add(texts, 0 if asked else cut, limit)
+
+
+AS_USUAL = Reading()  # whose notes nobody reads
 
 
 def keywords(function: Callable[..., Any]) -> list[str]:

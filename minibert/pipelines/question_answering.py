@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,9 +11,13 @@ from minibert.data.squad import QuestionExamples
 from minibert.errors import InputError
 from minibert.models import BertForQuestionAnswering, BertPreTrainedModel
 from minibert.pipelines.base import Pipeline
-from minibert.pipelines.options import AS_USUAL, Reading, check_whole
+from minibert.pipelines.options import AS_USUAL, Notes, Reading, check_whole
+from minibert.tasks.base import Outputs
 from minibert.tasks.best_spans import best_spans
-from minibert.tasks.question_windows import question_features
+from minibert.tasks.question_windows import QuestionFeatures, question_features
+
+NO_OUTPUTS: Outputs = {"start_logits": [], "end_logits": []}
+WANTED = '{"question": …, "context": …}'
 
 
 class QuestionAnsweringPipeline(Pipeline):
@@ -26,7 +30,8 @@ class QuestionAnsweringPipeline(Pipeline):
 
     task = "question-answering"
     model_class: ClassVar[type[BertPreTrainedModel]] = BertForQuestionAnswering
-    head = "qa_outputs"
+    cut = "questions"
+    remedy = "shorten them, or raise max_question_len"
 
     def __call__(
         self, inputs: Any = None, *, question: Any = None, context: Any = None, **options: Any
@@ -44,6 +49,9 @@ class QuestionAnsweringPipeline(Pipeline):
         if question is None or context is None:
             lacking = "question" if question is None else "context"
             raise InputError(f"{lacking} is missing: pass question=… and context=…")
+        for name, value in (("question", question), ("context", context)):
+            if isinstance(value, Mapping) or not isinstance(value, Iterable):
+                raise InputError(f"{name}: wanted a text or a list of texts, got {value!r:.80}")
         single = isinstance(question, str)
         questions = [question] if single else list(question)
         contexts = [context] * len(questions) if isinstance(context, str) else list(context)
@@ -74,8 +82,9 @@ class QuestionAnsweringPipeline(Pipeline):
         max_seq_len: tokens of a window; where it is not given max_length, or 384 at most.
         doc_stride: tokens that a window shares with the next (here this is the overlap, as in
         transformers; default 128, at most half a window). Nothing of a context is cut off; longer
-        questions are cut to `max_question_len` tokens. The other options are those of
-        `minibert.tasks.best_spans`.
+        questions are cut to `max_question_len` tokens. One that fills a window all the same gets
+        the empty answer, with a warning, and is an error where the call has no other. The other
+        options are those of `minibert.tasks.best_spans`.
         """
         length = min(self.limit(reading), 384) if max_seq_len is None else max_seq_len
         check_whole("max_seq_len", length)
@@ -92,9 +101,9 @@ class QuestionAnsweringPipeline(Pipeline):
         features, cut = question_features(
             examples, self.tokenizer, length, max_question_len, partial(_step, length, doc_stride)
         )
-        if cut:
-            self.warn(f"{cut} of {len(inputs)} questions were cut to {max_question_len} tokens")
-        outputs = self.predict(features, reading)
+        reading.note(len(inputs), cut, max_question_len)
+        self._note_unread(features, reading.notes)
+        outputs = self.predict(features, reading) if features.windows else NO_OUTPUTS
         best = best_spans(
             features,
             outputs["start_logits"],
@@ -105,6 +114,14 @@ class QuestionAnsweringPipeline(Pipeline):
             align_to_words=align_to_words,
         )
         return [found[0] for found in best] if top_k == 1 else list(best)
+
+    @staticmethod
+    def _note_unread(features: QuestionFeatures, notes: Notes) -> None:
+        notes.unread += len(features.unread)
+        try:
+            features.check_read()
+        except InputError as problem:
+            notes.problem = notes.problem or problem
 
 
 def _step(length: int, doc_stride: int | None, room: int) -> int:
@@ -119,11 +136,18 @@ def _examples(inputs: list[Any]) -> QuestionExamples:
     """Inputs that go by their numbers."""
     for number, item in enumerate(inputs):
         for key in ("question", "context"):
-            value = item.get(key) if isinstance(item, Mapping) else None
+            if not isinstance(item, Mapping):
+                raise InputError(f"input {number}: wanted {WANTED}, got {item!r:.80}")
+            if key not in item:
+                found = ", ".join(map(repr, item)) or "nothing"
+                raise InputError(
+                    f"input {number}: {key!r} is missing: wanted {WANTED}, got {found}"
+                )
+            value = item[key]
             if not isinstance(value, str) or not value.strip():
                 raise InputError(
-                    f'input {number}: wanted {{"question": …, "context": …}} with two texts that '
-                    f"are not empty, got {key} = {value!r:.80}"
+                    f"input {number}: wanted {WANTED} with two texts that are not empty, got "
+                    f"{key} = {value!r:.80}"
                 )
     return QuestionExamples(
         path=Path("input"),

@@ -30,6 +30,7 @@ class SentenceSimilarityPipeline(Pipeline):
     task = "sentence-similarity"
     model_class: ClassVar[type[BertPreTrainedModel]] = BertForSentenceEmbedding
     default_model = DEFAULT_MODEL
+    has_head = False
     of_model = ("pooling", "normalize")
 
     def __call__(self, inputs: Any, sentences: Sequence[str] | None = None, **options: Any) -> Any:
@@ -41,7 +42,7 @@ class SentenceSimilarityPipeline(Pipeline):
     def answers(self, inputs: list[Any], reading: Reading = AS_USUAL) -> list[list[float]]:
         """One list of cosines an input, in their order."""
         rows = [_texts(*numbered) for numbered in enumerate(inputs)]
-        vectors = unit_rows(self._embed([text for row in rows for text in row], reading))
+        vectors = unit_rows(self.vectors([text for row in rows for text in row], reading))
         results, start = [], 0
         for row in rows:
             stop = start + len(row)
@@ -57,9 +58,13 @@ class SentenceSimilarityPipeline(Pipeline):
         as `SentenceTransformer.encode` does. `options`: those of a call.
         """
         check_texts("input", texts)
-        return self._embed(texts, Reading(**self.options | self._checked(options)))
+        reading = Reading(**self.options | self._checked(options))
+        vectors = self.vectors(texts, reading)
+        self.report(reading)
+        return vectors
 
-    def _embed(self, texts: Sequence[str], reading: Reading) -> NDArray[np.float32]:
+    def vectors(self, texts: Sequence[str], reading: Reading) -> NDArray[np.float32]:
+        """`embed`, of a portion of a call's texts."""
         if not texts:
             return np.zeros((0, self.model.config.hidden_size), np.float32)
         if self.model.settings.do_lower_case:

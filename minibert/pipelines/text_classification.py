@@ -20,7 +20,6 @@ class TextClassificationPipeline(Pipeline):
 
     task = "text-classification"
     model_class: ClassVar[type[BertPreTrainedModel]] = BertForSequenceClassification
-    head = "classifier"
 
     def __init__(
         self,
@@ -40,10 +39,10 @@ class TextClassificationPipeline(Pipeline):
         """Classify a text, a pair {"text", "text_pair"}, a list of them, or a stream.
 
         One result an input: {"label", "score"}, and a list with that one for a single text (an odd
-        habit of transformers' pipeline). `top_k`: the list of the k best instead; None: of all.
-        `function_to_apply`: "softmax", "sigmoid" or "none" (default: as the problem type wants).
-        Texts longer than the model's position table are truncated, or with truncation=False an
-        error.
+        habit of transformers' pipeline). `top_k`: the list of the k best instead (0: an empty
+        one); None: of all. `function_to_apply`: "softmax", "sigmoid" or "none" (default: as the
+        problem type wants). Texts longer than the model's position table are cut, with a warning
+        unless truncation=True says so, or with truncation=False an error.
         """
         result = super().__call__(inputs, **options)
         return [result] if isinstance(inputs, str) and "top_k" not in options else result
@@ -58,7 +57,7 @@ class TextClassificationPipeline(Pipeline):
     ) -> list[Any]:
         """One result an input, in their order."""
         if top_k is not _ONE and top_k is not None:
-            check_whole("top_k", top_k)
+            check_whole("top_k", top_k, 0)
         if not inputs:
             return []
         outputs = self.read(*self._texts(inputs), reading)

@@ -25,7 +25,7 @@ class TokenClassificationPipeline(Pipeline):
 
     task = "token-classification"
     model_class: ClassVar[type[BertPreTrainedModel]] = BertForTokenClassification
-    head = "classifier"
+    remedy = "pass a stride (--stride) to read them in windows"
 
     def __init__(
         self,
@@ -105,12 +105,11 @@ class TokenClassificationPipeline(Pipeline):
             check_texts("input", texts, are_words=True)
         limit = self.limit(reading)
         encodings = self.tokenizer.encode_aligned(
-            texts, None, limit, reading.truncation,
+            texts, None, limit, reading.strategy,
             stride=stride, is_split_into_words=is_split_into_words,
         )  # fmt: skip
-        truncated = sum(encoding.truncated for encoding in encodings)
-        if stride is None and truncated:
-            self.warn(f"{truncated} of {len(texts)} texts were cut to {limit} tokens; see --stride")
+        truncated = sum(encoding.truncated for encoding in encodings) if stride is None else 0
+        reading.note(len(texts), truncated, limit)
         return encodings
 
 

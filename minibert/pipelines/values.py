@@ -27,7 +27,8 @@ class Shared(NamedTuple):
 def value_of(task: str, given: Any, shared: Shared) -> Any:
     """What the pipeline takes; Problem for what it cannot."""
     if isinstance(given, list) and task != "token-classification":
-        raise Problem(f"a text or an object {{...}} is wanted, got {brief(given)}")
+        hint = "; write what it holds one a line" if any(isinstance(v, dict) for v in given) else ""
+        raise Problem(f"a text or an object {{...}} is wanted, got {brief(given)}{hint}")
     if not isinstance(given, str | dict | list):
         raise Problem(f"a text in quotes or an object {{...}} is wanted, got {brief(given)}")
     return VALUES[task](given, shared)
@@ -123,7 +124,9 @@ def _pair(given: Any, named: Named) -> tuple[str, str | None]:
 
 
 def _text(given: Mapping[str, Any], name: str) -> str:
-    value = given.get(name)
+    if name not in given:
+        raise Problem(f"{name!r} is missing; got {brief(list(given))}")
+    value = given[name]
     if isinstance(value, str):
         return value
     raise Problem(f"{name!r} must be a text, got {brief(value)}")

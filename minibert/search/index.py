@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -114,8 +115,9 @@ class SearchIndex:
     @classmethod
     def load(cls, directory: Path) -> Self:
         """The index in a directory; CheckpointError for a damaged one. The matrix stays mapped."""
-        table = read_json_object(directory / TABLE)
+        table: dict[str, Any] = {}
         try:
+            table = read_json_object(directory / TABLE)
             if table["minibert_search_index"] != FORMAT:
                 raise ValueError(f"format {table['minibert_search_index']}, wanted {FORMAT}")
             files = [
@@ -128,10 +130,12 @@ class SearchIndex:
             )  # fmt: skip
             if index.embeddings.shape[:1] != (len(index),):
                 raise ValueError(f"{len(index.embeddings)} vectors for {len(index)} passages")
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            # What to do with a model's file is of no use here: nobody fetched it.
+            reason = str(error).partition(";")[0] if isinstance(error, InputError) else error
             raise CheckpointError(
-                f"{directory}: not an index this version can read ({error}); "
-                "--rebuild makes it again"
+                f"{directory}: not an index this version can read ({reason}); make it again: "
+                f"{_command(directory, table)}"
             ) from error
         return index
 
@@ -232,6 +236,14 @@ class SearchIndex:
             return before
         text = read_text(path, changes.skipped, must=is_source)
         return None if text is None else IndexedFile(name, *stamp, self.cut.passages(text))
+
+
+def _command(directory: Path, table: Mapping[str, Any]) -> str:
+    """What makes an index again, with the choices of the old one as far as they are known."""
+    model, source = table.get("model"), table.get("source", "SOURCE")
+    words = ["python", "scripts/search.py", "--index", directory, "--rebuild", source]
+    words += ["--model", model] if model else []
+    return shlex.join(map(str, words))
 
 
 def _embed_in_portions(embed: Embed, texts: list[str], quiet: bool) -> list[NDArray[np.float32]]:

@@ -33,11 +33,15 @@ def best_spans(
     A span's score is softmax(start) · softmax(end), each over the context of its window and [CLS].
     A text found twice, in whatever case, is one answer, with the sum of its scores (which may
     exceed 1) and its first place. "" is an answer where `handle_impossible_answer`; its score is
-    that of [CLS] in the window which rates it least. `align_to_words` widens spans to whole words.
+    that of [CLS] in the window which rates it least. It is the answer, with a score of 0, of a
+    question without a window as well. `align_to_words` widens spans to whole words.
     """
-    results = []
+    results: list[list[dict[str, Any]]] = []
     candidates = 2 * top_k + 10 if align_to_words else top_k
     for q, rows in enumerate(features.of_questions()):
+        if not rows:
+            results.append([{"score": 0.0, "start": 0, "end": 0, "answer": ""}])
+            continue
         pieces, context = features.contexts[q], features.examples.contexts[q]
         begins, ends = _words(pieces) if align_to_words else pieces.offsets.T
         answers: dict[str, dict[str, Any]] = {}

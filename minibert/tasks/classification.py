@@ -124,8 +124,8 @@ class Classification:
         Scores are softmax (single-label), sigmoid (multi-label) or the number itself (regression,
         whose labels are "LABEL_0", …), as transformers' pipeline has them; or `function_to_apply`.
         """
-        if top_k is not None and top_k < 1:
-            raise InputError(f"top_k must be at least 1, got {top_k}")
+        if top_k is not None and top_k < 0:
+            raise InputError(f"top_k must be at least 0, got {top_k}")
         scores = self._scores(np.asarray(outputs["logits"], np.float64), function_to_apply)
         names = {index: name for name, index in self.label2id.items()}
         order = np.argsort(-scores, axis=1, kind="stable")[:, :top_k]

@@ -77,8 +77,8 @@ class MultipleChoice:
 
         Each is {"label": the number of a choice from 0, "score": its softmax over the choices}.
         """
-        if top_k is not None and top_k < 1:
-            raise InputError(f"top_k must be at least 1, got {top_k}")
+        if top_k is not None and top_k < 0:
+            raise InputError(f"top_k must be at least 0, got {top_k}")
         scores = softmax(np.asarray(outputs["logits"], np.float64))
         order = np.argsort(-scores, axis=1, kind="stable")[:, :top_k]
         return [

@@ -63,10 +63,14 @@ def n_best(
 
     In a window the `n_best_size` best starts meet the `n_best_size` best ends. Dropped are spans
     that do not lie in the context, start at a token that has more context in another window, end
-    before they start, or are longer than `max_answer_length` tokens.
+    before they start, or are longer than `max_answer_length` tokens. A question without a window
+    has no candidate.
     """
     results = []
     for q, rows in enumerate(features.of_questions()):
+        if not rows:
+            results.append(NBest([], 0.0))
+            continue
         context, windows = features.contexts[q], [features.windows[r] for r in rows]
         starts, ends = (
             [np.asarray(side[r], np.float64) for r in rows] for side in (start_logits, end_logits)

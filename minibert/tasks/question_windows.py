@@ -23,6 +23,11 @@ from minibert.data.squad import Answer, QuestionExamples
 from minibert.tokenization import BertTokenizer, Pieces
 
 NOT_LABELLED = -100
+UNREAD = (
+    "the question fills a window (--max_seq_length, in a pipeline max_seq_len), or the tokenizer "
+    "makes no token of the context"
+)
+"""Why a question has no window."""
 
 
 class Window(NamedTuple):
@@ -52,6 +57,24 @@ class QuestionFeatures(Features):
         ends = np.cumsum(counts).tolist()
         return [range(end - count, end) for end, count in zip(ends, counts.tolist(), strict=True)]
 
+    @property
+    def unread(self) -> list[int]:
+        """The numbers of the questions without a window; their answer is the empty text."""
+        return [q for q, rows in enumerate(self.of_questions()) if not rows]
+
+    def check_read(self) -> None:
+        """InputError where no question at all has a window."""
+        if self.windows or not len(self.examples):
+            return
+        problem = (
+            "the question fills a window and leaves no room for the context: shorten it, or make "
+            "the windows longer (--max_seq_length, in a pipeline max_seq_len)"
+            if len(self.contexts[0].ids)
+            else "the tokenizer makes no token of the context; remove the question"
+        )
+        others = "; and none of the others can be read" if len(self.examples) > 1 else ""
+        raise self.examples.error(0, problem + others)
+
 
 def question_features(
     examples: QuestionExamples,
@@ -62,8 +85,10 @@ def question_features(
 ) -> tuple[QuestionFeatures, int]:
     """The windows of all questions, and how many questions were cut to `max_query_length` tokens.
 
-    step: how far on the next window begins, given the room for the context. Raises InputError where
-    the question leaves no room, and for a context of which the tokenizer makes no token.
+    step: how far on the next window begins, given the room for the context. A question that leaves
+    no room for its context, or of whose context the tokenizer makes no token, has no window: one
+    such question among a hundred thousand is no reason to stop, see `QuestionFeatures.unread`.
+    Raises InputError for windows that do not advance.
     """
     texts = list(dict.fromkeys(examples.contexts))  # a paragraph is tokenized once
     known = dict(zip(texts, context_pieces(tokenizer, texts), strict=True))
@@ -74,7 +99,9 @@ def question_features(
     for q, (question, context) in enumerate(zip(questions, contexts, strict=True)):
         before = np.concatenate([cls, question[:max_query_length], sep])
         room = max_seq_length - len(before) - 1
-        _check(examples, q, room, step(room), len(context.ids))
+        if room < 1 or not len(context.ids):
+            continue
+        _check_advance(examples, q, room, step(room), len(context.ids))
         for first, size in spans(len(context.ids), room, step(room)):
             windows.append(Window(q, first, size, len(before)))
             ids.append(np.concatenate([before, context.ids[first : first + size], sep]))
@@ -86,21 +113,13 @@ def question_features(
     return features, sum(len(question) > max_query_length for question in questions)
 
 
-def _check(examples: QuestionExamples, q: int, room: int, step: int, tokens: int) -> None:
-    if room < 1:
-        raise examples.error(
-            q,
-            "the question fills a window and leaves no room for the context: shorten it, or make "
-            "the windows longer (--max_seq_length, in a pipeline max_seq_len)",
-        )
+def _check_advance(examples: QuestionExamples, q: int, room: int, step: int, tokens: int) -> None:
     if step < 1 and tokens > room:
         raise examples.error(
             q,
             f"a window has room for {room} tokens of the context and would share {room - step} "
             "with the next: lower doc_stride, or raise max_seq_len",
         )
-    if not tokens:
-        raise examples.error(q, "the tokenizer makes no token of the context; remove the question")
 
 
 def spans(tokens: int, room: int, step: int) -> list[tuple[int, int]]:

@@ -13,10 +13,13 @@ from minibert.hub import movie_reviews
 from minibert.io.progress import say
 from minibert.tasks.base import Task
 from minibert.tasks.question_answering import QuestionAnswering
+from minibert.tasks.question_windows import UNREAD, QuestionFeatures
 from minibert.tasks.sentence_embedding import SentenceEmbedding
 from minibert.tokenization import BertTokenizer
 from minibert.training.finetuning_arguments import DataArguments
 from minibert.training.kinds import KINDS, Examples, Kind, TaskArguments
+
+NAMED = 3  # questions that a message names
 
 
 def read_data(data: DataArguments, special: TaskArguments) -> dict[str, Examples]:
@@ -129,6 +132,9 @@ def encode(
         if isinstance(task, QuestionAnswering):  # whose contexts are never cut
             what, length = "questions", task.max_query_length
         say(f"warning: {truncated} of {len(examples)} {name} {what} were cut to {length} tokens")
+    if isinstance(features, QuestionFeatures):
+        features.check_read()
+        _warn_of_unread(name, features)
     highest = max(int(ids.max()) for ids in features.ids)  # now, not when the batch comes
     if highest >= config.vocab_size:
         raise InputError(
@@ -136,3 +142,16 @@ def encode(
             f"{config.vocab_size}: do tokenizer and model belong together?"
         )
     return features
+
+
+def _warn_of_unread(name: str, features: QuestionFeatures) -> None:
+    """A line about questions of which nothing can be read: how many, and the first ids."""
+    unread, examples = features.unread, features.examples
+    if unread:
+        ids = ", ".join(repr(examples.ids[q]) for q in unread[:NAMED])
+        more = ", …" if len(unread) > NAMED else ""
+        fate = "left out of training" if name == "train" else "answered by the empty text"
+        say(
+            f"warning: {len(unread)} of {len(examples)} {name} questions are {fate} ({ids}{more}): "
+            f"{UNREAD}"
+        )

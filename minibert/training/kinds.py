@@ -72,7 +72,10 @@ class TaskArguments:
         128, "tokens from one window of a long context to the next", group=QUESTIONS
     )
     max_query_length: int = option(
-        64, "longer questions are cut to that many tokens", group=QUESTIONS
+        64,
+        "longer questions are cut to that many tokens; one that still fills a window is left "
+        "out of training, and answered by the empty text",
+        group=QUESTIONS,
     )
     n_best_size: int = option(20, "starts and ends of answers that are combined", group=QUESTIONS)
     max_answer_length: int = option(30, "tokens of the longest answer", group=QUESTIONS)

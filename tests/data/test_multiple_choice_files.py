@@ -109,6 +109,7 @@ GOOD = {"question": "Q", "choices": ["x", "y"], "label": 0}
         ({"choices": ["x", "y", "z"]}, "3 choices where 2 are wanted, as in the file's first ex"),
         ({"choices": ["x", " "]}, "'choices', choice 1: a text is wanted, got ' '"),
         ({"choices": "x"}, "'choices': a list of texts is wanted, got 'x'"),
+        ({"choices": {"text": ["x", "y"]}}, 'a list of texts, or {"label": […], "text": […]}, is'),
         ({"choices": {"text": ["x", "y"], "label": ["A", "A"]}}, "a label for each text is want"),
         ({"question": ""}, "'question': a text is wanted, got ''"),
         ({"question": 5}, "'question': a text is wanted, got 5"),

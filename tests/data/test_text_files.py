@@ -45,7 +45,7 @@ def test_objects_and_their_lines() -> None:
     ("text", "message"),
     [
         ('{}\n{"a": [1, 2', "a, line 2: not a JSON object on one line"),
-        ("{}\n\n[1]", "a, line 3: an object {...} is wanted, got list"),
+        ("{}\n\n[1]", "a, line 3: an object {...} is wanted, got list; write what it holds one a"),
         ("\n \n", "a: the file holds blank lines only"),
     ],
 )

@@ -40,9 +40,8 @@ def test_lists_or_arrays(extract):
 
 
 def test_long_texts_are_cut(extract, capsys):
-    extract.quiet = False
     assert np.shape(extract("film " * 30)) == (1, 24, 12)
-    assert capsys.readouterr().err == "warning: 1 of 1 texts were cut to 24 tokens\n"
+    assert capsys.readouterr().err.startswith("warning: 1 of 1 texts were cut to 24 tokens; ")
 
 
 @pytest.mark.crosscheck

@@ -86,8 +86,10 @@ def test_bad_input_is_named(fill, directory):
         fill(["a [MASK]", "no mask"])
     with pytest.raises(InputError, match=r"has no \[MASK\] in its first 24 tokens.*shorten it"):
         fill("film " * 40 + "[MASK]")
-    with pytest.raises(InputError, match="top_k must be a whole number of at least 1, got 0"):
-        fill("a [MASK]", top_k=0)
+    assert fill("a [MASK]", top_k=0) == []  # as in transformers
+    assert fill(TWO, top_k=0) == [[], []]
+    with pytest.raises(InputError, match="top_k must be a whole number of at least 0, got -1"):
+        fill("a [MASK]", top_k=-1)
     with pytest.raises(InputError, match="input 0: got a int"):
         fill([3])
     with pytest.raises(InputError, match=r"no \[MASK\] in its first 5 tokens"):

@@ -160,8 +160,13 @@ def test_choices_of_every_file(tmp_path: Path) -> None:
     [
         ("text-classification", {"text": 1}, "'text' must be a text, got 1"),
         ("sentence-similarity", "a", "there is no second text after a tab to compare"),
-        ("sentence-similarity", {"sentences": ["a"]}, "'source_sentence' must be a text, got None"),
+        (
+            "sentence-similarity",
+            {"sentences": ["a"]},
+            "'source_sentence' is missing; got ['sentences']",
+        ),
         ("question-answering", "q", "there is no context after a tab; pass --context"),
+        ("question-answering", {"context": "c"}, "'question' is missing; got ['context']"),
         ("multiple-choice", "q", "there are no choices; pass --choices"),
         (
             "multiple-choice",
@@ -171,6 +176,11 @@ def test_choices_of_every_file(tmp_path: Path) -> None:
         ("multiple-choice", {"question": "q"}, "there are no choices; pass --choices"),
         ("next-sentence-prediction", "a", "two texts are wanted, a tab between them, got one"),
         ("fill-mask", ["a"], "a text or an object {...} is wanted, got ['a']"),
+        (
+            "fill-mask",
+            [{"text": "a"}],
+            "a text or an object {...} is wanted, got [{'text': 'a'}]; write what it holds one a",
+        ),
         ("fill-mask", 1, "a text in quotes or an object {...} is wanted, got 1"),
         ("fill-mask", {"label": 1}, 'an object {"text": …} is wanted, got'),
         ("token-classification", {"tokens": []}, "'tokens' must be a list of texts"),

@@ -135,8 +135,8 @@ def test_a_limit_of_the_caller_s_and_no_truncation(task):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"top_k": 1.5}, "top_k must be a whole number of at least 1, got 1.5"),
-        ({"top_k": True}, "top_k must be a whole number of at least 1, got True"),
+        ({"top_k": 1.5}, "top_k must be a whole number of at least 0, got 1.5"),
+        ({"top_k": True}, "top_k must be a whole number of at least 0, got True"),
         ({"batch_size": 0}, "batch_size must be a whole number of at least 1, got 0"),
         ({"max_length": "9"}, "max_length must be a whole number of at least 1, got '9'"),
         (
@@ -211,6 +211,8 @@ def test_only_encoders_have_a_default_model():
         pipeline("sentiment-analysis")
     with pytest.raises(InputError, match=r"^name a task or a model"):
         pipeline()
+    with pytest.raises(InputError, match=r"; if it is a model: pipeline\(model='org/name'\)$"):
+        pipeline("org/name")
     defaults = [name for name, kind in PIPELINES.items() if kind.default_model]
     assert defaults == ["feature-extraction", "sentence-similarity"]
 

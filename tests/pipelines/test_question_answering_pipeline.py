@@ -144,11 +144,40 @@ BAD_SETTINGS = {
     "got question = ''": {"question": ""},
     "got question = 3": {"question": [3]},
     "context is missing": {"context": None},
+    "question: wanted a text or a list of texts, got 3": {"question": 3},
+    "context: wanted a text or a list of texts, got {'text': 'x'}": {"context": {"text": "x"}},
     "question is missing": {"question": None},
     "pass either question and context, or inputs": {"inputs": [{}]},
-    "input 0: wanted {": {"inputs": [{}], "question": None, "context": None},
-    "got question = None": {"inputs": "text", "question": None, "context": None},
+    'input 0: \'question\' is missing: wanted {"question": …, "context": …}, got nothing': {
+        "inputs": [{}],
+        "question": None,
+        "context": None,
+    },
+    "input 0: 'context' is missing: wanted {": {
+        "inputs": {"question": "q", "id": 3},
+        "question": None,
+        "context": None,
+    },
+    'input 0: wanted {"question": …, "context": …}, got \'text\'': {
+        "inputs": "text",
+        "question": None,
+        "context": None,
+    },
 }
+
+
+def test_a_question_that_fills_a_window_gets_the_empty_answer(answer, capsys):
+    """It is counted; where there is no other it is an error, see above."""
+    found = answer(question="q", context=CONTEXT)
+    assert capsys.readouterr().err == ""
+    none = {"score": 0.0, "start": 0, "end": 0, "answer": ""}
+    assert answer(question=["q" * 30, "q"], context=CONTEXT) == [none, found]
+    line = "warning: 1 of {} questions got the empty answer: the question fills a window"
+    assert capsys.readouterr().err.startswith(line.format(2))
+    pairs = [{"question": "q" * 30, "context": CONTEXT}, {"question": "q", "context": CONTEXT}]
+    assert list(answer(iter(pairs), batch_size=1)) == [none, found]
+    assert capsys.readouterr().err.startswith(line.format(2))
+    assert answer(pairs, top_k=2)[0] == [none]
 
 
 @pytest.mark.parametrize("message", BAD_SETTINGS)

@@ -49,10 +49,23 @@ def test_long_texts_are_cut_and_counted(directory, capsys):
     long, exact, same = classify(texts)
     assert long == same
     assert long["score"] == pytest.approx(exact["score"], rel=1e-6)  # 24 = [CLS] + 22 + [SEP]
-    assert capsys.readouterr().err == ""
-    classify.quiet = False
-    classify(texts)
-    assert capsys.readouterr().err == "warning: 2 of 3 texts were cut to 24 tokens\n"
+    line = "texts were cut to 24 tokens; the rest of them is not read: shorten or split them\n"
+    assert capsys.readouterr().err == f"warning: 2 of 3 {line}"
+    assert len(list(classify(iter(texts * 50)))) == 150
+    assert capsys.readouterr().err == f"warning: 100 of 150 {line}"  # once, of three portions
+    classify(texts, truncation=True)
+    classify(texts, max_length=9)
+    TextClassificationPipeline(classify.model, classify.tokenizer, truncation=True)(texts)
+    assert capsys.readouterr().err == ""  # who asks for it knows
+
+
+def test_top_k_may_be_0(directory):
+    """As in transformers."""
+    classify = load(directory)
+    assert classify("good", top_k=0) == []
+    assert classify(["good", "bad"], top_k=0) == [[], []]
+    with pytest.raises(InputError, match="top_k must be a whole number of at least 0, got -1"):
+        classify("good", top_k=-1)
 
 
 def test_bad_texts_are_named(directory):

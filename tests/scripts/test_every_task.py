@@ -125,7 +125,7 @@ def test_words_are_named(script: Any, model: Path, tmp_path: Path) -> None:
     ended = script("predict", "--model", out, "--stride=3", "--aggregation_strategy=none", "a film")
     assert "--stride wants entities, which windows can be merged by" in ended.err
     ended = script("predict", "--model", out, "a film " * 20)
-    assert ended.err == "warning: 1 of 1 texts were cut to 24 tokens; see --stride\n"
+    assert ended.err.startswith("warning: 1 of 1 texts were cut to 24 tokens; pass a stride (")
     assert script("predict", "--model", out, "--stride=3", "a film " * 20).err == ""
 
 
@@ -334,6 +334,32 @@ def test_windows_are_counted_beside_questions(script: Any, model: Path, tmp_path
     (line,) = [line for line in ended.out.splitlines() if line.startswith("data: ")]
     windows = int(line.removeprefix("data: 96 train (").split(" ")[0])
     assert windows > 96
+
+
+def test_one_question_that_is_too_long_does_not_end_a_run(
+    script: Any, model: Path, tmp_path: Path
+) -> None:
+    """It is counted and named at the start; only where all are, nothing can be learnt."""
+    long = {"id": "long", "question": "film " * 20, "context": "a film"}
+    answers = {"answers": {"text": ["film"], "answer_start": [2]}}
+    test = tmp_path / "test.jsonl"
+    rows = [json.dumps(long | answers) + "\n"]
+    test.write_text("".join([*rows, questions(3, 2)]))
+    file = tmp_path / "train.jsonl"
+    flags = [
+        "--task=question-answering", "--model_name_or_path", model, "--max_steps=1",
+        "--max_seq_length=20", "--train_file", file, "--output_dir", tmp_path / "out",
+    ]  # fmt: skip
+    file.write_text("".join([*rows, questions(8, 1)]))
+    ended = script("finetune", *flags, "--validation_file", test, "--test_file", test)
+    assert ended.status == 0
+    for fate in ("9 train questions are left out of training", "4 test questions are answered by"):
+        (line,) = [line for line in ended.out.splitlines() if f"warning: 1 of {fate}" in line]
+        assert "('long')" in line
+    file.write_text("".join(rows))
+    ended = script("finetune", *flags, "--validation_file", test, "--overwrite_output_dir")
+    assert ended.status == 2
+    assert "train.jsonl, question 'long': the question fills a window" in ended.err
 
 
 def test_the_hint_for_pairs_is_answered(script: Any, model: Path, tmp_path: Path) -> None:

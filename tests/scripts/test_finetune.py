@@ -232,7 +232,19 @@ def test_a_model_without_a_head_is_not_measured(script, files):
     )
     ended = script("finetune", *flags(files, *SHORT, "--do_eval"))
     assert ended.status == 2
-    assert "has no trained head for text-classification (the file lacks classifier" in ended.err
+    assert "has no trained classifier: fine-tune it first, python scripts/finetune.py" in ended.err
+
+
+def test_a_head_of_another_task_is_not_measured(script, files, tmp_path):
+    file = tmp_path / "dev.conll"
+    file.write_text("film\tLABEL_0\ngood\tLABEL_1\n")
+    directory = toy.save_model(tmp_path / "model")
+    ended = script(
+        "finetune", "--do_eval", "--task=token-classification", "--validation_file", file,
+        "--model_name_or_path", directory, "--backend=numpy",
+    )  # fmt: skip
+    assert ended.status == 2
+    assert "was trained for text-classification (config.json: " in ended.err
 
 
 def test_labels_are_checked_before_the_model_is_loaded(script, files):
@@ -477,6 +489,24 @@ BAD: dict[str, tuple[Callable[[Files], Any], list[str], str]] = {
     ),
     "no labels": (write("dev", "sentence1\ngood\n"), [], "the validation data has no labels"),
     "no labels in train": (write("train", "sentence1\ngood\n"), [], "no label column"),
+    "another separator": (
+        write("train", "sentence1;label\ngood;pos\nbad;neg\n"), [],
+        "every line holds ';': columns are separated by tabs in .tsv",
+    ),
+    "label column that is not there": (
+        write("train", "sentence1\tmark\ngood\tpos\nbad\tneg\n"), ["--label_column=marks"],
+        "there is no label column; the columns are ['sentence1', 'mark'], and one",
+    ),
+    "empty labels": (
+        write("train", f"{HEADER}good\t\nbad\t\n"), [], "the label column 'label' is empty; the"
+    ),
+    "a text that is its label": (
+        nothing, ["--text_column=label"], "train.tsv: there is no label column; the columns are"
+    ),
+    "one column named twice": (
+        nothing, ["--text_column=label", "--label_column=label"],
+        "the column 'label' is named as a text and as the label: choose one",
+    ),
     "unseen label": (
         write("dev", f"{HEADER}good\tpos\nbad\tmeh\n"), [],
         "dev.tsv, line 3: the label 'meh' was not seen in training, whose labels are 'neg', 'pos'; "

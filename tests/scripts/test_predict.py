@@ -143,7 +143,8 @@ def test_empty_and_long_texts_get_an_answer_and_a_warning(script, model):
     assert len(ended.out.splitlines()) == 4
     assert ended.err.splitlines() == [
         "warning: 2 of 4 texts are empty",
-        "warning: 1 of 4 texts were cut to 24 tokens",
+        "warning: 1 of 4 texts were cut to 24 tokens; the rest of them is not read: shorten or "
+        "split them",
     ]
     assert script(*on(model), "").out.endswith("\t\n")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,25 @@ def test_an_index_elsewhere_is_searched_without_its_source(script, model, folder
     ended = script(*on(tmp_path / "my.index", "very dull"))
     assert ended.status == 2
     assert "was made with another" in ended.err
+
+
+def test_a_damaged_index_is_made_again(script, model, folder, cache, tmp_path):
+    """In the cache at once; elsewhere by the one command that the error gives."""
+    for index in ([], ["--index", tmp_path / "my index"]):
+        made = script(*on(*index, folder, "very dull", "--model", model))
+        matrix = (index[1] if index else next(cache.iterdir())) / "index.safetensors"
+        matrix.write_bytes(matrix.read_bytes()[:-8])
+        ended = script(*on(*index, folder, "very dull", "--model", model))
+        if index:
+            (line,) = ended.err.splitlines()
+            assert "not an index this version can read" in line
+            assert "fetch it again" not in line
+            command = line.partition("make it again: ")[2]
+            assert script("search", *shlex.split(command)[2:], "--backend=numpy").status == 0
+            ended = script(*on(*index, folder, "very dull", "--model", model))
+        else:
+            assert "is damaged: it is made again, with" in ended.err
+        assert (ended.status, ended.out) == (0, made.out)
 
 
 @pytest.mark.parametrize(

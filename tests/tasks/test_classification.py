@@ -117,8 +117,8 @@ def test_answers_of_one_label():
     everything = task.decode(outputs)
     assert all(len(row) == 3 for row in everything)
     np.testing.assert_allclose([sum(a["score"] for a in row) for row in everything], 1)
-    with pytest.raises(InputError, match="top_k must be at least 1, got 0"):
-        task.decode(outputs, top_k=0)
+    with pytest.raises(InputError, match="top_k must be at least 0, got -1"):
+        task.decode(outputs, top_k=-1)
 
 
 def test_huge_logits_make_no_nan():

@@ -81,7 +81,7 @@ def test_answers():
     two, everything = (MultipleChoice().decode({"logits": logits}, top_k) for top_k in (2, None))
     assert [[answer["label"] for answer in row] for row in two] == [[1, 0], [0, 1]]
     assert [[answer["label"] for answer in row] for row in everything] == [[1, 0, 2], [0, 1, 2]]
-    with pytest.raises(InputError, match="top_k must be at least 1, got 0"):
-        MultipleChoice().decode({"logits": logits}, top_k=0)
+    with pytest.raises(InputError, match="top_k must be at least 0, got -1"):
+        MultipleChoice().decode({"logits": logits}, top_k=-1)
     (row,) = MultipleChoice().decode({"logits": np.array([[1e30, -1e30]])})
     assert row == [{"label": 0, "score": 1.0}, {"label": 1, "score": 0.0}]

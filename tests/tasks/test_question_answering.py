@@ -165,3 +165,17 @@ def test_a_tiny_model_learns_to_answer(tmp_path):
     assert answer(question="who", context=text)["answer"] == "bob"
     found = answer(question=["where", "when"], context=text, handle_impossible_answer=True)
     assert [a["answer"] for a in found] == ["oslo", ""]
+
+
+def test_a_question_that_cannot_be_read_is_answered_by_the_empty_text():
+    questions = examples(("a", "cd ef", [("cd", 0)]), ("abcdef", "cd", [("cd", 0)]))
+    for version_2 in (False, True):
+        task = QuestionAnswering(version_2_with_negative=version_2)
+        features, _ = task.features(questions, tokenizer(), 9)
+        assert features.unread == [1]
+        outputs = certain(features)
+        assert task.answers(outputs, features) == {"q0": "cd", "q1": ""}
+        assert task.metrics(outputs, features)["exact_match"] == 50.0
+        (found, none) = task.decode(outputs, features)
+        assert found[0]["answer"] == "cd"
+        assert none == [{"score": 0.0, "start": 0, "end": 0, "answer": ""}]

@@ -175,11 +175,27 @@ def test_every_answer_of_the_published_files_round_trips_by_letters():
         assert [(questions.ids[q], found[q]) for q in wrong] == []
 
 
-def test_a_question_that_leaves_no_room_is_named():
-    with pytest.raises(InputError, match=r"question 'q1': .*no room for the context: shorten it"):
-        features([("a", "b", None), ("abcdef", "b", None)], length=9)
+def test_questions_that_leave_no_room_have_no_window():
+    """Nor has one whose context has no token; the others are as they would be without them."""
+    made, cut = features(
+        [("a", "b", None), ("abcdef", "b", None), ("c", "\u200b", None), ("d", "bb", None)],
+        length=9,
+    )
+    made.check_read()
+    assert (made.unread, cut) == ([1, 2], 0)
+    assert [window.question for window in made.windows] == [0, 3]
+    assert made.of_questions() == [range(1), range(1, 1), range(1, 1), range(1, 2)]
     made, cut = features([("abcdef", "bb", None)], length=9, max_query_length=5)
-    assert (len(made), cut) == (2, 1)
+    assert (len(made), made.unread, cut) == (2, [], 1)
+
+
+def test_where_all_questions_leave_no_room_the_first_is_named():
+    made, _ = features([("abcdef", "b", None)], length=9)
+    with pytest.raises(InputError, match=r"question 'q0': .*no room for the context: shorten it"):
+        made.check_read()
+    made, _ = features([("abcdef", "b", None), ("abcdefg", "b", None)], length=9)
+    with pytest.raises(InputError, match=r"question 'q0': .*; and none of the others can be read"):
+        made.check_read()
 
 
 def test_windows_that_do_not_advance_are_refused():
@@ -189,8 +205,9 @@ def test_windows_that_do_not_advance_are_refused():
 
 
 def test_a_context_without_a_token_is_named():
+    made, _ = features([("a", "\u200b\ufffd", None)])
     with pytest.raises(InputError, match="question 'q0': the tokenizer makes no token"):
-        features([("a", "\u200b\ufffd", None)])
+        made.check_read()
 
 
 def test_a_question_may_be_without_a_token():
