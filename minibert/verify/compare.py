@@ -17,7 +17,7 @@ from minibert.checkpoint.safetensors_io import open_safetensors
 from minibert.errors import InputError
 from minibert.io.json_io import read_json_object
 from minibert.verify.budget import UNIT, error_of, parts_of, thinned_part, worst_part
-from minibert.verify.names import fitting_transposition, known_names, readings, resolve
+from minibert.verify.names import by_shape, fitting_transposition, known_names, readings, resolve
 from minibert.verify.trace.format import Entry, Trace, checksum
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -145,7 +145,7 @@ def _settled(mine: Arrays, trace: Trace, mapping: Mapping[str, str | None]) -> d
         name = mapping.get(given, given)
         if name is None:
             continue
-        target = resolve(name, trace, known)
+        target = by_shape(resolve(name, trace, known), value, trace)
         entry = trace.entries[target.name]
         _check_kind(given, value, target.name, trace)
         if target.parameter:
