@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minibert.verify.budget import FACTOR, UNIT, error_of, parts_of, section_of, worst_part
-from minibert.verify.compare import Comparison, Row
+from minibert.verify.compare import Comparison, Row, all_fit, as_stored
 from minibert.verify.hypotheses import HYPOTHESES, Guess
 from minibert.verify.names import settle
 from minibert.verify.trace.format import Trace
@@ -50,7 +50,7 @@ def diagnose(comparison: Comparison, trace: Trace, setup: Setup) -> Diagnosis:
         return Diagnosis((), 0)
     if cause := _given(comparison, trace, first) or _rounded(comparison):
         return Diagnosis((cause,), 1)
-    comparison = _as_stored(comparison)
+    comparison = as_stored(comparison)
     first = comparison.first_out or first
     needed, tried = _needed(setup, comparison), 0
     partly: tuple[int, tuple[str, str]] | None = None
@@ -221,37 +221,9 @@ def _rounded(comparison: Comparison) -> str | None:
     """Wide numbers that hold only what a narrower dtype holds: computed in that one."""
     for name in reversed(UNIT):
         narrower = UNIT[name] > UNIT[comparison.dtype]
-        if narrower and _all_fit(comparison, name) and _within(comparison, name):
+        if narrower and all_fit(comparison, name) and _within(comparison, name):
             return f"computed in {name}: compare with --dtype {name}"
     return None
-
-
-def _as_stored(comparison: Comparison) -> Comparison:
-    """With float32's budgets where float64 holds float32's numbers alone: they were widened."""
-    if comparison.dtype != "float64" or not _all_fit(comparison, "float32"):
-        return comparison
-    factor = UNIT["float32"] / UNIT["float64"]
-    rows = tuple(replace(row, budget=factor * row.budget) for row in comparison.rows)
-    return replace(comparison, dtype="float32", rows=rows)
-
-
-def _all_fit(comparison: Comparison, dtype: str) -> bool:
-    arrays = [
-        array
-        for mine in comparison.settled.values()
-        for array in (mine.values() if isinstance(mine, dict) else [mine])
-        if array.dtype.kind == "f"
-    ]
-    return all(_fits(array, dtype) for array in arrays)
-
-
-def _fits(array: Any, dtype: str) -> bool:
-    """Whether rounding to `dtype` leaves every number as it is."""
-    if dtype == "bfloat16":
-        single = array.astype(np.float32)
-        return bool((single == array).all()) and not (single.view(np.uint32) & 0xFFFF).any()
-    with np.errstate(over="ignore"):
-        return bool((array.astype(dtype) == array).all())
 
 
 def _within(comparison: Comparison, dtype: str, share: float = 1.0) -> bool:

@@ -159,10 +159,12 @@ def _settle_tokens(
         return settled
     if value.shape == (B * S, *rest):
         value = value.reshape(shape)
+    if value.shape == (S, *rest):  # positions: one row for all
+        value = value[None]
     if value.ndim == len(shape) and value.shape[0] in (1, B) and value.shape[2:] == rest:
         if value.shape[1] < S:
             return None
-        value = np.broadcast_to(value[:, :S], shape)  # positions: one row for all
+        value = np.broadcast_to(value[:, :S], shape)
         return np.where(real.reshape(B, S, *[1] * len(rest)), value, 0)
     return None
 
@@ -183,10 +185,10 @@ def _settle_pairs(
 def _settle_columns(
     value: NDArray[Any], shape: tuple[int, ...], mask: NDArray[Any]
 ) -> NDArray[Any] | None:
-    (S, *rest), used = shape, mask.any(axis=0)
+    (S, *rest), used = shape, mask.max(axis=0) == 1
     if value.ndim == 3 and value.shape[0] == 1 and value.shape[1] >= S:
         value = value[0, :S]
-    return np.where(used[:, None], value, 0) if value.shape == (S, *rest) else None
+    return np.where(used.reshape(-1, 1), value, 0) if value.shape == (S, *rest) else None
 
 
 def _wanted(shape: tuple[int, ...], entry: Entry, mask: NDArray[Any]) -> str:

@@ -13,7 +13,7 @@ from traces import NANO, random_setup, trace_of
 
 from minibert import BertConfig
 from minibert.models import BertForSequenceClassification
-from minibert.verify.compare import compare
+from minibert.verify.compare import as_stored, compare
 from minibert.verify.diagnosis import Diagnosis, diagnose
 from minibert.verify.hypotheses import HYPOTHESES
 from minibert.verify.report import as_dict, as_text
@@ -116,6 +116,14 @@ def test_a_mistake_in_float32_that_was_widened(nano: Trace) -> None:
     wrong = forward_of(setup.replace(dtype="float32", config=config))
     mine = {name: array.astype(np.float64) for name, array in wrong.items()}
     assert diagnosis_of(mine, nano).causes == ("layer_norm_eps is 1e-05, not 1e-12",)
+    comparison = as_stored(compare(mine, nano))
+    first = next(iter(comparison.rows))
+    assert first.budget == nano.entries[first.name].budget("float32")
+    out = "out of the float32 budget (float64 that holds float32's numbers alone)"
+    assert out in as_text(comparison, None)
+    said = as_dict(comparison, None)
+    assert (said["dtype"], said["stored"]) == ("float32", "float64")
+    assert as_stored(compare(forward_of(setup.replace(config=config)), nano)).dtype == "float64"
 
 
 def test_one_pooler_is_not_said_to_be_in_every_layer(nano: Trace) -> None:

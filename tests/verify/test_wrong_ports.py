@@ -25,9 +25,21 @@ CAUSES = {
     "word embeddings times √H": "word embeddings are multiplied by √(hidden size)",
     "no position embeddings": "the position embeddings are not added",
     "no token types": "token_type_ids are ignored (all 0)",
+    "positions from 1": "positions are off by one (counted from 1)",
+    "positions from 2, wrapped": "positions are off by two (as in RoBERTa)",
     "no padding_idx": "the padding token's row receives a gradient",
     # ---- layer norm and residual ----
     "eps of 1e-5": "layer_norm_eps is 1e-05, not 1e-12",
+    "eps of 1e-5 from layer 1 on":
+        "layer_norm_eps is 1e-05, not 1e-12, but only in layer 1's layer norms",
+    "eps of 1e-5 in one norm":
+        "layer_norm_eps is 1e-05, not 1e-12, but only in layer 1's layer norm after attention",
+    "eps of 1e-5 in the embeddings":
+        "layer_norm_eps is 1e-05, not 1e-12, but only in the embeddings' layer norm",
+    "eps of 1e-5 in the encoder":
+        "layer_norm_eps is 1e-05, not 1e-12, but only in the encoder's layer norms",
+    "norms before the sub-layers":
+        "layer norm comes before each sub-layer, not after its residual connection (pre-LN)",
     "eps beside the root": "eps (1e-05) is added to the standard deviation, not the variance",
     "sample variance": "layer norm divides by the sample variance (n − 1)",
     "norm's weight used as 1 + w": "layer norm multiplies by 1 + weight",
@@ -40,6 +52,9 @@ CAUSES = {
     # ---- attention ----
     "scores not divided": "attention scores are not divided by √(head size)",
     "scores divided by √H": "attention scores are divided by √(hidden size), not √(head size)",
+    "softmax over the queries": "softmax runs over the queries, not over the keys",
+    "softmax over the queries, mask of -10000": "softmax runs over the queries, not over the keys",
+    "softmax over the queries, mask filled in": "softmax runs over the queries, not over the keys",
     "one head": "num_attention_heads is 1, not 2",
     "heads neither split nor joined by a transposition":
         "heads are split and joined by a reshape, without a transposition",

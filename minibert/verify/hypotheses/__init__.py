@@ -18,6 +18,7 @@ from minibert.verify.hypotheses import (
     loading,
     mask,
     norm,
+    pre_norm,
     training,
 )
 from minibert.verify.hypotheses.base import Guess
@@ -30,6 +31,7 @@ HYPOTHESES: Mapping[str, tuple[Hypothesis, ...]] = {
     "activation": (
         *embeddings.ALL,
         *norm.ALL,
+        *pre_norm.ALL,
         *attention.ALL,
         *mask.ALL,
         *activation.ALL,

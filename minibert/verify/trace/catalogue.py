@@ -7,6 +7,7 @@ A name is that of the transformers module whose output the tensor is, where ther
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from minibert.backend import Array, Backend
@@ -122,8 +123,8 @@ def _dropped_probs_gradient(xp: Backend, call: Call) -> list[Array] | None:
     T, H = call.dy.shape
     parts = call.dy, qkv[:, 2 * H :]
     dcontext, value = (part.reshape(T, N, H // N).swapaxes(0, 1) for part in parts)  # (N, T, D)
-    ends = zip(offsets[:-1], offsets[1:], strict=True)
-    return [xp.matmul(dcontext[:, a:z], value[:, a:z].swapaxes(1, 2)) for a, z in ends]
+    sequences = pairwise(offsets)
+    return [xp.matmul(dcontext[:, a:z], value[:, a:z].swapaxes(1, 2)) for a, z in sequences]
 
 
 def keep_mask(row: Row, call: Call) -> Any:
