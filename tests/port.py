@@ -94,6 +94,8 @@ class Port:
             W = W.T
         if name.endswith("self.query") and self.wrong == "every query transposed":
             W = W.T
+        if name.endswith("self.value") and self.wrong == "no bias of the values":
+            b = 0
         return self.keep(name, x @ W.T + b)
 
     def norm(self, name: str, x: Any, weights: str = "") -> Any:
@@ -173,6 +175,8 @@ class Port:
             return scores.masked_fill(~causal | (keep == 0), -math.inf)
         if self.wrong in ("no mask", "probabilities masked after the softmax"):
             return scores
+        if self.wrong == "mask on the queries":
+            return scores.masked_fill(keep.transpose(-1, -2) == 0, -1e9)
         if self.wrong == "softmax over the queries, mask filled in":
             return scores.masked_fill(keep == 0, OVER_QUERIES[self.wrong])
         if self.wrong == "mask inverted, added":
@@ -191,6 +195,9 @@ class Port:
         if self.wrong == "norms before the sub-layers":
             h = x + self.attended(name, other, self.norm(name + first, x))
             return h + self.fed_forward(name, other, self.norm(name + second, h))
+        if self.wrong == "norms before the residual":
+            h = x + self.norm(name + first, self.attended(name, other, x))
+            return h + self.norm(name + second, self.fed_forward(name, other, h))
         residual = 0 if self.wrong == "no residual after attention" else x
         h = self.norm(name + first, self.attended(name, other, x) + residual, other + first)
         residual = 0 if self.wrong == "no residual after feed-forward" else h

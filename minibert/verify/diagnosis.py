@@ -27,19 +27,23 @@ NEAR = 0.05
 """A relative error that rounding may explain; then the guess's own rounding is measured."""
 
 
+FEW = 3
+"""Causes of which each may explain a part."""
+
+
 class Diagnosis(NamedTuple):
     """The likely cause, or why there is none."""
 
     causes: tuple[str, ...]  # more than one: the tensors given cannot tell them apart
     tried: int
-    partly: tuple[str, str] | None = None  # (what explains the first tensor, where that ends)
+    partly: tuple[tuple[str, ...], str] | None = None  # (what explains the first, where that ends)
 
     def __str__(self) -> str:
         if self.causes:
             return "; or ".join(self.causes)
         if self.partly:
-            cause, where = self.partly
-            return f"{cause}; but from {where} on something else is wrong as well"
+            causes, where = self.partly
+            return f"{'; or '.join(causes)}; but from {where} on something else is wrong as well"
         return f"unknown: none of {self.tried} known mistakes gives these tensors"
 
 
@@ -53,7 +57,7 @@ def diagnose(comparison: Comparison, trace: Trace, setup: Setup) -> Diagnosis:
     comparison = as_stored(comparison)
     first = comparison.first_out or first
     needed, tried = _needed(setup, comparison), 0
-    partly: tuple[int, tuple[str, str]] | None = None
+    partly: dict[tuple[int, str], list[str]] = {}  # where a guess ends → the causes that end there
     for section in _sections(first.name):
         found: dict[str, float] = {}
         for guess in _guesses(section, needed, first.name):
@@ -61,13 +65,22 @@ def diagnose(comparison: Comparison, trace: Trace, setup: Setup) -> Diagnosis:
             out, share = _fit(guess, comparison, trace)
             if out is None:
                 found[guess.cause] = min(share, found.get(guess.cause, math.inf))
-            elif out.order > first.order and (partly is None or out.order > partly[0]):
-                partly = out.order, (guess.cause, out.name)
+            elif out.order > first.order:
+                partly.setdefault((out.order, out.name), []).append(guess.cause)
         if found:
             return Diagnosis(_best(found), tried)
     if cause := _of_lower_precision(comparison, first):
         return Diagnosis((cause,), tried)
-    return Diagnosis((), tried, partly and partly[1])
+    return Diagnosis((), tried, _furthest(partly))
+
+
+def _furthest(partly: Mapping[tuple[int, str], list[str]]) -> tuple[tuple[str, ...], str] | None:
+    """The causes that explain the most, and where that ends; of many none is likely."""
+    if not partly:
+        return None
+    end = max(partly)
+    causes = tuple(dict.fromkeys(partly[end]))
+    return (causes, end[1]) if len(causes) <= FEW else None
 
 
 def _best(found: Mapping[str, float]) -> tuple[str, ...]:

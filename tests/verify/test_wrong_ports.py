@@ -40,6 +40,8 @@ CAUSES = {
         "layer_norm_eps is 1e-05, not 1e-12, but only in the encoder's layer norms",
     "norms before the sub-layers":
         "layer norm comes before each sub-layer, not after its residual connection (pre-LN)",
+    "norms before the residual":
+        "layer norm comes before the residual connection is added: x + LN(sub-layer)",
     "eps beside the root": "eps (1e-05) is added to the standard deviation, not the variance",
     "sample variance": "layer norm divides by the sample variance (n − 1)",
     "norm's weight used as 1 + w": "layer norm multiplies by 1 + weight",
@@ -73,6 +75,7 @@ CAUSES = {
     "probabilities masked after the softmax":
         "the mask is multiplied onto the probabilities, after the softmax",
     "causal mask": "attention is causal: a token attends to itself and those before it alone",
+    "mask on the queries": "the attention mask is applied to the queries, not to the keys",
     # ---- activation ----
     "GELU by tanh":
         "the activation is GELU by tanh (hidden_act gelu_new), not GELU by the true erf",
@@ -82,6 +85,7 @@ CAUSES = {
     # ---- weights ----
     "a weight transposed": f"{KEY} is transposed",
     "every query transposed": "the weights of every layer's attention.self.query are transposed",
+    "no bias of the values": "the bias of every layer's attention.self.value is not added",
     "layer 0 everywhere": "every layer has the weights of layer 0",
     # ---- pooler and loss ----
     "pooler on the last token": "the pooler takes the last token, not the first",
@@ -107,7 +111,7 @@ TRAINED = {
     "first moment alone corrected": "Adam's first moment alone is corrected for its bias",
     "second moment alone corrected": "Adam's second moment alone is corrected for its bias",
     "uphill": "the update goes uphill: its sign is wrong",
-    "no clipping": "the gradient is not clipped",
+    "no clipping": "the gradient is not clipped by the norm of all of it",
     "a weight transposed": f"{KEY} is transposed",
 }  # fmt: skip
 IN_FLOAT32 = {

@@ -18,7 +18,7 @@ from minibert.verify.hypotheses import (
     loading,
     mask,
     norm,
-    pre_norm,
+    order,
     training,
 )
 from minibert.verify.hypotheses.base import Guess
@@ -31,7 +31,7 @@ HYPOTHESES: Mapping[str, tuple[Hypothesis, ...]] = {
     "activation": (
         *embeddings.ALL,
         *norm.ALL,
-        *pre_norm.ALL,
+        *order.ALL,
         *attention.ALL,
         *mask.ALL,
         *activation.ALL,

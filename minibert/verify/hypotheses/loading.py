@@ -76,7 +76,18 @@ def no_bias(setup: Setup, first: str) -> Iterator[Guess]:
         "no linear layer has a bias": biases,
     }.items():
         if names:
-            yield Guess(cause, _with(setup, names, lambda w: 0 * w))
+            yield Guess(cause, _with(setup, names, lambda w: 0 * w), _or_no_gradient(names))
+
+
+def _or_no_gradient(names: Sequence[str]) -> Forms:
+    """What is not used has no gradient; what is 0 has one."""
+
+    def forms(tensor: Tensor) -> list[Any]:
+        section, _, name = tensor.name.rpartition("/")
+        unused = section.endswith("gradient") and name in names
+        return [tensor.value, *([0 * tensor.value] if unused else [])]
+
+    return forms
 
 
 def unfused(setup: Setup, _: str) -> Iterator[Guess]:

@@ -1,4 +1,4 @@
-"""Layer norm before each sub-layer, as in GPT-2, not after it."""
+"""Layer norm in another place than behind the residual connection."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from minibert.verify.trace.setup import Setup
 from minibert.verify.trace.tensors import Tensor
 
 NORMS = "attention.output", "output"
-CAUSE = "layer norm comes before each sub-layer, not after its residual connection (pre-LN)"
+BEFORE = "layer norm comes before each sub-layer, not after its residual connection (pre-LN)"
 
 
 class _Cache(NamedTuple):
@@ -33,12 +33,32 @@ class _Cache(NamedTuple):
     output_norm: AddNormCache
 
 
-class _PreNorm:
-    """The functions of the guess; `sums` has what may be handed in for a norm or its input."""
+class _Sums:
+    """What may be handed in for a norm or its input, beside what a guess has there."""
 
     def __init__(self, setup: Setup) -> None:
-        self.mask, self.layers = setup.mask.astype(bool), setup.config.num_hidden_layers
-        self.sums: dict[str, tuple[Array, ...]] = {}
+        self.mask = setup.mask.astype(bool)
+        self.arrays: dict[str, tuple[Array, ...]] = {}
+
+    def keep(self, section: str, i: int, norm: str, kind: str, *arrays: Array) -> None:
+        """Tokens (T, H) of layer i."""
+        self.arrays[f"{section}/bert.encoder.layer.{i}.{norm}.{kind}"] = arrays
+
+    def forms(self, tensor: Tensor) -> list[Any]:
+        """A module's result may be that of its norm, or of the sum behind the sub-layer."""
+        found = [tensor.value]
+        for tokens in self.arrays.get(tensor.name.removeprefix("dropout/"), ()):
+            padded = np.zeros_like(tensor.value)
+            padded[self.mask] = tokens
+            found.append(padded)
+        return found
+
+
+class _PreNorm:
+    """The functions of the guess."""
+
+    def __init__(self, setup: Setup, sums: _Sums) -> None:
+        self.sums, self.layers = sums, setup.config.num_hidden_layers
         self.forwards, self.backwards = itertools.count(), itertools.count()
 
     def forward(self, xp: Backend, x: Array, w: Any, offsets: Any, s: Any, key: Any) -> Any:
@@ -66,7 +86,8 @@ class _PreNorm:
             xp, n, w.W_in, w.b_in, w.W_out, w.b_out, s.activation
         )
         y, second = add_norm_forward(xp, f, h, w.gamma_output, w.beta_output, s.eps, p, keys[2])
-        self._keep("activation", next(self.forwards) % self.layers, (h,), (h,), (y,), (y,))
+        i = next(self.forwards) % self.layers
+        self._keep("activation", i, (h,), (h,), (y,), (y,))
         return y, _Cache(attention, first, feed_forward, second)
 
     def backward(self, xp: Backend, dy: Array, cache: _Cache) -> Any:
@@ -82,20 +103,10 @@ class _PreNorm:
         self._keep("gradient", i, (dh,), (dh, dx), (dy,), (dy, dh))
         return dx, EncoderLayerWeights(*dattention, *dfirst, *dfeed_forward, *doutput)
 
-    def _keep(self, section: str, i: int, *sums: tuple[Array, ...]) -> None:
-        for (norm, kind), arrays in zip(
-            itertools.product(NORMS, ("LayerNorm", "residual")), sums, strict=True
-        ):
-            self.sums[f"{section}/bert.encoder.layer.{i}.{norm}.{kind}"] = arrays
-
-    def forms(self, tensor: Tensor) -> list[Any]:
-        """A module's result may be that of its norm, or of the sum behind the sub-layer."""
-        found = [tensor.value]
-        for tokens in self.sums.get(tensor.name.removeprefix("dropout/"), ()):
-            padded = np.zeros_like(tensor.value)
-            padded[self.mask] = tokens
-            found.append(padded)
-        return found
+    def _keep(self, section: str, i: int, *arrays: tuple[Array, ...]) -> None:
+        places = itertools.product(NORMS, ("LayerNorm", "residual"))
+        for (norm, kind), each in zip(places, arrays, strict=True):
+            self.sums.keep(section, i, norm, kind, *each)
 
 
 def _add_forward(
@@ -116,14 +127,36 @@ def _add_forward(
 
 def pre_norm(setup: Setup, _: str) -> Iterator[Guess]:
     """The order of GPT-2, with BERT's norm of the embeddings and none at the end."""
-    order = _PreNorm(setup)
+    sums = _Sums(setup)
+    order = _PreNorm(setup, sums)
     guess = replaced(
         setup,
         add_norm_forward=_add_forward,
         encoder_layer_forward=order.forward,
         encoder_layer_backward=order.backward,
     )
-    yield Guess(CAUSE, guess, order.forms)
+    yield Guess(BEFORE, guess, sums.forms)
 
 
-ALL = (pre_norm,)
+def inner_norm(setup: Setup, _: str) -> Iterator[Guess]:
+    """y = x + LN(sub-layer): "res-post-norm", as in Swin v2."""
+    sums, calls, L = _Sums(setup), itertools.count(), setup.config.num_hidden_layers
+
+    def forward(xp: Backend, x: Array, residual: Array, *rest: Any) -> Any:
+        gamma, beta, eps, p, key = rest
+        dropped, dropout = dropout_forward(xp, x, p, key)
+        n, norm = layer_norm_forward(xp, dropped, gamma, beta, eps)
+        i, place = divmod(next(calls) % (2 * L), 2)
+        sums.keep("activation", i, NORMS[place], "LayerNorm", n + residual)
+        return n + residual, AddNormCache(dropout, norm)
+
+    def backward(xp: Backend, dy: Array, cache: AddNormCache) -> Any:
+        dx, dgamma, dbeta = layer_norm_backward(xp, dy, cache.norm)
+        return dropout_backward(xp, dx, cache.dropout), dy, dgamma, dbeta
+
+    guess = replaced(setup, add_norm_forward=forward, add_norm_backward=backward)
+    cause = "layer norm comes before the residual connection is added: x + LN(sub-layer)"
+    yield Guess(cause, guess, sums.forms)
+
+
+ALL = (pre_norm, inner_norm)
