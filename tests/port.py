@@ -48,6 +48,7 @@ EPS = {
     "eps of 1e-5 in the encoder": "encoder",
 }
 """Part of the names of the layer norms that have it."""
+UNBIASED = {"no bias of the values": "self.value", "no bias of the classifier": "classifier"}
 RATES = {"learning rate of 5e-5": 5e-5, "learning rate of 2e-3": 2e-3}
 SCALES = {"dropout not scaled": lambda p: 1, "dropout scaled by 1/p": lambda p: 1 / p}
 LAST = 1  # the number of the last layer
@@ -94,7 +95,7 @@ class Port:
             W = W.T
         if name.endswith("self.query") and self.wrong == "every query transposed":
             W = W.T
-        if name.endswith("self.value") and self.wrong == "no bias of the values":
+        if UNBIASED.get(self.wrong, "nowhere") in name:
             b = 0
         return self.keep(name, x @ W.T + b)
 

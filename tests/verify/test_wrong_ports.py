@@ -85,6 +85,7 @@ CAUSES = {
     # ---- weights ----
     "a weight transposed": f"{KEY} is transposed",
     "every query transposed": "the weights of every layer's attention.self.query are transposed",
+    "no bias of the classifier": "classifier.bias is not added",
     "no bias of the values": "the bias of every layer's attention.self.value is not added",
     "layer 0 everywhere": "every layer has the weights of layer 0",
     # ---- pooler and loss ----
