@@ -27,6 +27,9 @@ NEAR = 0.05
 """A relative error that rounding may explain; then the guess's own rounding is measured."""
 
 
+ENOUGH = 64
+"""Numbers that are out, in 16 bits."""
+
 FEW = 3
 """Causes of which each may explain a part."""
 
@@ -37,6 +40,7 @@ class Diagnosis(NamedTuple):
     causes: tuple[str, ...]  # more than one: the tensors given cannot tell them apart
     tried: int
     partly: tuple[tuple[str, ...], str] | None = None  # (what explains the first, where that ends)
+    too_few: str = ""  # the dtype, of whose numbers there are too few to tell mistakes apart
 
     def __str__(self) -> str:
         if self.causes:
@@ -44,6 +48,8 @@ class Diagnosis(NamedTuple):
         if self.partly:
             causes, where = self.partly
             return f"{'; or '.join(causes)}; but from {where} on something else is wrong as well"
+        if self.too_few:
+            return f"unknown: too few numbers of {self.too_few} to tell: hand in more, or float32"
         return f"unknown: none of {self.tried} known mistakes gives these tensors"
 
 
@@ -54,6 +60,8 @@ def diagnose(comparison: Comparison, trace: Trace, setup: Setup) -> Diagnosis:
         return Diagnosis((), 0)
     if cause := _given(comparison, trace, first) or _rounded(comparison):
         return Diagnosis((cause,), 1)
+    if _of_sixteen_bits(comparison) and _count(comparison) < ENOUGH:
+        return Diagnosis((), 0, too_few=comparison.dtype)
     comparison = as_stored(comparison)
     first = comparison.first_out or first
     needed, tried = _needed(setup, comparison), 0
@@ -81,6 +89,18 @@ def _furthest(partly: Mapping[tuple[int, str], list[str]]) -> tuple[tuple[str, .
     end = max(partly)
     causes = tuple(dict.fromkeys(partly[end]))
     return (causes, end[1]) if len(causes) <= FEW else None
+
+
+def _of_sixteen_bits(comparison: Comparison) -> bool:
+    """Whose budgets are so wide that one mistake may pass for another."""
+    return UNIT[comparison.dtype] > UNIT["float32"]
+
+
+def _count(comparison: Comparison) -> int:
+    """How many numbers tensors that are out have."""
+    out = [comparison.settled[row.name] for row in comparison.rows if not row.passed]
+    arrays = [a for each in out for a in (each.values() if isinstance(each, dict) else [each])]
+    return sum(array.size for array in arrays)
 
 
 def _best(found: Mapping[str, float]) -> tuple[str, ...]:
@@ -137,7 +157,7 @@ def _fit_within(
 ) -> Fit:
     """lost: what the guess itself loses in the dtype, where that is more than a budget allows."""
     left = {row.name: row for row in comparison.rows if row.name in _computed(comparison)}
-    largest = 0.0
+    largest, share = 0.0, 8 if _of_sixteen_bits(comparison) else 2
     with np.errstate(all="ignore"):
         for name, tensor in _named(guess.setup, left):
             row = left.pop(name)
@@ -148,7 +168,7 @@ def _fit_within(
             budget = max(row.budget, min(FACTOR * lost.get(name, 0.0), NEAR) / SLACK)
             bound = SLACK * budget
             if not row.passed:
-                bound = min(bound, row.error / 2)  # or a guess that changes nothing would do
+                bound = min(bound, row.error / share)  # or a guess that changes nothing would do
             if not error <= bound:
                 left[name] = replace(row, error=error, budget=bound)
                 break
