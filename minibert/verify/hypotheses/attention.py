@@ -160,9 +160,14 @@ def softmax_axis(setup: Setup, _: str) -> Iterator[Guess]:
     if setup.mask.all():
         return
     padded, keep = with_padding(setup), setup.mask[:, None, None, :] == 1
-    for added in (-1e4, -1e9, float(np.finfo(setup.dtype).min)):
+    for added in (-1e4, -1e9):
         yield Guess(cause, replaced(padded, **_over_queries(partial(np.add, added * ~keep))))
-    yield Guess(cause, replaced(padded, **_over_queries(lambda x: np.where(keep, x, 0.0), keep)))
+
+    def alike(scores: Array) -> Array:
+        return np.where(keep, scores, 0.0)
+
+    yield Guess(cause, replaced(padded, **_over_queries(alike)))  # −1e38 swallows the scores
+    yield Guess(cause, replaced(padded, **_over_queries(alike, keep)))  # or takes their place
 
 
 def _over_queries(change: Callable[[Array], Array], slope: Any = 1.0) -> dict[str, Layer]:
