@@ -66,17 +66,9 @@ class _PreNorm:
         keys = [None if key is None else key.at(key.site + i) for i in range(SITES)]
         norm, p = PLAIN["layer_norm_forward"], s.hidden_dropout
         n, _ = norm(xp, x, w.gamma_attention, w.beta_attention, s.eps)
+        projections = w.W_qkv, w.b_qkv, w.W_o, w.b_o
         a, attention = multi_head_attention_forward(
-            xp,
-            n,
-            w.W_qkv,
-            w.b_qkv,
-            w.W_o,
-            w.b_o,
-            offsets,
-            s.num_heads,
-            s.attention_dropout,
-            keys[0],
+            xp, n, *projections, offsets, s.num_heads, s.attention_dropout, keys[0]
         )
         h, first = add_norm_forward(
             xp, a, x, w.gamma_attention, w.beta_attention, s.eps, p, keys[1]
