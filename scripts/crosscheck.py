@@ -32,7 +32,7 @@ from minibert.verify.budget_table import (
     read_pytorch,
     write_pytorch,
 )
-from minibert.verify.compare import compare, read_arrays, read_mapping
+from minibert.verify.compare import as_stored, compare, read_arrays, read_mapping
 from minibert.verify.diagnosis import diagnose
 from minibert.verify.report import as_dict, as_text
 from minibert.verify.trace.catalogue import HEADS
@@ -71,13 +71,14 @@ def compare_files(args: argparse.Namespace) -> int:
     golden = open_trace(args.golden)
     mine, dtype = read_arrays(Path(args.mine))
     mapping = read_mapping(Path(args.map)) if args.map else None
-    return report(args, golden, mine, args.dtype or dtype, mapping)
+    return report(args, golden, mine, dtype, mapping)
 
 
 def report(args, golden, mine, dtype, mapping=None) -> int:
     """Compare, diagnose where something is out, and print."""
     weights = weight_file(args, golden)
-    comparison = compare(mine, golden, dtype=dtype, mapping=mapping)
+    comparison = compare(mine, golden, dtype=args.dtype or dtype, mapping=mapping)
+    comparison = comparison if args.dtype else as_stored(comparison)
     diagnosis, first = None, comparison.first_out
     wanted = first and not math.isnan(first.error) and not args.no_diagnosis
     absent = golden.about["weights"].get("file") if weights is None else None
@@ -110,7 +111,7 @@ def against(args: argparse.Namespace) -> int:
     theirs = run_transformers(setup, args.dtype or "float64", args.attention)
     if args.dtype in UNTRAINED:
         print(f"training/ is left out: not done in {args.dtype}", file=sys.stderr)
-    return report(args, golden, theirs, args.dtype or "float64")
+    return report(args, golden, theirs, "float64")
 
 
 def budget(args: argparse.Namespace) -> int:

@@ -31,6 +31,24 @@ DIVISORS = {
     "scores not divided": lambda H, D: 1,
     "scores divided by 3": lambda H, D: 3,
 }
+OVER_QUERIES = {
+    "softmax over the queries": None,
+    "softmax over the queries, mask of -10000": -10000.0,
+    "softmax over the queries, mask filled in": -1e9,
+}
+POSITIONS = {
+    "positions from 1": lambda places, P: (places + 1).clip(max=P - 1),
+    "positions from 2, wrapped": lambda places, P: (places + 2) % P,
+}
+EPS = {
+    "eps of 1e-5": "",
+    "eps of 1e-5 from layer 1 on": "layer.1.",
+    "eps of 1e-5 in one norm": "layer.1.attention.output.LayerNorm",
+    "eps of 1e-5 in the embeddings": "embeddings",
+    "eps of 1e-5 in the encoder": "encoder",
+}
+"""Part of the names of the layer norms that have it."""
+UNBIASED = {"no bias of the values": "self.value", "no bias of the classifier": "classifier"}
 RATES = {"learning rate of 5e-5": 5e-5, "learning rate of 2e-3": 2e-3}
 SCALES = {"dropout not scaled": lambda p: 1, "dropout scaled by 1/p": lambda p: 1 / p}
 LAST = 1  # the number of the last layer
@@ -77,6 +95,8 @@ class Port:
             W = W.T
         if name.endswith("self.query") and self.wrong == "every query transposed":
             W = W.T
+        if UNBIASED.get(self.wrong, "nowhere") in name:
+            b = 0
         return self.keep(name, x @ W.T + b)
 
     def norm(self, name: str, x: Any, weights: str = "") -> Any:
@@ -87,7 +107,7 @@ class Port:
         mean = x.mean(-1, keepdim=True)
         variance = x.var(-1, keepdim=True, unbiased=self.wrong == "sample variance")
         rstd = 1 / (variance + self.config.layer_norm_eps).sqrt()
-        if self.wrong == "eps of 1e-5":
+        if EPS.get(self.wrong, "nowhere") in name:
             rstd = 1 / (variance + 1e-5).sqrt()
         if self.wrong == "eps beside the root":
             rstd = 1 / (variance.sqrt() + 1e-5)
@@ -103,19 +123,23 @@ class Port:
         if self.wrong == "no padding_idx":
             padding = None
         table = self.w[f"bert.embeddings.{name}_embeddings.weight"]
-        return functional.embedding(ids, table, padding)
+        return self.keep(
+            f"bert.embeddings.{name}_embeddings", functional.embedding(ids, table, padding)
+        )
 
     def embeddings(self) -> Any:
         ids, types = self.inputs["input_ids"], self.inputs["token_type_ids"]
         places = torch.arange(ids.shape[1])
+        if self.wrong in POSITIONS:
+            places = POSITIONS[self.wrong](places, self.config.max_position_embeddings)
         x = self.lookup("word", ids)
+        if self.wrong == "word embeddings times √H":
+            x = x * math.sqrt(self.config.hidden_size)
         if self.wrong != "no position embeddings":
-            x = x + self.lookup("position", places)
+            x = x + self.lookup("position", places)[None]
         x = x + self.lookup("token_type", 0 * types if self.wrong == "no token types" else types)
         if self.wrong == "embeddings times √H":
             x = x * math.sqrt(self.config.hidden_size)
-        if self.wrong == "word embeddings times √H":
-            x = x + (math.sqrt(self.config.hidden_size) - 1) * self.lookup("word", ids)
         return self.dropped("bert.embeddings.dropout", self.norm("bert.embeddings.LayerNorm", x))
 
     def attention(self, name: str, x: Any, weights: str) -> Any:
@@ -134,7 +158,7 @@ class Port:
         )
         divisor = DIVISORS.get(self.wrong, lambda H, D: math.sqrt(D))(H, D)
         scores = keep(f"{name}.scores", q @ k.transpose(-1, -2) / divisor)
-        probs = self.masked(scores).softmax(-1)
+        probs = self.masked(scores).softmax(-2 if self.wrong in OVER_QUERIES else -1)
         if self.wrong == "probabilities masked after the softmax":
             probs = probs * self.inputs["attention_mask"][:, None, None, :]
         probs = self.dropped(f"{name}.dropout", keep(f"{name}.probs", probs))
@@ -152,34 +176,49 @@ class Port:
             return scores.masked_fill(~causal | (keep == 0), -math.inf)
         if self.wrong in ("no mask", "probabilities masked after the softmax"):
             return scores
+        if self.wrong == "mask on the queries":
+            return scores.masked_fill(keep.transpose(-1, -2) == 0, -1e9)
+        if self.wrong == "softmax over the queries, mask filled in":
+            return scores.masked_fill(keep == 0, OVER_QUERIES[self.wrong])
         if self.wrong == "mask inverted, added":
             return scores + keep * -10000.0
         if self.wrong == "mask inverted, filled":
             return scores.masked_fill(keep == 1, -1e9)
         if self.wrong == "mask multiplied":
             return scores * keep
-        return scores + (1 - keep) * MASKS.get(self.wrong, torch.finfo(self.dtype).min)
+        added = MASKS.get(self.wrong) or OVER_QUERIES.get(self.wrong)
+        return scores + (1 - keep) * (added or torch.finfo(self.dtype).min)
 
     def layer(self, i: int, x: Any) -> Any:
         name = f"bert.encoder.layer.{i}."
         other = f"bert.encoder.layer.{0 if self.wrong == 'layer 0 everywhere' else i}."
+        first, second = "attention.output.LayerNorm", "output.LayerNorm"
+        if self.wrong == "norms before the sub-layers":
+            h = x + self.attended(name, other, self.norm(name + first, x))
+            return h + self.fed_forward(name, other, self.norm(name + second, h))
+        if self.wrong == "norms before the residual":
+            h = x + self.norm(name + first, self.attended(name, other, x))
+            return h + self.norm(name + second, self.fed_forward(name, other, h))
+        residual = 0 if self.wrong == "no residual after attention" else x
+        h = self.norm(name + first, self.attended(name, other, x) + residual, other + first)
+        residual = 0 if self.wrong == "no residual after feed-forward" else h
+        if self.wrong == "no residual in the last layer" and i == LAST:
+            residual = 0
+        f = self.fed_forward(name, other, h)
+        return self.norm(name + second, f + residual, other + second)
+
+    def attended(self, name: str, other: str, x: Any) -> Any:
         a = self.attention(f"{name}attention.self", x, f"{other}attention.self")
         a = self.linear(f"{name}attention.output.dense", a, f"{other}attention.output.dense")
-        a = self.dropped(f"{name}attention.output.dropout", a)
-        residual = 0 if self.wrong == "no residual after attention" else x
-        norm = "attention.output.LayerNorm"
-        h = self.norm(name + norm, a + residual, other + norm)
+        return self.dropped(f"{name}attention.output.dropout", a)
+
+    def fed_forward(self, name: str, other: str, h: Any) -> Any:
         f = self.linear(f"{name}intermediate.dense", h, f"{other}intermediate.dense")
         gelu = ACTIVATIONS.get(self.wrong, functional.gelu)
         approximate = {"approximate": "tanh"} if self.wrong == "GELU by tanh" else {}
         f = self.keep(f"{name}intermediate", gelu(f, **approximate))
         f = self.linear(f"{name}output.dense", f, f"{other}output.dense")
-        f = self.dropped(f"{name}output.dropout", f)
-        residual = 0 if self.wrong == "no residual after feed-forward" else h
-        if self.wrong == "no residual in the last layer" and i == LAST:
-            residual = 0
-        norm = "output.LayerNorm"
-        return self.norm(name + norm, f + residual, other + norm)
+        return self.dropped(f"{name}output.dropout", f)
 
     def pooled(self, x: Any) -> Any:
         mask = self.inputs["attention_mask"]

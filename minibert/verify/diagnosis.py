@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minibert.verify.budget import FACTOR, UNIT, error_of, parts_of, section_of, worst_part
-from minibert.verify.compare import Comparison, Row
+from minibert.verify.compare import Comparison, Row, all_fit, as_stored
 from minibert.verify.hypotheses import HYPOTHESES, Guess
 from minibert.verify.names import settle
 from minibert.verify.trace.format import Trace
@@ -27,19 +27,29 @@ NEAR = 0.05
 """A relative error that rounding may explain; then the guess's own rounding is measured."""
 
 
+ENOUGH = 64
+"""Numbers that are out, in 16 bits."""
+
+FEW = 3
+"""Causes of which each may explain a part."""
+
+
 class Diagnosis(NamedTuple):
     """The likely cause, or why there is none."""
 
     causes: tuple[str, ...]  # more than one: the tensors given cannot tell them apart
     tried: int
-    partly: tuple[str, str] | None = None  # (what explains the first tensor, where that ends)
+    partly: tuple[tuple[str, ...], str] | None = None  # (what explains the first, where that ends)
+    too_few: str = ""  # the dtype, of whose numbers there are too few to tell mistakes apart
 
     def __str__(self) -> str:
         if self.causes:
             return "; or ".join(self.causes)
         if self.partly:
-            cause, where = self.partly
-            return f"{cause}; but from {where} on something else is wrong as well"
+            causes, where = self.partly
+            return f"{'; or '.join(causes)}; but from {where} on something else is wrong as well"
+        if self.too_few:
+            return f"unknown: too few numbers of {self.too_few} to tell: hand in more, or float32"
         return f"unknown: none of {self.tried} known mistakes gives these tensors"
 
 
@@ -50,10 +60,12 @@ def diagnose(comparison: Comparison, trace: Trace, setup: Setup) -> Diagnosis:
         return Diagnosis((), 0)
     if cause := _given(comparison, trace, first) or _rounded(comparison):
         return Diagnosis((cause,), 1)
-    comparison = _as_stored(comparison)
+    if _of_sixteen_bits(comparison) and _count(comparison) < ENOUGH:
+        return Diagnosis((), 0, too_few=comparison.dtype)
+    comparison = as_stored(comparison)
     first = comparison.first_out or first
     needed, tried = _needed(setup, comparison), 0
-    partly: tuple[int, tuple[str, str]] | None = None
+    partly: dict[tuple[int, str], list[str]] = {}  # where a guess ends → the causes that end there
     for section in _sections(first.name):
         found: dict[str, float] = {}
         for guess in _guesses(section, needed, first.name):
@@ -61,13 +73,34 @@ def diagnose(comparison: Comparison, trace: Trace, setup: Setup) -> Diagnosis:
             out, share = _fit(guess, comparison, trace)
             if out is None:
                 found[guess.cause] = min(share, found.get(guess.cause, math.inf))
-            elif out.order > first.order and (partly is None or out.order > partly[0]):
-                partly = out.order, (guess.cause, out.name)
+            elif out.order > first.order:
+                partly.setdefault((out.order, out.name), []).append(guess.cause)
         if found:
             return Diagnosis(_best(found), tried)
     if cause := _of_lower_precision(comparison, first):
         return Diagnosis((cause,), tried)
-    return Diagnosis((), tried, partly and partly[1])
+    return Diagnosis((), tried, _furthest(partly))
+
+
+def _furthest(partly: Mapping[tuple[int, str], list[str]]) -> tuple[tuple[str, ...], str] | None:
+    """The causes that explain the most, and where that ends; of many none is likely."""
+    if not partly:
+        return None
+    end = max(partly)
+    causes = tuple(dict.fromkeys(partly[end]))
+    return (causes, end[1]) if len(causes) <= FEW else None
+
+
+def _of_sixteen_bits(comparison: Comparison) -> bool:
+    """Whose budgets are so wide that one mistake may pass for another."""
+    return UNIT[comparison.dtype] > UNIT["float32"]
+
+
+def _count(comparison: Comparison) -> int:
+    """How many numbers tensors that are out have."""
+    out = [comparison.settled[row.name] for row in comparison.rows if not row.passed]
+    arrays = [a for each in out for a in (each.values() if isinstance(each, dict) else [each])]
+    return sum(array.size for array in arrays)
 
 
 def _best(found: Mapping[str, float]) -> tuple[str, ...]:
@@ -124,7 +157,7 @@ def _fit_within(
 ) -> Fit:
     """lost: what the guess itself loses in the dtype, where that is more than a budget allows."""
     left = {row.name: row for row in comparison.rows if row.name in _computed(comparison)}
-    largest = 0.0
+    largest, share = 0.0, 8 if _of_sixteen_bits(comparison) else 2
     with np.errstate(all="ignore"):
         for name, tensor in _named(guess.setup, left):
             row = left.pop(name)
@@ -135,7 +168,7 @@ def _fit_within(
             budget = max(row.budget, min(FACTOR * lost.get(name, 0.0), NEAR) / SLACK)
             bound = SLACK * budget
             if not row.passed:
-                bound = min(bound, row.error / 2)  # or a guess that changes nothing would do
+                bound = min(bound, row.error / share)  # or a guess that changes nothing would do
             if not error <= bound:
                 left[name] = replace(row, error=error, budget=bound)
                 break
@@ -221,37 +254,9 @@ def _rounded(comparison: Comparison) -> str | None:
     """Wide numbers that hold only what a narrower dtype holds: computed in that one."""
     for name in reversed(UNIT):
         narrower = UNIT[name] > UNIT[comparison.dtype]
-        if narrower and _all_fit(comparison, name) and _within(comparison, name):
+        if narrower and all_fit(comparison, name) and _within(comparison, name):
             return f"computed in {name}: compare with --dtype {name}"
     return None
-
-
-def _as_stored(comparison: Comparison) -> Comparison:
-    """With float32's budgets where float64 holds float32's numbers alone: they were widened."""
-    if comparison.dtype != "float64" or not _all_fit(comparison, "float32"):
-        return comparison
-    factor = UNIT["float32"] / UNIT["float64"]
-    rows = tuple(replace(row, budget=factor * row.budget) for row in comparison.rows)
-    return replace(comparison, dtype="float32", rows=rows)
-
-
-def _all_fit(comparison: Comparison, dtype: str) -> bool:
-    arrays = [
-        array
-        for mine in comparison.settled.values()
-        for array in (mine.values() if isinstance(mine, dict) else [mine])
-        if array.dtype.kind == "f"
-    ]
-    return all(_fits(array, dtype) for array in arrays)
-
-
-def _fits(array: Any, dtype: str) -> bool:
-    """Whether rounding to `dtype` leaves every number as it is."""
-    if dtype == "bfloat16":
-        single = array.astype(np.float32)
-        return bool((single == array).all()) and not (single.view(np.uint32) & 0xFFFF).any()
-    with np.errstate(over="ignore"):
-        return bool((array.astype(dtype) == array).all())
 
 
 def _within(comparison: Comparison, dtype: str, share: float = 1.0) -> bool:

@@ -32,7 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser, heads: Iterable[str]) -> None
         "head wants these); labels are made up",
     )  # fmt: skip
     parser.add_argument("--inputs", help=".safetensors or .npz with input_ids, attention_mask, …")
-    parser.add_argument("--num_labels", type=int, help="of a new head")
+    parser.add_argument(
+        "--num_labels", type=int, help="of a new head, where the checkpoint has none"
+    )
     parser.add_argument("--dtype", choices=("float64", "float32"), default="float64")
     parser.add_argument("--limit", type=int, help="tensors of more elements are thinned")
     parser.add_argument(
@@ -63,6 +65,8 @@ def setup_from(args: argparse.Namespace) -> tuple[Setup, Weights | None]:
     if (args.inputs is None) == (args.text is None):
         raise InputError("give the batch as --text (once a row), or as --inputs FILE")
     changes: dict[str, Any] = {} if args.num_labels is None else {"num_labels": args.num_labels}
+    if args.num_labels == 0:  # which a configuration takes for its default
+        raise InputError("num_labels: got 0, wanted a whole number of at least 1")
     kind = getattr(models, args.head)
     if args.inputs:
         inputs = read_inputs(Path(args.inputs), kind)
@@ -90,5 +94,12 @@ def read_inputs(path: Path, kind: type[BertPreTrainedModel]) -> dict[str, Any]:
         raise InputError(
             f"{path}: {kind.__name__} takes no {name!r}: the nearest name is {nearest!r}"
         )
-    arrays.setdefault("attention_mask", np.ones_like(arrays["input_ids"]))
+    ids = arrays["input_ids"]
+    if kind is models.BertForSentenceEmbedding and "labels" in arrays and ids.shape[1:-1] != (2,):
+        raise InputError(
+            f"{path}: input_ids have shape {ids.shape}, want (B, 2, S): {kind.__name__} learns "
+            "from pairs of texts, and labels are their wanted cosines; for the vectors alone "
+            "leave labels out"
+        )
+    arrays.setdefault("attention_mask", np.ones_like(ids))
     return arrays

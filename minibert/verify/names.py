@@ -22,6 +22,18 @@ class Target(NamedTuple):
     parameter: str = ""
 
 
+def by_shape(target: Target, value: NDArray[Any], trace: Trace) -> Target:
+    """The target, but the sum's gradient for the position embeddings' of each token.
+
+    Positions that are looked up once for all rows, (1, S, H), receive the sum over the rows; those
+    that are looked up for each row what the sum of the embeddings receives.
+    """
+    entry = trace.entries[target.name]
+    if entry.axes != "columns" or _settle_columns(value, entry.shape, trace.mask) is not None:
+        return target
+    return Target(f"{target.name.rpartition('/')[0]}/bert.embeddings.sum")
+
+
 NEAR = 0.7
 """Of two names: as alike as a typo leaves them (difflib's ratio)."""
 
@@ -107,6 +119,8 @@ def readings(
         found = [_settle_tokens(way, shape, mask) for way in _heads_together(value, shape, mask)]
     elif entry.axes == "pairs":
         found = [_settle_pairs(value, shape, mask)]
+    elif entry.axes == "columns":
+        found = [_settle_columns(value, shape, mask)]
     else:
         found = [value.reshape(shape) if _squeezed(value.shape) == _squeezed(shape) else None]
     settled = [array for array in found if array is not None]
@@ -145,10 +159,12 @@ def _settle_tokens(
         return settled
     if value.shape == (B * S, *rest):
         value = value.reshape(shape)
+    if value.shape == (S, *rest):  # positions: one row for all
+        value = value[None]
     if value.ndim == len(shape) and value.shape[0] in (1, B) and value.shape[2:] == rest:
         if value.shape[1] < S:
             return None
-        value = np.broadcast_to(value[:, :S], shape)  # positions: one row for all
+        value = np.broadcast_to(value[:, :S], shape)
         return np.where(real.reshape(B, S, *[1] * len(rest)), value, 0)
     return None
 
@@ -164,6 +180,15 @@ def _settle_pairs(
     real = mask.astype(bool)
     pairs = real[:, None, :, None] & real[:, None, None, :]
     return np.where(pairs, value[:, :, :S, :S], 0)
+
+
+def _settle_columns(
+    value: NDArray[Any], shape: tuple[int, ...], mask: NDArray[Any]
+) -> NDArray[Any] | None:
+    (S, *rest), used = shape, mask.max(axis=0) == 1
+    if value.ndim == 3 and value.shape[0] == 1 and value.shape[1] >= S:
+        value = value[0, :S]
+    return np.where(used.reshape(-1, 1), value, 0) if value.shape == (S, *rest) else None
 
 
 def _wanted(shape: tuple[int, ...], entry: Entry, mask: NDArray[Any]) -> str:

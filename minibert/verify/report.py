@@ -16,8 +16,9 @@ def as_text(comparison: Comparison, diagnosis: Diagnosis | None, *, only_out: bo
     lines = [_line(row, width) for row in rows]
     out = sum(not row.passed for row in comparison.rows)
     count = len(comparison.rows)
+    widened = f" ({comparison.stored} that holds {comparison.dtype}'s numbers alone)"
     lines += ["", f"{count} tensor{'s' * (count != 1)} compared, {out} out of the "
-              f"{comparison.dtype} budget"]  # fmt: skip
+              f"{comparison.dtype} budget{widened if comparison.stored else ''}"]  # fmt: skip
     first = comparison.first_out
     if first is not None:
         lines.append(f"first out: {first.name}")
@@ -39,6 +40,7 @@ def as_dict(comparison: Comparison, diagnosis: Diagnosis | None) -> dict[str, An
     return {
         "passed": comparison.passed,
         "dtype": comparison.dtype,
+        "stored": comparison.stored or comparison.dtype,
         "first_out": first and first.name,
         "cause": str(diagnosis) if diagnosis is not None else None,
         "known_cause": bool(diagnosis and diagnosis.causes),

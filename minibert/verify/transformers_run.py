@@ -46,7 +46,7 @@ def run_transformers(setup: Setup, dtype: str = "float64", attention: str = "eag
             result[f"gradient/{name}"] = _array(zero)
     for name, tensor in seen.items():
         result[f"activation/{name}"] = _array(tensor)
-        if tensor.retains_grad and tensor.grad is not None and _has_gradient(name):
+        if tensor.retains_grad and tensor.grad is not None:
             result[f"gradient/{name}"] = _array(tensor.grad)
     if setup.recipe is not None and setup.has_loss and dtype not in UNTRAINED:
         for rule in TRAINED:
@@ -185,11 +185,6 @@ def _softmax_observer(seen: dict[str, Any]) -> Any:
         return result
 
     return type("Observer", (TorchFunctionMode,), {"__torch_function__": observe})()
-
-
-def _has_gradient(name: str) -> bool:
-    """Of the tables' rows a trace has no gradient: it is the sum's."""
-    return not name.endswith("_embeddings")
 
 
 # ---- Training ----

@@ -194,6 +194,54 @@ def test_a_misspelt_input(script: Script, checkpoint: Path, tmp_path: Path) -> N
     assert len(ended.err.splitlines()) == 1
 
 
+def test_sentences_with_labels_come_in_pairs(
+    script: Script, checkpoint: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "in.npz"
+    np.savez(file, input_ids=np.array([[2, 6, 3], [2, 7, 3]]), labels=np.array([0.5, 1.0]))
+    ended = script("crosscheck", "trace", "--model", checkpoint, "--head",
+                   "BertForSentenceEmbedding", "--inputs", file)  # fmt: skip
+    assert ended.status == 2
+    assert f"{file}: input_ids have shape (2, 3), want (B, 2, S): " in ended.err
+    assert len(ended.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--num_labels", "3"], "has shape (2, 12), want (3, 12): the file's head is one of "
+                                "--num_labels 2"),
+        (["--num_labels", "0"], "num_labels: got 0, wanted a whole number of at least 1"),
+        (["--head", "BertForMultipleChoice"], "that is no head of a BertForMultipleChoice: "
+                                              "choose another --head"),
+    ],
+)  # fmt: skip
+def test_a_head_of_another_shape(
+    flags: list[str], message: str, script: Script, checkpoint: Path
+) -> None:
+    """The hint is a flag of this script."""
+    ended = script("crosscheck", "trace", "--model", checkpoint, "--text", "a", "--text", "b",
+                   *flags)  # fmt: skip
+    assert (ended.status, ended.out) == (2, "")
+    (line,) = ended.err.splitlines()
+    assert message in line
+    assert "finetune" not in line
+
+
+def test_float32_in_float64(script: Script, tmp_path: Path) -> None:
+    """The table has the budgets that were applied."""
+    trace, name = Trace.open(NANO), "bert.pooler"
+    golden = trace.read(f"activation/{name}")
+    budget = trace.entries[f"activation/{name}"].budget_float32
+    np.savez(tmp_path / "mine.npz", **{name: (golden + 0.1).astype(np.float32).astype(float)})
+    ended = script("crosscheck", "compare", tmp_path / "mine.npz", NANO, "--no-diagnosis")
+    assert f"of {budget:.1e}  OUT" in ended.out
+    assert "1 out of the float32 budget (float64 that holds float32's numbers alone)" in ended.out
+    ended = script("crosscheck", "compare", tmp_path / "mine.npz", NANO, "--no-diagnosis",
+                   "--dtype", "float64")  # fmt: skip
+    assert "1 out of the float64 budget\n" in ended.out
+
+
 def test_inputs_with_nothing_to_learn(script: Script, checkpoint: Path, tmp_path: Path) -> None:
     """In-batch contrast of a single pair."""
     np.savez(tmp_path / "in.npz", input_ids=np.array([[[2, 6, 7, 3], [2, 9, 8, 3]]]))

@@ -127,7 +127,45 @@ def test_shapes_of_attention_probabilities(nano: Trace) -> None:
 def test_position_embeddings_of_one_row(nano: Trace) -> None:
     name = "bert.embeddings.position_embeddings"
     table = read(nano, f"weight/{name}.weight")
-    assert compare({name: table[None, :6]}, nano).passed
+    for mine in (table[:6], table[None, :6]):
+        assert compare({name: mine}, nano).passed
+
+
+@pytest.mark.parametrize("prefix", ["", "dropout/"])
+def test_gradients_of_the_three_embeddings(prefix: str, nano: Trace) -> None:
+    """A hook sees each token's; of positions that are looked up once for all rows, the sum."""
+    tokens = read(nano, f"{prefix}gradient/bert.embeddings.sum")
+    name = f"{prefix}bert.embeddings.{{}}_embeddings.grad"
+    for table in ("word", "token_type", "position"):
+        for mine in (tokens, tokens[nano.mask == 1]):
+            assert compare({name.format(table): mine}, nano).passed
+            assert not compare({name.format(table): mine * 1.01}, nano).passed
+    once = tokens.sum(axis=0)
+    longer = np.concatenate([once, np.ones((2, 8))])[None]
+    for mine in (once, once[None], longer):
+        (row,) = compare({name.format("position"): mine}, nano).rows
+        assert row.name == f"{prefix}gradient/bert.embeddings.position_embeddings"
+        assert row.passed
+        assert not compare({name.format("position"): mine * 1.01}, nano).passed
+    with pytest.raises(InputError, match=r"has shape \(5, 8\), want \(3, 6, 8\)"):
+        compare({name.format("position"): once[:5]}, nano)
+
+
+def test_gradients_of_every_dropout(nano: Trace) -> None:
+    """Where it is off, that of what it lets through."""
+    for i in range(2):
+        probs = f"gradient/bert.encoder.layer.{i}.attention.self."
+        for mine, golden in (("dropout", "probs"), ("probs", "probs")):
+            value = read(nano, probs + golden)
+            assert compare({probs + mine: value}, nano).passed
+        dropped = read(nano, f"dropout/{probs}dropout")
+        keep = read(nano, f"dropout/keep/bert.encoder.layer.{i}.attention.self.dropout")
+        scale = 65536 / (65536 - round(0.2 * 65536))
+        assert compare({f"dropout/{probs}probs": dropped * keep * scale}, nano).passed
+    assert compare(
+        {"bert.embeddings.dropout.grad": read(nano, "gradient/bert.embeddings.LayerNorm")}, nano
+    ).passed
+    assert "dropout/gradient/bert.embeddings.dropout" in nano.entries
 
 
 def test_a_module_and_its_parent_are_both_looked_at(nano: Trace) -> None:

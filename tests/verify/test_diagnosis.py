@@ -13,9 +13,10 @@ from traces import NANO, random_setup, trace_of
 
 from minibert import BertConfig
 from minibert.models import BertForSequenceClassification
-from minibert.verify.compare import compare
+from minibert.verify.compare import as_stored, compare
 from minibert.verify.diagnosis import Diagnosis, diagnose
 from minibert.verify.hypotheses import HYPOTHESES
+from minibert.verify.hypotheses.base import PLAIN
 from minibert.verify.report import as_dict, as_text
 from minibert.verify.trace.format import Trace
 from minibert.verify.trace.setup import Setup
@@ -116,6 +117,14 @@ def test_a_mistake_in_float32_that_was_widened(nano: Trace) -> None:
     wrong = forward_of(setup.replace(dtype="float32", config=config))
     mine = {name: array.astype(np.float64) for name, array in wrong.items()}
     assert diagnosis_of(mine, nano).causes == ("layer_norm_eps is 1e-05, not 1e-12",)
+    comparison = as_stored(compare(mine, nano))
+    first = next(iter(comparison.rows))
+    assert first.budget == nano.entries[first.name].budget("float32")
+    out = "out of the float32 budget (float64 that holds float32's numbers alone)"
+    assert out in as_text(comparison, None)
+    said = as_dict(comparison, None)
+    assert (said["dtype"], said["stored"]) == ("float32", "float64")
+    assert as_stored(compare(forward_of(setup.replace(config=config)), nano)).dtype == "float64"
 
 
 def test_one_pooler_is_not_said_to_be_in_every_layer(nano: Trace) -> None:
@@ -139,6 +148,24 @@ def test_bfloat16_is_recognised(nano: Trace) -> None:
     bits = nano.read("activation/logits").astype(np.float32).view(np.uint32) & 0xFFFF0000
     mine = {"logits": bits.view(np.float32).astype(np.float64)}
     assert diagnosis_of(mine, nano).causes[0].startswith("computed in bfloat16")
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_few_numbers_of_16_bits_have_no_cause(dtype: str, nano: Trace) -> None:
+    """Nine logits are near those of several mistakes that nobody made."""
+    setup = setup_of(nano)
+    functions = {"gelu_forward": lambda xp, x: (2 * PLAIN["gelu_forward"](xp, x)[0], None)}
+    inputs = {name: array for name, array in setup.inputs.items() if name != "labels"}
+    wrong = forward_of(setup.replace(functions=functions, inputs=inputs))
+    mine = {"logits": 3 * wrong["activation/logits"].astype(np.float32)}
+    diagnosis = diagnosis_of(mine, nano, dtype=dtype)
+    assert str(diagnosis) == (
+        f"unknown: too few numbers of {dtype} to tell: hand in more, or float32"
+    )
+    many = {
+        n: a.astype(np.float32) for n, a in wrong.items() if n.endswith(("LayerNorm", "logits"))
+    }
+    assert diagnosis_of(many, nano, dtype=dtype).causes == ()
 
 
 def test_given_tensors_that_are_others(nano: Trace) -> None:

@@ -25,9 +25,23 @@ CAUSES = {
     "word embeddings times √H": "word embeddings are multiplied by √(hidden size)",
     "no position embeddings": "the position embeddings are not added",
     "no token types": "token_type_ids are ignored (all 0)",
+    "positions from 1": "positions are off by one (counted from 1)",
+    "positions from 2, wrapped": "positions are off by two (as in RoBERTa)",
     "no padding_idx": "the padding token's row receives a gradient",
     # ---- layer norm and residual ----
     "eps of 1e-5": "layer_norm_eps is 1e-05, not 1e-12",
+    "eps of 1e-5 from layer 1 on":
+        "layer_norm_eps is 1e-05, not 1e-12, but only in layer 1's layer norms",
+    "eps of 1e-5 in one norm":
+        "layer_norm_eps is 1e-05, not 1e-12, but only in layer 1's layer norm after attention",
+    "eps of 1e-5 in the embeddings":
+        "layer_norm_eps is 1e-05, not 1e-12, but only in the embeddings' layer norm",
+    "eps of 1e-5 in the encoder":
+        "layer_norm_eps is 1e-05, not 1e-12, but only in the encoder's layer norms",
+    "norms before the sub-layers":
+        "layer norm comes before each sub-layer, not after its residual connection (pre-LN)",
+    "norms before the residual":
+        "layer norm comes before the residual connection is added: x + LN(sub-layer)",
     "eps beside the root": "eps (1e-05) is added to the standard deviation, not the variance",
     "sample variance": "layer norm divides by the sample variance (n − 1)",
     "norm's weight used as 1 + w": "layer norm multiplies by 1 + weight",
@@ -40,6 +54,9 @@ CAUSES = {
     # ---- attention ----
     "scores not divided": "attention scores are not divided by √(head size)",
     "scores divided by √H": "attention scores are divided by √(hidden size), not √(head size)",
+    "softmax over the queries": "softmax runs over the queries, not over the keys",
+    "softmax over the queries, mask of -10000": "softmax runs over the queries, not over the keys",
+    "softmax over the queries, mask filled in": "softmax runs over the queries, not over the keys",
     "one head": "num_attention_heads is 1, not 2",
     "heads neither split nor joined by a transposition":
         "heads are split and joined by a reshape, without a transposition",
@@ -58,6 +75,7 @@ CAUSES = {
     "probabilities masked after the softmax":
         "the mask is multiplied onto the probabilities, after the softmax",
     "causal mask": "attention is causal: a token attends to itself and those before it alone",
+    "mask on the queries": "the attention mask is applied to the queries, not to the keys",
     # ---- activation ----
     "GELU by tanh":
         "the activation is GELU by tanh (hidden_act gelu_new), not GELU by the true erf",
@@ -67,6 +85,8 @@ CAUSES = {
     # ---- weights ----
     "a weight transposed": f"{KEY} is transposed",
     "every query transposed": "the weights of every layer's attention.self.query are transposed",
+    "no bias of the classifier": "classifier.bias is not added",
+    "no bias of the values": "the bias of every layer's attention.self.value is not added",
     "layer 0 everywhere": "every layer has the weights of layer 0",
     # ---- pooler and loss ----
     "pooler on the last token": "the pooler takes the last token, not the first",
@@ -92,7 +112,7 @@ TRAINED = {
     "first moment alone corrected": "Adam's first moment alone is corrected for its bias",
     "second moment alone corrected": "Adam's second moment alone is corrected for its bias",
     "uphill": "the update goes uphill: its sign is wrong",
-    "no clipping": "the gradient is not clipped",
+    "no clipping": "the gradient is not clipped by the norm of all of it",
     "a weight transposed": f"{KEY} is transposed",
 }  # fmt: skip
 IN_FLOAT32 = {

@@ -18,6 +18,7 @@ from minibert.verify.hypotheses import (
     loading,
     mask,
     norm,
+    order,
     training,
 )
 from minibert.verify.hypotheses.base import Guess
@@ -30,6 +31,7 @@ HYPOTHESES: Mapping[str, tuple[Hypothesis, ...]] = {
     "activation": (
         *embeddings.ALL,
         *norm.ALL,
+        *order.ALL,
         *attention.ALL,
         *mask.ALL,
         *activation.ALL,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,15 @@ import numpy as np
 from minibert.backend import Array, Backend
 from minibert.layers.attention import AttentionCache
 from minibert.layers.softmax import SoftmaxCache, softmax_backward, softmax_forward
-from minibert.verify.hypotheses.base import PLAIN, Guess, Layer, around, padding_masked, replaced
+from minibert.verify.hypotheses.base import (
+    PLAIN,
+    Guess,
+    Layer,
+    around,
+    padding_masked,
+    replaced,
+    with_padding,
+)
 from minibert.verify.trace.setup import Setup
 
 
@@ -142,18 +151,39 @@ def exchanged(setup: Setup, _: str) -> Iterator[Guess]:
 
 
 def softmax_axis(setup: Setup, _: str) -> Iterator[Guess]:
-    """Over the queries, not over the keys."""
+    """Over the queries, not over the keys: a mask of keys is then a shift that softmax cannot see.
+
+    Nothing is left of it but rounding, or of a large one the scores' place, where they are lost.
+    """
+    cause = "softmax runs over the queries, not over the keys"
+    yield Guess(cause, replaced(setup, **_over_queries(lambda x: x)))
+    if setup.mask.all():
+        return
+    padded, keep = with_padding(setup), setup.mask[:, None, None, :] == 1
+    for added in (-1e4, -1e9):
+        yield Guess(cause, replaced(padded, **_over_queries(partial(np.add, added * ~keep))))
+
+    def alike(scores: Array) -> Array:
+        return np.where(keep, scores, 0.0)
+
+    yield Guess(cause, replaced(padded, **_over_queries(alike)))  # −1e38 swallows the scores
+    yield Guess(cause, replaced(padded, **_over_queries(alike, keep)))  # or takes their place
+
+
+def _over_queries(change: Callable[[Array], Array], slope: Any = 1.0) -> dict[str, Layer]:
+    """Of change(scores), a function of the derivative `slope`."""
 
     def forward(xp: Backend, x: Array) -> tuple[Array, SoftmaxCache]:
-        y = PLAIN["softmax_forward"](xp, x.swapaxes(-1, -2))[0].swapaxes(-1, -2)
+        turned = change(x).astype(x.dtype).swapaxes(-1, -2)
+        y = PLAIN["softmax_forward"](xp, turned)[0].swapaxes(-1, -2)
         return y, SoftmaxCache(y)
 
     def backward(xp: Backend, dy: Array, cache: SoftmaxCache) -> Array:
         y = cache.y
-        return y * (dy - xp.sum(dy * y, axis=-2, keepdims=True))
+        dx = y * (dy - xp.sum(dy * y, axis=-2, keepdims=True))
+        return (dx * slope).astype(dx.dtype)
 
-    guess = replaced(setup, softmax_forward=forward, softmax_backward=backward)
-    yield Guess("softmax runs over the queries, not over the keys", guess)
+    return {"softmax_forward": forward, "softmax_backward": backward}
 
 
 ALL = (scale, number_of_heads, heads, reshaped, exchanged, softmax_axis)

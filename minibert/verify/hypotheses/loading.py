@@ -13,6 +13,7 @@ import numpy as np
 from minibert.backend import Backend
 from minibert.parameters import Parameters
 from minibert.verify.hypotheses.base import PLAIN, Forms, Guess, replaced
+from minibert.verify.trace.catalogue import rows
 from minibert.verify.trace.setup import Setup
 from minibert.verify.trace.tensors import Tensor, layout_of
 
@@ -22,7 +23,7 @@ QKV = ("query", "key", "value")
 
 def transposed(setup: Setup, first: str) -> Iterator[Guess]:
     """A weight stored (in, out) and read as (out, in): of one module, of its kind, of all."""
-    module = first.split("/", 1)[1].removesuffix(".weight")
+    module = _module(setup, first)
     kind = LAYER.sub("", module)
     linear = [n for n, w in setup.weights.items() if w.ndim == 2 and "_embeddings" not in n]
     for cause, names in {
@@ -35,6 +36,14 @@ def transposed(setup: Setup, first: str) -> Iterator[Guess]:
     }.items():
         if names:
             yield Guess(cause, _with(setup, names, _turned), _either_layout(setup, names))
+
+
+def _module(setup: Setup, first: str) -> str:
+    """The name of the tensor's module that has parameters: of the logits, "classifier"."""
+    name = first.split("/", 1)[1].removesuffix(".weight")
+    known = (row for row in rows(setup.kind.__name__, setup.config) if row.name == name)
+    others = [alias for row in known for alias in row.aliases]
+    return next((other for other in others if f"{other}.bias" in setup.weights), name)
 
 
 def _turned(w: Any) -> Any:
@@ -66,7 +75,7 @@ def _either_layout(setup: Setup, names: Sequence[str]) -> Forms:
 
 def no_bias(setup: Setup, first: str) -> Iterator[Guess]:
     """A bias that is not added."""
-    module = first.split("/", 1)[1]
+    module = _module(setup, first)
     kind = LAYER.sub("", module)
     biases = [n for n in setup.weights if n.endswith(".bias") and "LayerNorm" not in n]
     for cause, names in {
@@ -76,7 +85,18 @@ def no_bias(setup: Setup, first: str) -> Iterator[Guess]:
         "no linear layer has a bias": biases,
     }.items():
         if names:
-            yield Guess(cause, _with(setup, names, lambda w: 0 * w))
+            yield Guess(cause, _with(setup, names, lambda w: 0 * w), _or_no_gradient(names))
+
+
+def _or_no_gradient(names: Sequence[str]) -> Forms:
+    """What is not used has no gradient; what is 0 has one."""
+
+    def forms(tensor: Tensor) -> list[Any]:
+        section, _, name = tensor.name.rpartition("/")
+        unused = section.endswith("gradient") and name in names
+        return [tensor.value, *([0 * tensor.value] if unused else [])]
+
+    return forms
 
 
 def unfused(setup: Setup, _: str) -> Iterator[Guess]:

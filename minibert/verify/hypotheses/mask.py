@@ -53,6 +53,23 @@ def inverted(setup: Setup, _: str) -> Iterator[Guess]:
     yield _masked(setup, INVERTED, change, ~keep)  # filled in, so that nothing flows back
 
 
+def of_queries(setup: Setup, _: str) -> Iterator[Guess]:
+    """(B, 1, S, 1) for (B, 1, 1, S): every key is seen, and a row of padding sees them all alike.
+
+    (Added as −10000 it is a shift that softmax cannot see: the mask is then not applied at all.)
+    """
+    if setup.mask.all():
+        return
+    keep = setup.mask[:, None, :, None] == 1
+
+    def change(scores: Array) -> Array:
+        return np.where(keep, scores, -1e9)
+
+    cause = "the attention mask is applied to the queries, not to the keys"
+    yield _masked(setup, cause, change)  # added, and so large that it swallows the score
+    yield _masked(setup, cause, change, keep)  # filled in
+
+
 def multiplied(setup: Setup, _: str) -> Iterator[Guess]:
     """A mask that is a factor: a score of 0 is not a probability of 0."""
     if not setup.mask.all():
@@ -113,4 +130,4 @@ def _masked(setup: Setup, cause: str, change: Callable[[Array], Array], slope: A
     return Guess(cause, replaced(with_padding(setup), **functions), forms)
 
 
-ALL = (added, inverted, multiplied, late, causal)
+ALL = (added, inverted, of_queries, multiplied, late, causal)

@@ -18,7 +18,10 @@ from minibert.verify.hypotheses.base import (
 from minibert.verify.hypotheses.loading import LAYER
 from minibert.verify.trace.setup import Setup
 
-EPS = (1e-5, 1e-6, 1e-3, 1e-7, 1e-8, 1e-12)
+PARTS = "attention", "the feed-forward network"
+FRAMEWORKS = (1e-5, 1e-6, 1e-3, 1e-12)
+"""What layer norms have for eps that are not told: PyTorch's, Flax's, Keras's, and BERT's own."""
+EPS = (*FRAMEWORKS, 1e-7, 1e-8)
 
 
 def eps(setup: Setup, _: str) -> Iterator[Guess]:
@@ -29,6 +32,39 @@ def eps(setup: Setup, _: str) -> Iterator[Guess]:
             config = setup.config.replace(layer_norm_eps=wrong)
             cause = f"layer_norm_eps is {wrong:g}, not {right:g}"
             yield Guess(cause, setup.replace(config=config))
+
+
+def eps_somewhere(setup: Setup, first: str) -> Iterator[Guess]:
+    """Another eps in some layer norms alone: in one, in a layer's, from one on, in those alike."""
+    L, right = setup.config.num_hidden_layers, setup.config.layer_norm_eps
+    calls = sum(name.endswith("LayerNorm.weight") for name in setup.weights)
+    names = ("the embeddings' layer norm", *(
+        f"layer {i}'s layer norm after {part}" for i in range(L) for part in PARTS
+    ))  # fmt: skip
+    places: dict[str, range] = {
+        "the encoder's layer norms": range(1, 2 * L + 1),
+        **{f"the layer norms after {part}": range(1 + k, 2 * L + 1, 2) for k, part in
+           enumerate(PARTS)},
+        names[0]: range(1),
+    }  # fmt: skip
+    if calls > 2 * L + 1:
+        places["the head's layer norm"] = range(2 * L + 1, calls)
+    if layer := LAYER.search(first):
+        i = int(layer[1])
+        near = range(2 * i, 2 * i + 3)  # what the layer is given, and its own
+        places |= {names[call]: range(call, call + 1) for call in near}
+        places[f"layer {i}'s layer norms"] = range(2 * i + 1, 2 * i + 3)
+        places |= {f"all layer norms from {names[call]} on": range(call, calls) for call in near}
+    for chosen, where in {chosen: where for where, chosen in reversed(places.items())}.items():
+        for wrong in FRAMEWORKS:
+            if wrong != right and len(chosen) < calls:
+                changed = in_some_calls("layer_norm", _with_eps(wrong), calls, chosen)
+                cause = f"layer_norm_eps is {wrong:g}, not {right:g}, but only in {where}"
+                yield Guess(cause, replaced(setup, **changed))
+
+
+def _with_eps(eps: float) -> dict[str, Layer]:
+    return changed_arguments("layer_norm", lambda xp, x, g, b, _: (x, g, b, eps))
 
 
 def eps_outside(setup: Setup, _: str) -> Iterator[Guess]:
@@ -117,7 +153,7 @@ def residual(setup: Setup, first: str) -> Iterator[Guess]:
     none |= changed_result("add_norm", lambda xp, d, *_: (d[0], 0 * d[1], *d[2:]))
     yield Guess("the residual connections are missing", replaced(setup, **none))
     calls, layer = 2 * setup.config.num_hidden_layers, LAYER.search(first)
-    for place, name in enumerate(("attention", "the feed-forward network")):
+    for place, name in enumerate(PARTS):
         missing = in_some_calls("add_norm", none, calls, range(place, calls, 2))
         cause = f"the residual connections after {name} are missing"
         yield Guess(cause, replaced(setup, **missing))
@@ -130,4 +166,4 @@ def residual(setup: Setup, first: str) -> Iterator[Guess]:
     yield Guess("the residual is added twice", replaced(setup, **twice))
 
 
-ALL = (eps, eps_outside, layer_norm, missing, residual)
+ALL = (eps, eps_somewhere, eps_outside, layer_norm, missing, residual)

@@ -98,7 +98,7 @@ def recipe(setup: Setup, _: str) -> Iterator[Guess]:
     if setup.recipe is None:
         return
     right = setup.recipe
-    yield _guess(setup, "the gradient is not clipped", max_norm=math.inf)
+    yield _guess(setup, "the gradient is not clipped by the norm of all of it", max_norm=math.inf)
     yield _guess(setup, "weight decay applies to everything, biases and layer norms too",
                  decay_all=True)  # fmt: skip
     yield _guess(setup, "there is no weight decay", weight_decay=0.0)

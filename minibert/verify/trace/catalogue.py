@@ -7,6 +7,7 @@ A name is that of the transformers module whose output the tensor is, where ther
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from minibert.backend import Array, Backend
@@ -31,6 +32,7 @@ class Row(NamedTuple):
     aliases: tuple[str, ...] = ()
     instead: str = ""  # a dropout's result; without dropout it is the tensor of this name
     keep: bool = False  # the call decides a mask: of a dropout
+    gradient_axes: str = ""  # "columns": (S, …), summed over the rows; "": as the value's
 
 
 def rows(model: str, config: BertConfig) -> Iterator[Row]:
@@ -113,6 +115,18 @@ def _dropped_probs(_: Backend, call: Call) -> list[Array]:
     return [P * keep.reshape(P.shape) * scale for P, keep in pairs]
 
 
+def _dropped_probs_gradient(xp: Backend, call: Call) -> list[Array] | None:
+    """dcontext·valueᵀ of each head of each sequence: no layer function has it as its own result."""
+    if call.dy is None:
+        return None
+    qkv, offsets, N = call.args[:3]
+    T, H = call.dy.shape
+    parts = call.dy, qkv[:, 2 * H :]
+    dcontext, value = (part.reshape(T, N, H // N).swapaxes(0, 1) for part in parts)  # (N, T, D)
+    sequences = pairwise(offsets)
+    return [xp.matmul(dcontext[:, a:z], value[:, a:z].swapaxes(1, 2)) for a, z in sequences]
+
+
 def keep_mask(row: Row, call: Call) -> Any:
     """The decisions of a dropout, in the shape of what they apply to; None where it is off."""
     if not call.keeps:
@@ -159,11 +173,12 @@ def _projection(part: int, name: str) -> Row:
 
 EMBEDDINGS = [
     Row("word_embeddings", "lookup", "rows of the word table", "weight[input_ids]",
-        value=_looked_up(0), gradient=None),
+        value=_looked_up(0)),
     Row("token_type_embeddings", "lookup", "rows of the token type table",
-        "weight[token_type_ids]", value=_looked_up(2), gradient=None),
+        "weight[token_type_ids]", value=_looked_up(2)),
     Row("position_embeddings", "lookup", "rows of the position table",
-        "weight[column of the token in the padded row]", value=_looked_up(1), gradient=None),
+        "weight[column of the token in the padded row]", value=_looked_up(1),
+        gradient_axes="columns"),
     *_norm("LayerNorm", "layer_norm", "word + token type + position", "sum"),
     Row("dropout", "dropout", "the embeddings, dropped", "LayerNorm·keep/(1 − p̂)",
         aliases=("{prefix}", "hidden_states.0"), instead="LayerNorm", keep=True),
@@ -181,7 +196,7 @@ LAYER = [
         _of_softmaxes(lambda c: c.y), _of_softmaxes(lambda c: c.dy), ("attentions.{i}",)),
     Row("attention.self.dropout", "multi_head_attention/attention",
         "the probabilities, dropped", "probs·keep/(1 − p̂)", "pairs",
-        _dropped_probs, None, instead="attention.self.probs", keep=True),
+        _dropped_probs, _dropped_probs_gradient, instead="attention.self.probs", keep=True),
     Row("attention.self.context", "multi_head_attention/attention",
         "what the heads gather, side by side", "probs·value, head by head",
         aliases=("{prefix}attention.self",)),

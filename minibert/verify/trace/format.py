@@ -41,7 +41,7 @@ class Entry:
     meaning: str = ""
     formula: str = ""
     aliases: tuple[str, ...] = ()
-    axes: str = ""  # "tokens": (B, S, …), "pairs": (B, N, S, S), "rows": (B, …)
+    axes: str = ""  # "tokens": (B, S, …), "pairs": (B, N, S, S), "rows": (B, …), "columns": (S, …)
     error_float32: float | None = None  # relative L2 error of NumPy in float32
     budget_float32: float | None = None  # allowed; in float64 2⁻²⁹ of it
     scale: float = 0.0

@@ -18,7 +18,7 @@ PIECE = """\
 M0, M1 = 0xD2E7470EE14C6C93, 0xCA5A826395121157
 W0, W1 = 0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B
 def piece(seed, site, step, stream, use, d):  # whole numbers; % 2**64: they have 64 bits
-    c, k = [d // 16 + 1, stream, step, use], [seed, site]
+    c, k, d = [int(d) // 16 + 1, int(stream), int(step), int(use)], [int(seed), int(site)], int(d)
     for _ in range(10):  # Philox4x64-10; >> 64: the upper half of a 128-bit product
         p, q = M0 * c[0], M1 * c[2]
         c = [q >> 64 ^ c[1] ^ k[0], q % 2**64, p >> 64 ^ c[3] ^ k[1], p % 2**64]

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from minibert.checkpoint import load_checkpoint
+from minibert.checkpoint import LoadReport, load_checkpoint
 from minibert.config import BertConfig
+from minibert.errors import InputError
 from minibert.hub import DEFAULT_MODEL
 from minibert.models import BertForSequenceClassification, BertPreTrainedModel, Run
 from minibert.parameters import Layout
@@ -138,7 +139,8 @@ def of_checkpoint(
     config = BertConfig.from_pretrained(directory).replace(**config_changes)
     kind = kind or BertForSequenceClassification
     shapes = kind.shapes(config)
-    loaded, report = load_checkpoint(directory, shapes)
+    loaded, report = load_checkpoint(directory, shapes, ignore_mismatched_sizes=True)
+    _check_head(directory, config, kind, report)
     weights = rule_weights(Layout(shapes), SEED, 2.0**-3, only=report.missing) | loaded
     weights = {name: weights[name] for name in shapes}
     elsewhere: dict[str, Any] = {}
@@ -147,6 +149,19 @@ def of_checkpoint(
         elsewhere = {"file": file.name, "sha256": sha256(file), "names": report.loaded}
     setup = Setup(kind, config, weights, inputs, dropout=DROPOUT, recipe=Recipe())
     return setup, elsewhere
+
+
+def _check_head(
+    directory: Path, config: BertConfig, kind: type[BertPreTrainedModel], report: LoadReport
+) -> None:
+    """InputError for a checkpoint whose head has another shape."""
+    for name, got, want in report.shape_mismatch:
+        labels = got[0]
+        fits = kind.shapes(config.replace(num_labels=labels))[name] == got
+        hint = f"the file's head is one of --num_labels {labels}" if fits else (
+            f"that is no head of a {kind.__name__}: choose another --head"
+        )  # fmt: skip
+        raise InputError(f"{directory}: {name} has shape {got}, want {want}: {hint}")
 
 
 def encoded(

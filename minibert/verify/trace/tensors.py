@@ -34,7 +34,7 @@ class Tensor(NamedTuple):
     meaning: str
     formula: str = ""
     aliases: tuple[str, ...] = ()
-    axes: str = ""  # "tokens": (B, S, …), "pairs": (B, N, S, S), "rows": (B, …); see the catalogue
+    axes: str = ""  # "tokens": (B, S, …), "pairs": (B, N, S, S), "rows": (B, …), "columns": (S, …)
     scale: float = 0.0  # of rounding errors, for what is zero in exact arithmetic
 
 
@@ -138,11 +138,13 @@ def _backward(
         gradient = row.gradient and row.gradient(setup.xp, call)
         scale = 0.0
         if gradient is not None:
-            value = _padded(setup, recording, row, gradient)
+            axes = row.gradient_axes or row.axes
+            value = _padded(setup, recording, row._replace(axes=axes), gradient)
             scale = float(np.linalg.norm(value)) * recording.batch.num_tokens**0.5
             meaning = f"gradient of the loss with respect to {row.name}"
+            meaning += ON_ALL_ROWS if axes == "columns" else ""
             aliases = (*row.aliases, *names.get(row.name, ()))
-            yield Tensor(f"{prefix}gradient/{row.name}", value, meaning, "", aliases, row.axes)
+            yield Tensor(f"{prefix}gradient/{row.name}", value, meaning, "", aliases, axes)
         for module in (row.name, *row.aliases):
             for name in (f"{module}.weight", f"{module}.bias"):
                 if name in left:
@@ -151,6 +153,7 @@ def _backward(
         yield _parameter_gradient(setup, prefix, name, gradient, 0.0)
 
 
+ON_ALL_ROWS = ", looked up once for all rows: the sum over them (of each token it is the sum's)"
 TINY = 1e-6
 
 
@@ -202,8 +205,11 @@ def _padding_row(setup: Setup) -> str:
 def _padded(setup: Setup, recording: Recording, row: Row, value: Any) -> NDArray[Any]:
     """Packed tokens, or pairs of them, in the padded convention."""
     batch, S = recording.batch, recording.length
-    if row.axes == "tokens":
-        return np.asarray(setup.xp.to_host(unpack(setup.xp, value, batch, S)))
+    if row.axes in ("tokens", "columns"):
+        padded = unpack(setup.xp, value, batch, S)
+        return np.asarray(
+            setup.xp.to_host(padded if row.axes == "tokens" else setup.xp.sum(padded, axis=0))
+        )
     if row.axes != "pairs":
         return np.asarray(setup.xp.to_host(value))
     host = [setup.xp.to_host(sequence) for sequence in value]

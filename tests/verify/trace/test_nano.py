@@ -177,6 +177,22 @@ def test_the_rule_gives_every_mask(trace: Trace, rule: dict[str, Any]) -> None:
             np.testing.assert_array_equal(rows.reshape(-1), decided, name)
 
 
+def test_the_rule_takes_the_integers_of_numpy(rule: dict[str, Any]) -> None:
+    """Of 64 bits, in which its products have no room."""
+    want = [rule["piece"](SEED, 3, 2, 1, 1, d) for d in range(40)]
+    whole = [np.int64(number) for number in (SEED, 3, 2, 1, 1)]
+    with np.errstate(all="raise"):
+        assert [rule["piece"](*whole, d) for d in np.arange(40)] == want
+
+
+def test_every_activation_has_a_gradient(trace: Trace) -> None:
+    """But for the statistics of a norm, and the loss itself."""
+    without = ("LayerNorm.mean", "LayerNorm.rstd", "activation/loss")
+    for name in trace.names():
+        if "activation/" in name and not name.endswith(without):
+            assert name.replace("activation/", "gradient/") in trace.entries, name
+
+
 def test_what_is_kept_is_scaled(trace: Trace) -> None:
     name, p = "bert.embeddings", trace.about["config"]["hidden_dropout_prob"]
     dropped = trace.read(f"dropout/activation/{name}.dropout")
