@@ -18,9 +18,11 @@ class DropoutCache(NamedTuple):
 
 def keep_rows(xp: Backend, key: Any, rows: slice, width: int, threshold: int) -> Array:
     """The dropout decisions of these rows: bool (rows, width)."""
-    first, count = (key.first_row + rows.start) * width, (rows.stop - rows.start) * width
-    decisions = xp.keep_decisions(key.seed, key.site, key.step, 0, first, count, threshold)
-    return decisions.reshape(-1, width)
+    keep = [
+        xp.keep_decisions(key.seed, key.site, key.step, 0, first * width, count * width, threshold)
+        for first, count in key.runs(range(rows.start, rows.stop))
+    ]
+    return (keep[0] if len(keep) == 1 else np.concatenate(keep)).reshape(-1, width)
 
 
 def dropout_forward(xp: Backend, x: Array, p: float, key: Any) -> tuple[Array, DropoutCache]:
