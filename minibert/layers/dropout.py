@@ -67,8 +67,9 @@ def dropout_backward(xp: Backend, dy: Array, cache: DropoutCache) -> Array:
 def _masked(xp: Backend, x: Array, p: float, key: DropoutKey) -> Array:
     rows, width = x.shape
     threshold, scale = dropout_threshold(p)
-    keep = [
+    decisions = [
         xp.keep_decisions(key.seed, key.site, key.step, 0, first * width, count * width, threshold)
         for first, count in key.runs(range(rows))
     ]
-    return x * xp.concatenate(keep).reshape(rows, width) * scale
+    keep = xp.concatenate(decisions)
+    return x * keep.reshape(rows, width) * scale

@@ -70,23 +70,22 @@ def encoder_layer_forward(
 
     x (T, H) → y (T, H). `key` is at the layer's first dropout site, or None for evaluation.
 
-    `rows` (R,), on the host: those of y that are wanted, ascending → y (R, H). Attention looks at
-    all tokens; behind it each row depends on itself alone, so that of y = f(attention(x), x)
+    `rows` (R,), on the host: those of y that are wanted → y (R, H). Attention is the only step in
+    which tokens meet. Behind it each row is a function of itself alone, y_t = f(attention(x)_t,
+    x_t), so nothing of the other rows is computed; and since no loss depends on them, their part of
+    every gradient is zero, and the backward leaves it out as well.
 
-        y[rows] = f(attention(x)[rows], x[rows])
-
-    and the other rows are not computed, nor are they in the backward.
     Source: Devlin et al., arXiv 1810.04805, section 3; Vaswani et al., figure 1, left half.
     """
     keys = [None if key is None else key.at(key.site + i) for i in range(SITES)]
-    residual, chosen, select = x, None, None
-    if rows is not None:
-        chosen, keys[1:] = xp.asarray(rows), [key and key.of(rows) for key in keys[1:]]
-        residual, select = select_forward(xp, x, chosen)
+    chosen, select = None if rows is None else xp.asarray(rows), None
     a, attention = multi_head_attention_forward(
         xp, x, *w[:4], offsets, s.num_heads, s.attention_dropout, keys[0], chosen
     )
-    h, attention_norm = add_norm_forward(xp, a, residual, *w[4:6], s.eps, s.hidden_dropout, keys[1])
+    if rows is not None:
+        x, select = select_forward(xp, x, chosen)
+        keys[1:] = [key and key.of(rows) for key in keys[1:]]
+    h, attention_norm = add_norm_forward(xp, a, x, *w[4:6], s.eps, s.hidden_dropout, keys[1])
     f, feed_forward = feed_forward_forward(xp, h, *w[6:10], s.activation)
     y, output_norm = add_norm_forward(xp, f, h, *w[10:], s.eps, s.hidden_dropout, keys[2])
     return y, EncoderLayerCache(attention, select, attention_norm, feed_forward, output_norm)
@@ -98,8 +97,8 @@ def encoder_layer_backward(
 ) -> tuple[Array, EncoderLayerWeights]:
     """The forward's lines in reverse; dy (T, H), or (R, H) of some rows → dx (T, H), dw.
 
-    h and x are each used twice, by a sub-layer and by the residual: their gradients add up. A row
-    of x without a residual has its gradient from attention alone.
+    h and x are each used twice, by a sub-layer and by the residual: their gradients add up. Where
+    only some rows go on, the others have no residual, and their dx is attention's alone.
     """
     df, dh, *dnorm_output = add_norm_backward(xp, dy, cache.output_norm)
     dh_inner, *dfeed_forward = feed_forward_backward(xp, df, cache.feed_forward)

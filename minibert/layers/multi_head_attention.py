@@ -36,8 +36,8 @@ def multi_head_attention_forward(
     """y = attention(x W_qkvᵀ + b_qkv) W_oᵀ + b_o.
 
     x (T, H), W_qkv (3H, H): the query, key and value weights below each other, one product instead
-    of three; W_o (H, H) → y (T, H), or, of these `rows` (R,) alone, y (R, H): every token is looked
-    at, but only these look. Without dropout and residual: those are in `add_norm`.
+    of three; W_o (H, H) → y (T, H), or of it `rows` (R,) alone, (R, H). Without dropout and
+    residual: those are in `add_norm`.
     """
     qkv, project = linear_forward(xp, x, W_qkv, b_qkv)
     context, attend = attention_forward(xp, qkv, offsets, num_heads, p, key)
@@ -54,7 +54,8 @@ def multi_head_attention_backward(
 ) -> tuple[Array, Array, Array, Array, Array]:
     """The steps in reverse; dy (T, H), or (R, H) → dx (T, H), dW_qkv, db_qkv, dW_o, db_o.
 
-    A row of the context that was not selected has the gradient zero; its key and value have not.
+    A token that is not among the rows has no dcontext, but others looked at its key and value.
+
     The key third of db_qkv is exactly zero in exact arithmetic: adding c to every key adds qᵢ·c to
     all scores of query i, and softmax does not see a shift.
     """
