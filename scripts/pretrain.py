@@ -50,6 +50,7 @@ from minibert.training.pretraining import (
     make_examples,
     make_model,
     make_tokenizer,
+    start_from_counts,
     tokenise,
 )
 from minibert.training.pretraining_arguments import (
@@ -81,6 +82,8 @@ def main() -> None:
     tokenizer = make_tokenizer(corpus, vocabulary, base, quiet)
     model = make_model(shape, base, tokenizer, examples.longest, args)
     sources = tokenise(corpus, vocabulary, tokenizer, args.seed, quiet)
+    if shape.embeddings_from_counts and not (args.resume_from_checkpoint or args.dry_run):
+        start_from_counts(model, sources, args.seed, quiet)
     train, held_out = make_examples(examples, sources, tokenizer, args)
     task = PreTraining(next_sentence=not examples.no_nsp)
     trainer = Trainer(model, args, task, train, held_out, tokenizer)

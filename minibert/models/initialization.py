@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 
 import numpy as np
@@ -41,3 +42,16 @@ def initialize(
     if padded and like == "huggingface":
         values[config.pad_token_id] = 0
     return values
+
+
+def sinusoids(rows: int, columns: int, size: float) -> NDArray[np.float32]:
+    """(rows, columns) positions as waves of growing length, `size` their root mean square.
+
+    Row t is sin(t/λ), cos(t/λ) for λ = 10000^(2i/columns), so that row t + k is a fixed rotation of
+    row t: what is k tokens away is found in the same way everywhere. Source: Vaswani et al., arXiv
+    1706.03762, section 3.5.
+    """
+    half = -(-columns // 2)
+    angle = np.arange(rows)[:, None] / 10000.0 ** (2 * np.arange(half) / columns)
+    waves = np.concatenate([np.sin(angle), np.cos(angle)], axis=1)[:, :columns]
+    return (waves * math.sqrt(2) * size).astype(np.float32)

@@ -7,7 +7,7 @@ import pytest
 
 from minibert import BertConfig, BertForSequenceClassification
 from minibert.errors import InputError
-from minibert.models.initialization import initialize
+from minibert.models.initialization import initialize, sinusoids
 
 CONFIG = BertConfig(vocab_size=300, pad_token_id=2)
 
@@ -86,3 +86,15 @@ def test_models_with_different_heads_have_the_same_encoder(tiny: BertConfig) -> 
     for name in two.parameters:
         same = two.parameters[name].tolist() == nine.parameters[name].tolist()
         assert same == (not name.startswith("classifier"))
+
+
+def test_sinusoids_turn_by_the_same_angles_everywhere() -> None:
+    """Row t + k is one rotation of row t, for every t; their mean square is what was asked for."""
+    waves = sinusoids(512, 64, 0.06).astype(np.float64)
+    sine, cosine = waves[:, :32], waves[:, 32:]
+    np.testing.assert_allclose(sine**2 + cosine**2, 2 * 0.06**2, rtol=1e-5)
+    angle = 5 / 10000 ** (np.arange(32) / 32)
+    np.testing.assert_allclose(
+        sine[5:], sine[:-5] * np.cos(angle) + cosine[:-5] * np.sin(angle), atol=1e-6
+    )
+    assert sinusoids(3, 5, 1.0).shape == (3, 5)

@@ -64,6 +64,32 @@ def test_the_main_job(script, flags, tmp_path):
     assert json.loads((out / "all_results.json").read_text()) == results
 
 
+def test_a_start_from_counts_is_the_corpus_own_and_survives_a_resume(script, flags, tmp_path):
+    """Words of like neighbours begin alike; a resumed run has the bytes of an uninterrupted one."""
+    counted = [*flags, "--embeddings_from_counts", "--save_steps", 3]
+    ended = script("pretrain", *counted, "--max_steps", 6)
+    assert (ended.status, ended.err) == (0, "")
+    whole = (tmp_path / "out/model.safetensors").read_bytes()
+    shutil.rmtree(tmp_path / "out/checkpoint-6")
+    (tmp_path / "out/model.safetensors").unlink()
+    resumed = script("pretrain", *counted, "--max_steps", 6, "--resume_from_checkpoint", "last")
+    assert (resumed.status, resumed.err) == (0, "")
+    assert (tmp_path / "out/model.safetensors").read_bytes() == whole
+
+    model = BertForPreTraining.from_pretrained(tmp_path / "out", backend="numpy")
+    tokenizer = BertTokenizer.from_pretrained(tmp_path / "out")
+    words = model.parameters["bert.embeddings.word_embeddings.weight"]
+    sun, suns, moon = words[tokenizer.convert_tokens_to_ids(["sun", "suns", "moon"])]
+    assert sun @ suns > 0.5 * (sun @ sun)
+    assert sun @ moon < 0.3 * (sun @ sun)
+
+    refused = script(
+        *("pretrain", *counted, "--overwrite_output_dir", "--model_name_or_path", tmp_path / "out")
+    )
+    assert refused.status != 0
+    assert "--embeddings_from_counts is for a new model" in refused.err
+
+
 def test_going_on_with_a_model_in_two_phases_without_next_sentences(script, flags, tmp_path):
     """On full sequences with whole words, of another corpus, evaluated on a third."""
     base = tmp_path / "base"
