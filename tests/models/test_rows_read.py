@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 
 from minibert import BertForSentenceEmbedding, BertModel
+from minibert.backend.numpy_backend import NumpyBackend
 from minibert.checkpoint.sentence_transformers import SentenceSettings
 from minibert.models import encoder
 from minibert.models.shards import ModelOutput, Run
 from minibert.packing import PackedBatch
+from minibert.parallel import Workers
 from minibert.verify.model_cases import KINDS, LENGTHS, random_model, small_config
 
 MIXED, ONE_LENGTH, SINGLE = LENGTHS, (5, 5, 5, 5, 5, 5), (1, 1, 1, 1)
@@ -28,6 +30,7 @@ POOLED = (
     "next sentence",
     "[CLS] embedding",
 )
+MASKED = ("masked LM", "pre-training")
 EACH = pytest.mark.parametrize("kind", POOLED)
 Made = tuple[Any, PackedBatch]
 
@@ -139,15 +142,49 @@ def test_all_rows_are_there_for_who_asks_for_them(computed: list[int]) -> None:
     model.forward(replace(batch, every_token=True))
     train(model, replace(batch, every_token=True), None)
     bare, _ = random_model(BertModel, small_config(), LENGTHS)
+    bare.workers = Workers(1)
     assert bare.forward(replace(batch, labels=None)).last_hidden_state.shape == (6, 9, 24)
     for pooling in ("mean", "max"):
         embedding, _ = make("[CLS] embedding", threads=1)
         embedding.settings = SentenceSettings(pooling)
         embedding.forward(replace(batch, labels=None))
-    for kind in ("token classification", "question answering", "masked LM", "pre-training"):
+    for kind in ("token classification", "question answering"):
         other, labelled = make(kind, threads=1)
         other.forward(labelled)
     assert set(computed) == {T}
+    for kind in MASKED:
+        other, labelled = make(kind, threads=1)
+        for asked in (
+            replace(labelled, labels=None, token_labels=None),
+            replace(labelled, every_token=True),
+        ):
+            computed.clear()
+            other.forward(asked)
+            assert sum(computed) == 2 * T  # in whatever shards
+
+
+@pytest.mark.parametrize("kind", MASKED)
+@pytest.mark.parametrize("p", [0.0, 0.1, 0.3])
+@pytest.mark.parametrize("shards", [1, 3])
+@pytest.mark.parametrize("reference", [True, False], ids=["plain", "twins"])
+def test_a_masked_language_model_reads_first_and_labelled_tokens(
+    kind: str, p: float, shards: int, reference: bool, computed: list[int]
+) -> None:
+    config = {"hidden_dropout_prob": p, "attention_probs_dropout_prob": p}
+    given, batch = make(kind, config=config)
+    arrays = dict(given.parameters.items())
+    model = type(given)(
+        given.config, backend=NumpyBackend(reference), dtype="float64", arrays=arrays, threads=1
+    )
+    labelled = batch.token_labels != -100
+    read = np.union1d(np.flatnonzero(labelled), batch.first_rows)
+    assert 0 < labelled.sum() < len(read) < batch.num_tokens
+    whole, want = train(model, replace(batch, every_token=True), Run(3, 4))
+    computed.clear()
+    some, got = train(model, batch, Run(3, 4), shards)
+    assert sum(computed[1::2]) == len(read)
+    assert far(some.loss, whole.loss) <= 1e-13
+    assert far(got.flat, want.flat) <= 1e-13
 
 
 @EACH
