@@ -50,7 +50,10 @@ def pooled_forward(
 
     A sequence's dropout follows from its place in the whole batch.
     """
-    pooled, pooler = pooler_forward(xp, x, w.W_pooler, w.b_pooler, xp.to_device(shard.first_rows))
+    B = shard.num_sequences
+    # Where x has these rows alone, their numbers need not be copied to the device.
+    first = xp.arange(B) if len(x) == B else xp.to_device(shard.first_rows)
+    pooled, pooler = pooler_forward(xp, x, w.W_pooler, w.b_pooler, first)
     key = None if run is None else run.key(shard.first_sequence).at(site)
     logits, classifier = classifier_forward(xp, pooled, w.W, w.b, p, key)
     return logits, PooledCache(pooler, classifier)
