@@ -30,7 +30,7 @@ class PackedBatch:
     labels: NDArray[Any] | None = None  # (B / group, …) a row an example
     token_labels: IntArray | None = None  # (T,), −100 for a token without one
     group: int = 1  # sequences that make one example, neighbours: the choices of a question
-    every_token: bool = False  # logits of all tokens are wanted, not of labelled ones only
+    every_token: bool = False  # all are computed to the end, even if the head would read only some
     first_token: int = 0  # the place of the first token, and of the first sequence, of this shard
     first_sequence: int = 0  # in the whole batch: dropout masks follow from them
 
@@ -55,6 +55,18 @@ class PackedBatch:
     def first_rows(self) -> IntArray:
         """(B,) the row of each sequence's first token, [CLS]."""
         return np.array(self.offsets[:-1], np.int64)
+
+    def only(self, rows: IntArray) -> PackedBatch:
+        """The same sequences with these of their tokens alone; rows (R,) ascending."""
+        labels = self.token_labels
+        return replace(
+            self,
+            input_ids=self.input_ids[rows],
+            token_type_ids=self.token_type_ids[rows],
+            position_ids=self.position_ids[rows],
+            offsets=tuple(np.searchsorted(rows, self.offsets).tolist()),
+            token_labels=None if labels is None else labels[rows],
+        )
 
     @property
     def sequence_ids(self) -> IntArray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,25 @@ def test_the_parts_of_a_packed_batch_fit_together(case: Case) -> None:
     assert batch.offsets == (0, *np.cumsum(lengths))
     np.testing.assert_array_equal(batch.sequence_ids, np.nonzero(mask)[0])
     np.testing.assert_array_equal(batch.first_rows, np.cumsum(lengths) - lengths)
+
+
+@given(packed(), st.data())
+def test_some_tokens_of_a_batch_stay_with_their_sequences(
+    batch: PackedBatch, data: st.DataObject
+) -> None:
+    keep = data.draw(st.lists(st.booleans(), min_size=batch.num_tokens, max_size=batch.num_tokens))
+    rows = np.flatnonzero(keep)
+    some = replace(batch, token_labels=batch.input_ids + 1).only(rows)
+    assert some.num_sequences == batch.num_sequences
+    assert some.offsets[-1] == len(rows)
+    np.testing.assert_array_equal(some.sequence_ids, batch.sequence_ids[rows])
+    np.testing.assert_array_equal(some.input_ids, batch.input_ids[rows])
+    np.testing.assert_array_equal(some.token_labels, some.input_ids + 1)
+    np.testing.assert_array_equal(some.position_ids, batch.position_ids[rows])
+    np.testing.assert_array_equal(some.token_type_ids, batch.token_type_ids[rows])
+    np.testing.assert_array_equal(some.labels, batch.labels)
+    first = batch.only(batch.first_rows)
+    np.testing.assert_array_equal(first.first_rows, np.arange(batch.num_sequences))
 
 
 @given(packed(), st.integers(1, 15))

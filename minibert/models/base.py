@@ -26,7 +26,7 @@ from minibert.models.encoder import (
 )
 from minibert.models.initialization import initialize
 from minibert.models.shards import GradientSum, HeadResult, ModelOutput, Run, ShardResult, Weights
-from minibert.packing import PackedBatch, pack, split, unpack
+from minibert.packing import IntArray, PackedBatch, pack, split, unpack
 from minibert.parallel import Turns, Workers
 from minibert.parameters import Layout, Parameters
 
@@ -165,7 +165,7 @@ class BertPreTrainedModel:
         """
         batch = self.pack(input_ids, attention_mask, token_type_ids, labels, **other_labels)
         return self.forward(
-            replace(batch, every_token=True),
+            replace(batch, every_token=bool(self.token_outputs)),
             length=np.shape(input_ids)[-1],
             output_hidden_states=output_hidden_states,
             output_attentions=output_attentions,
@@ -351,11 +351,14 @@ class BertPreTrainedModel:
     ) -> ShardResult:
         """One shard's forward. `count` terms make up the loss of the whole batch."""
         key = None if run is None else run.key(shard.first_token)
+        everything = shard.every_token or hidden_states is not None
+        rows = None if everything else self._rows_read(shard)
         x, encoder = encoder_forward(
             xp, w.encoder, tokens(xp, shard), self.config, key, hidden_states,
-            checkpointing,
+            checkpointing, None if rows is None else tuple(rows.tolist()),
         )  # fmt: skip
-        return ShardResult(self._head_forward(xp, w, x, shard, count, run), x, encoder)
+        read = shard if rows is None else shard.only(rows)
+        return ShardResult(self._head_forward(xp, w, x, read, count, run), x, encoder)
 
     def backward_shard(
         self, xp: Backend, dy: Array, result: ShardResult, gradients: GradientSum
@@ -373,6 +376,13 @@ class BertPreTrainedModel:
     """The outputs with a row for each token."""
 
     _returns_hidden = False
+
+    def _rows_read(self, shard: PackedBatch) -> IntArray | None:
+        """(R,) the rows of the last hidden state that the head reads; None: all of them.
+
+        The last layer computes no others, and the head's `shard` has no other tokens.
+        """
+        return None
 
     def pack(
         self,
@@ -418,7 +428,10 @@ class BertPreTrainedModel:
         count: Any,
         run: Run | None,
     ) -> HeadResult:
-        """x (T, H), the encoder's result → logits and, where there are labels, the loss."""
+        """x (T, H), the encoder's result → logits and, where there are labels, the loss.
+
+        T are the shard's tokens, or those that `_rows_read` named.
+        """
         raise NotImplementedError  # abstract: each model defines it
 
     def _head_backward(self, xp: Backend, dy: Array, cache: Any, gradients: GradientSum) -> Array:

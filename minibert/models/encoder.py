@@ -51,6 +51,7 @@ class LayerInputs(NamedTuple):
     offsets: Sequence[int]
     settings: EncoderLayerSettings
     key: DropoutKey | None
+    rows: Sequence[int] | None
 
 
 class EncoderCache(NamedTuple):
@@ -147,8 +148,9 @@ def encoder_forward(
     key: DropoutKey | None,
     hidden_states: list[Array] | None = None,
     checkpointing: bool = False,
+    rows: Sequence[int] | None = None,
 ) -> tuple[Array, EncoderCache]:
-    """T tokens → the last hidden state (T, H).
+    """T tokens → the last hidden state (T, H), or these `rows` (R,) of it alone, (R, H).
 
     `key` starts at site 0, the embeddings' dropout; layer i has the sites 1 + 3i … 3 + 3i.
     `hidden_states`, where given, receives the embeddings and every layer's result, as in HF.
@@ -165,7 +167,8 @@ def encoder_forward(
         if hidden_states is not None:
             hidden_states.append(x)
         site = None if key is None else key.at(1 + SITES * i)
-        inputs = LayerInputs(x, layer, t.offsets, settings(config), site)
+        wanted = rows if i == len(w.layers) - 1 else None
+        inputs = LayerInputs(x, layer, t.offsets, settings(config), site, wanted)
         x, cache = encoder_layer_forward(xp, *inputs)
         if xp.keeps_caches:
             caches.append(inputs if checkpointing else cache)
@@ -182,7 +185,7 @@ def encoder_backward(
     add: Callable[[tuple[Any, ...], tuple[Any, ...]], None],
     dword: Array | None = None,
 ) -> None:
-    """dx (T, H), from behind the last layer to the tables.
+    """dx (T, H), or (R, H) of the forward's rows, from behind the last layer to the tables.
 
     `add(target, gradient)` is called for each layer of `targets`, last first, and for the
     embeddings; what it adds, and each layer's cache, is let go at once. `dword` (V, H): the word

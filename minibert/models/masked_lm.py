@@ -22,7 +22,7 @@ from minibert.layers.masked_lm_head import (
 from minibert.layers.select import SelectCache, select_backward, select_forward
 from minibert.models.shards import GradientSum, HeadResult, Run, Weights
 from minibert.models.token_labels import TokenLabelledModel
-from minibert.packing import PackedBatch
+from minibert.packing import IntArray, PackedBatch
 
 
 class MaskedLMWeights(NamedTuple):
@@ -88,6 +88,18 @@ def masked_lm_backward(
     return dx, MaskedLMWeights(*dw), dword
 
 
+def labelled_rows(shard: PackedBatch) -> IntArray | None:
+    """(R,) each sequence's first token and the labelled ones; without labels None, all tokens.
+
+    (The first token is there for the next-sentence head, and so that there is one.)
+    """
+    if shard.token_labels is None:
+        return None
+    read = shard.token_labels != IGNORE_INDEX
+    read[shard.first_rows] = True
+    return np.flatnonzero(read)
+
+
 class BertForMaskedLM(TokenLabelledModel):
     """logits (B, S, V); labels (B, S), −100 where nothing is to be predicted.
 
@@ -102,6 +114,9 @@ class BertForMaskedLM(TokenLabelledModel):
     def num_classes(self) -> int:
         """The vocabulary's size."""
         return self.config.vocab_size
+
+    def _rows_read(self, shard: PackedBatch) -> IntArray | None:
+        return labelled_rows(shard)
 
     def _head_forward(
         self, xp: Backend, w: Weights, x: Array, shard: PackedBatch, count: Any, run: Run | None

@@ -7,13 +7,12 @@ from typing import Any, NamedTuple
 
 from minibert.backend import Array, Backend
 from minibert.layers.losses import CrossEntropyCache, cross_entropy_backward, cross_entropy_forward
-from minibert.models.base import BertPreTrainedModel
 from minibert.models.encoder import head_site
 from minibert.models.labels import class_labels
 from minibert.models.pooled import (
     POOLER,
     PooledCache,
-    PooledWeights,
+    PooledModel,
     pooled_backward,
     pooled_forward,
 )
@@ -26,14 +25,13 @@ class MultipleChoiceCache(NamedTuple):
     loss: CrossEntropyCache | None
 
 
-class BertForMultipleChoice(BertPreTrainedModel):
+class BertForMultipleChoice(PooledModel):
     """logits (B, C): each choice is a sequence by itself, scored by a classifier of one output.
 
     input_ids (B, C, S), labels (B,) the number of the right choice. The loss is the cross-entropy
     over the C choices.
     """
 
-    Head = PooledWeights
     head = POOLER | {"classifier.weight": "1H", "classifier.bias": "1"}
 
     def _checked_labels(self, batch: PackedBatch) -> tuple[PackedBatch, int]:

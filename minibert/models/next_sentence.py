@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 from minibert.backend import Array, Backend
 from minibert.layers.losses import CrossEntropyCache, cross_entropy_backward, cross_entropy_forward
-from minibert.models.base import BertPreTrainedModel
 from minibert.models.labels import class_labels
 from minibert.models.pooled import (
     POOLER,
     PooledCache,
+    PooledModel,
     PooledWeights,
     pooled_backward,
     pooled_forward,
@@ -46,10 +46,9 @@ def next_sentence_backward(
     return pooled_backward(xp, cross_entropy_backward(xp, dy, cache.loss), cache.pooled)
 
 
-class BertForNextSentencePrediction(BertPreTrainedModel):
+class BertForNextSentencePrediction(PooledModel):
     """logits (B, 2); labels (B,): 0 the second segment is the next one, 1 it is a random one."""
 
-    Head = PooledWeights
     head = NEXT_SENTENCE
 
     def _checked_labels(self, batch: PackedBatch) -> tuple[PackedBatch, int]:

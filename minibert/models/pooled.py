@@ -7,8 +7,9 @@ from typing import NamedTuple
 from minibert.backend import Array, Backend
 from minibert.layers.classifier import ClassifierCache, classifier_backward, classifier_forward
 from minibert.layers.pooler import PoolerCache, pooler_backward, pooler_forward
+from minibert.models.base import BertPreTrainedModel
 from minibert.models.shards import Run
-from minibert.packing import PackedBatch
+from minibert.packing import IntArray, PackedBatch
 
 POOLER = {"bert.pooler.dense.weight": "HH", "bert.pooler.dense.bias": "H"}
 
@@ -20,6 +21,15 @@ class PooledWeights(NamedTuple):
     b_pooler: Array  # (H,)
     W: Array  # (K, H)
     b: Array  # (K,)
+
+
+class PooledModel(BertPreTrainedModel):
+    """The base of models whose head reads nothing but each sequence's first token, [CLS]."""
+
+    Head = PooledWeights
+
+    def _rows_read(self, shard: PackedBatch) -> IntArray:
+        return shard.first_rows
 
 
 class PooledCache(NamedTuple):
@@ -40,7 +50,10 @@ def pooled_forward(
 
     A sequence's dropout follows from its place in the whole batch.
     """
-    pooled, pooler = pooler_forward(xp, x, w.W_pooler, w.b_pooler, xp.to_device(shard.first_rows))
+    B = shard.num_sequences
+    # Where x has these rows alone, their numbers need not be copied to the device.
+    first = xp.arange(B) if len(x) == B else xp.to_device(shard.first_rows)
+    pooled, pooler = pooler_forward(xp, x, w.W_pooler, w.b_pooler, first)
     key = None if run is None else run.key(shard.first_sequence).at(site)
     logits, classifier = classifier_forward(xp, pooled, w.W, w.b, p, key)
     return logits, PooledCache(pooler, classifier)

@@ -13,6 +13,7 @@ from minibert.models.masked_lm import (
     MASKED_LM,
     MaskedLMCache,
     MaskedLMWeights,
+    labelled_rows,
     masked_lm_backward,
     masked_lm_forward,
 )
@@ -24,7 +25,7 @@ from minibert.models.next_sentence import (
 )
 from minibert.models.pooled import PooledWeights
 from minibert.models.shards import GradientSum, HeadResult, Run, Weights
-from minibert.packing import PackedBatch, pack
+from minibert.packing import IntArray, PackedBatch, pack
 from minibert.parameters import Parameters
 
 
@@ -90,6 +91,9 @@ class BertForPreTraining(BertPreTrainedModel):
         elif not counts[1]:
             raise InputError("next_sentence_label: every label is -100: nothing to learn from")
         return batch, (max(counts[0], 1), max(counts[1], 1))
+
+    def _rows_read(self, shard: PackedBatch) -> IntArray | None:
+        return labelled_rows(shard)
 
     def _head_forward(
         self, xp: Backend, w: Weights, x: Array, shard: PackedBatch, count: Any, run: Run | None

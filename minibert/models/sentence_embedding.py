@@ -25,7 +25,7 @@ from minibert.layers.pair_losses import (
 from minibert.layers.pooling import POOLINGS
 from minibert.models.base import BertPreTrainedModel
 from minibert.models.shards import GradientSum, HeadResult, Run, ShardResult, Weights
-from minibert.packing import PackedBatch
+from minibert.packing import IntArray, PackedBatch
 from minibert.parallel import Turns
 
 SCALE = 20.0  # of the cosines in the contrastive loss; sentence-transformers' choice
@@ -102,6 +102,9 @@ class BertForSentenceEmbedding(BertPreTrainedModel):
         if not (np.abs(labels) <= 1).all():
             raise InputError("labels are wanted cosines, between -1 and 1: scale them")
         return replace(batch, labels=labels), batch.num_examples
+
+    def _rows_read(self, shard: PackedBatch) -> IntArray | None:
+        return shard.first_rows if self.settings.pooling == "cls" else None
 
     def _head_forward(
         self, xp: Backend, w: Weights, x: Array, shard: PackedBatch, count: Any, run: Run | None

@@ -10,13 +10,12 @@ import numpy as np
 from minibert.backend import Array, Backend
 from minibert.errors import InputError
 from minibert.layers.losses import LOSSES
-from minibert.models.base import BertPreTrainedModel
 from minibert.models.encoder import head_site
 from minibert.models.labels import class_labels
 from minibert.models.pooled import (
     POOLER,
     PooledCache,
-    PooledWeights,
+    PooledModel,
     pooled_backward,
     pooled_forward,
 )
@@ -30,7 +29,7 @@ class SequenceClassificationCache(NamedTuple):
     loss: Any  # the loss's own cache; None without labels
 
 
-class BertForSequenceClassification(BertPreTrainedModel):
+class BertForSequenceClassification(PooledModel):
     """logits (B, K) = classifier(dropout(pooler(encoder))).
 
     `config.problem_type`, or else the labels, choose the loss, as in Hugging Face's model:
@@ -39,7 +38,6 @@ class BertForSequenceClassification(BertPreTrainedModel):
     logits, 0/1 labels (B, K)).
     """
 
-    Head = PooledWeights
     head = POOLER | {"classifier.weight": "KH", "classifier.bias": "K"}
 
     def problem_type(self, labels: Any) -> str:

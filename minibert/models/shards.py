@@ -82,5 +82,5 @@ class ShardResult(NamedTuple):
     """What one shard's forward gives, packed."""
 
     head: HeadResult
-    last_hidden: Array  # (T, H)
+    last_hidden: Array  # (T, H), or the rows of it that the head reads
     encoder: EncoderCache | None

@@ -42,13 +42,14 @@ Arrays = Mapping[str, NDArray[Any]]
 
 OFFSETS = (0, 3, 4, 9, 14)  # B = 4 sequences of lengths 3, 1, 5, 5: two of them form a run
 T, H, N, F, K, V, P = 14, 12, 3, 20, 5, 11, 7
+ROWS = (0, 4, 5, 13)  # one, none, two and one of the four sequences
 KEY = DropoutKey(seed=7, step=3, site=2, first_row=29)
 
 
 class LayerCase(NamedTuple):
     """A layer at one point: its differentiable arguments by name, the others fixed."""
 
-    layer: str  # the name of the pair: `layer`_forward, `layer`_backward
+    layer: str  # the name of the pair, `layer`_forward and `layer`_backward; or "layer[variant]"
     forward: Callable[..., Any]
     backward: Callable[..., Any]
     arrays: Arrays  # "x", "W", …; "w.W_qkv" for a field of a weights tuple `w`
@@ -139,10 +140,13 @@ def _attention(draw: _Draw) -> list[LayerCase]:
         "W_o": draw.weights(H, H, H),
         "b_o": draw(H),
     }
-    rest = followed_by(OFFSETS, N, 0.3, KEY)
+    rest = OFFSETS, N, 0.3, KEY
+    whole = _case(multi_head_attention, "multi_head_attention", projections, followed_by(*rest))
+    some = followed_by(*rest, np.array(ROWS))
     return [
-        _case(attention, "attention", {"qkv": draw(T, 3 * H)}, rest),
-        _case(multi_head_attention, "multi_head_attention", projections, rest),
+        _case(attention, "attention", {"qkv": draw(T, 3 * H)}, followed_by(*rest)),
+        whole,
+        whole._replace(layer="multi_head_attention[rows]", arguments=some),
     ]
 
 
@@ -172,11 +176,12 @@ def _blocks(draw: _Draw) -> list[LayerCase]:
         _case(feed_forward, "feed_forward", up_down, followed_by("gelu")),
         _case(pooler, "pooler", pooled, followed_by(first)),
         _case(classifier, "classifier", classified, followed_by(0.1, KEY)),
-        _encoder_layer(draw),
+        *_encoder_layers(draw),
     ]
 
 
-def _encoder_layer(draw: _Draw) -> LayerCase:
+def _encoder_layers(draw: _Draw) -> list[LayerCase]:
+    """A layer, and one of which some rows are wanted."""
     shapes = {
         "W_qkv": (3 * H, H), "b_qkv": (3 * H,), "W_o": (H, H), "b_o": (H,),
         "gamma_attention": (H,), "beta_attention": (H,),
@@ -186,11 +191,15 @@ def _encoder_layer(draw: _Draw) -> LayerCase:
     weights = {f"w.{name}": draw.weights(shape[-1], *shape) for name, shape in shapes.items()}
     settings = encoder_layer.EncoderLayerSettings(N, "gelu_new", 1e-12, 0.1, 0.3)
 
-    def arguments(arrays: Arrays) -> tuple[Any, ...]:
+    def arguments(arrays: Arrays, *rows: Any) -> tuple[Any, ...]:
         x, *w = arrays.values()
-        return x, encoder_layer.EncoderLayerWeights(*w), OFFSETS, settings, KEY
+        return x, encoder_layer.EncoderLayerWeights(*w), OFFSETS, settings, KEY, *rows
 
-    return _case(encoder_layer, "encoder_layer", {"x": draw(T, H)} | weights, arguments)
+    whole = _case(encoder_layer, "encoder_layer", {"x": draw(T, H)} | weights, arguments)
+    return [
+        whole,
+        whole._replace(layer="encoder_layer[rows]", arguments=lambda a: arguments(a, ROWS)),
+    ]
 
 
 def _heads(draw: _Draw) -> list[LayerCase]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,22 @@ def test_a_layer_takes_at_most_forty_launches(
         model.accumulate_gradients(batch, gradient, Run(1, 3))
         counts.append(len(fake_cupy.LAUNCHES))
     assert counts[1] - counts[0] <= 40
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_some_rows_of_a_layer_take_eight_launches_more(
+    device: CupyBackend, make_model: Any, tiny: BertConfig, precision: str
+) -> None:
+    batch = pack_sequences([np.arange(n) for n in LENGTHS["mixed"]], labels=[0] * 5)
+    model = make_model(tiny, backend=CupyBackend(precision=precision), dtype="float32")
+    gradient, counts = model.parameters.zeros_like(), []
+    for every_token in (True, False):
+        given = replace(batch, every_token=every_token)
+        model.accumulate_gradients(given, gradient, Run(1, 2))
+        fake_cupy.LAUNCHES.clear()
+        model.accumulate_gradients(given, gradient, Run(1, 3))
+        counts.append(len(fake_cupy.LAUNCHES))
+    assert counts[1] - counts[0] <= 8
 
 
 def test_a_steady_step_neither_reads_nor_waits(

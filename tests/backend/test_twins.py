@@ -54,6 +54,12 @@ def add_norm(rng: np.random.Generator) -> Iterator[Arguments]:
     for T, H in ((1, 6), (151, 1000), (7, 48)):
         for p, key in ((0.1, None), (0.0, KEY), (0.1, KEY), (0.3, KEY)):
             yield *norm_arguments(rng, T, H), 1e-12, p, key
+        yield *norm_arguments(rng, T, H), 1e-12, 0.1, KEY.of(some_rows(rng, T))
+
+
+def some_rows(rng: np.random.Generator, count: int) -> tuple[int, ...]:
+    """Of a shard three times as large."""
+    return tuple(sorted(rng.permutation(3 * count)[:count].tolist()))
 
 
 def layer_norm(rng: np.random.Generator) -> Iterator[Arguments]:
@@ -74,16 +80,21 @@ def attention(rng: np.random.Generator) -> Iterator[Arguments]:
 
 
 def encoder_layer(rng: np.random.Generator) -> Iterator[Arguments]:
-    """Each activation; more rows than one chunk of sums; a shard that begins amid the batch."""
+    """Each activation; more rows than one chunk of sums; a shard that begins amid the batch.
+
+    Then first tokens alone, every row but the first, and the last one.
+    """
     T, H, F, N = 70, 12, 20, 3
-    shapes = layer_shapes(H, F)
-    for activation, (p, q), key in (
-        ("gelu", (0.2, 0.1), KEY), ("gelu_new", (0.0, 0.1), KEY), ("relu", (0.2, 0.0), KEY),
-        ("gelu", (0.2, 0.1), None),
+    shapes, offsets = layer_shapes(H, F), (0, 33, 34, 41, 48, 70)
+    for activation, (p, q), key, rows in (
+        ("gelu", (0.2, 0.1), KEY, None), ("gelu_new", (0.0, 0.1), KEY, None),
+        ("relu", (0.2, 0.0), KEY, None), ("gelu", (0.2, 0.1), None, None),
+        ("gelu", (0.2, 0.1), KEY, offsets[:-1]), ("relu", (0.2, 0.0), KEY, offsets[:-1]),
+        ("gelu", (0.2, 0.1), None, range(1, T)), ("gelu_new", (0.0, 0.3), KEY, (T - 1,)),
     ):  # fmt: skip
         w = EncoderLayerWeights(*(rng.normal(0, 0.5, shape) for shape in shapes))
         settings = EncoderLayerSettings(N, activation, 1e-12, p, q)
-        yield rng.normal(size=(T, H)), w, (0, 33, 34, 41, 48, 70), settings, key
+        yield rng.normal(size=(T, H)), w, offsets, settings, key, rows
 
 
 def embeddings(rng: np.random.Generator) -> Iterator[Arguments]:
@@ -111,11 +122,15 @@ def linear(rng: np.random.Generator) -> Iterator[Arguments]:
 
 
 def multi_head_attention(rng: np.random.Generator) -> Iterator[Arguments]:
-    """One token, a few, and as many as make chunks with a rest that joins the last, or does not."""
+    """One token, a few, and as many as make chunks with a rest that joins the last, or does not.
+
+    Of each all rows, each sequence's first, and all but one.
+    """
     for lengths in ((1,), (20,), (31, 2), (50,), (7, 1, 60), (64, 36)):
-        H, offsets = 12, (0, *np.cumsum(lengths).tolist())
-        weights = (rng.normal(0, 0.5, shape) for shape in layer_shapes(H, 20)[:4])
-        yield rng.normal(size=(sum(lengths), H)), *weights, offsets, 3, 0.0, None
+        H, T, offsets = 12, sum(lengths), (0, *np.cumsum(lengths).tolist())
+        weights = [rng.normal(0, 0.5, shape) for shape in layer_shapes(H, 20)[:4]]
+        for rows in (None, np.array(offsets[:-1]), np.arange(T > 1, T)):
+            yield rng.normal(size=(T, H)), *weights, offsets, 3, 0.0, None, rows
 
 
 def feed_forward(rng: np.random.Generator) -> Iterator[Arguments]:
@@ -127,6 +142,7 @@ def feed_forward(rng: np.random.Generator) -> Iterator[Arguments]:
 def dropout(rng: np.random.Generator) -> Iterator[Arguments]:
     for p, key in ((0.1, None), (0.0, KEY), (0.3, KEY)):
         yield rng.normal(size=(151, 1000)), p, key
+    yield rng.normal(size=(151, 1000)), 0.3, KEY.of(some_rows(rng, 151))
 
 
 def select(rng: np.random.Generator) -> Iterator[Arguments]:

@@ -67,6 +67,24 @@ def test_it_is_the_straight_line(
     assert SITES == 3
 
 
+@pytest.mark.parametrize("key", [None, KEY])
+@pytest.mark.parametrize("rows", [(0, 4, 5), (6,), (1, 2, 3, 7), tuple(range(T))])
+def test_some_rows_are_those_of_the_whole(
+    rows: tuple[int, ...], key: DropoutKey | None, xp: NumpyBackend, rng: np.random.Generator
+) -> None:
+    """Forwards, and backwards as if the gradient of the others were zero."""
+    x, w = rng.normal(size=(T, H)), weights(rng)
+    y, cache = encoder_layer_forward(xp, x, w, OFFSETS, SETTINGS, key, rows)
+    whole, whole_cache = encoder_layer_forward(xp, x, w, OFFSETS, SETTINGS, key)
+    np.testing.assert_allclose(y, whole[list(rows)], rtol=1e-13, atol=1e-14)
+    dy, dwhole = rng.normal(size=y.shape), np.zeros((T, H))
+    dwhole[list(rows)] = dy
+    dx, dw = encoder_layer_backward(xp, dy, cache)
+    dx_whole, dw_whole = encoder_layer_backward(xp, dwhole, whole_cache)
+    for got, want in zip((dx, *dw), (dx_whole, *dw_whole), strict=True):
+        assert np.linalg.norm(got - want) <= 1e-13 * np.linalg.norm(want)
+
+
 def test_every_weight_receives_a_gradient_of_its_shape(
     xp: NumpyBackend, rng: np.random.Generator
 ) -> None:

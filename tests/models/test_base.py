@@ -182,14 +182,16 @@ def test_no_two_dropouts_share_a_mask(
     drawn = Counter()
     decide = NumpyBackend.keep_decisions
 
-    def record(xp: Any, seed: int, site: int, step: int, stream: int, *rest: int) -> Any:
-        drawn[site, stream] += 1
-        return decide(xp, seed, site, step, stream, *rest)
+    def record(
+        xp: Any, seed: int, site: int, step: int, stream: int, first: int, *rest: int
+    ) -> Any:
+        drawn[site, stream, first] += 1
+        return decide(xp, seed, site, step, stream, first, *rest)
 
     monkeypatch.setattr(NumpyBackend, "keep_decisions", record)
     make_model().loss_and_gradients(**inputs, labels=np.arange(5) % 3, dropout=(1, 1))
-    assert {site for site, _ in drawn} == set(range(8))
-    assert {site for site, stream in drawn if stream > 0} == {1, 4}  # attention probabilities
+    assert {site for site, *_ in drawn} == set(range(8))
+    assert {site for site, stream, _ in drawn if stream > 0} == {1, 4}  # attention probabilities
     assert set(drawn.values()) == {2}  # once forwards, once backwards
 
 

@@ -16,16 +16,17 @@ def chunks_of(rows: int) -> int:
 class ColumnSums:
     """Gathers sums over `rows` rows, `columns` of them side by side; see kernels/columns.cu.
 
-    All columns must have been added before the end.
+    All columns must have been added before the end. `fewer`: some are sums over fewer rows.
     """
 
-    def __init__(self, xp: Backend, rows: int, columns: int) -> None:
-        self.xp, self.rows = xp, rows
-        self.partial = xp.empty((chunks_of(rows), columns), dtype="float32")
+    def __init__(self, xp: Backend, rows: int, columns: int, fewer: bool = False) -> None:
+        self.xp = xp
+        room = xp.zeros if fewer else xp.empty
+        self.partial = room((chunks_of(rows), columns), dtype="float32")
 
     def add(self, place: int, x: Array) -> None:
         """Σₜ x, x (rows, width) stored, into the columns from `place` on."""
-        self._launch("sum_columns", place, x.shape[1], x, storage=x.dtype)
+        self._launch("sum_columns", place, x.shape, x, storage=x.dtype)
 
     def add_norm(
         self, place: int, dy: Array, xhat: Array, after: Kept = ALL, dx: Array | None = None,
@@ -37,14 +38,15 @@ class ColumnSums:
         """
         storage = "float32" if dx is None else dx.dtype
         arrays = dy, *after, xhat, dx, place_dx
-        self._launch("sum_norm_columns", place, dy.shape[1], *arrays, storage=storage)
+        self._launch("sum_norm_columns", place, dy.shape, *arrays, storage=storage)
 
     def _launch(
-        self, kernel: str, place: int, width: int, *arrays: object, storage: object = "float32"
-    ) -> None:
+        self, kernel: str, place: int, shape: tuple[int, int], *arrays: object,
+        storage: object = "float32",
+    ) -> None:  # fmt: skip
         launch(
-            self.xp.module, "columns", kernel, chunks_of(self.rows) * width,
-            *arrays, self.partial, self.partial.shape[1], place, self.rows, width, storage=storage,
+            self.xp.module, "columns", kernel, chunks_of(shape[0]) * shape[1],
+            *arrays, self.partial, self.partial.shape[1], place, *shape, storage=storage,
         )  # fmt: skip
 
     def finish(self, sums: Array) -> Array:

@@ -24,11 +24,14 @@ def kept_rows(
 ) -> list[Kept]:
     """The decisions for x of this shape, as layers/dropout.py places them.
 
-    For each of `sites` sites, from the key's on: a layer's are drawn in one launch.
+    For each of `sites` sites, from the key's on: a layer's are drawn in one launch. Where the key
+    has chosen rows, the bits are those of all rows up to the last of them.
     """
     if key is None or p == 0:
         return [ALL] * sites
     rows, width = shape
+    if key.rows is not None:
+        rows = max(key.rows) + 1
     first = key.first_row * width
     words = -(-(first % 16 + rows * width) // 16)
     drawn = _bits(xp, key, p, None, 0, first, sites, words)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from minibert.backend.base import Array, Backend
+from minibert.backend.base import Array, Backend, Ints
 from minibert.backend.cupy_twins.columns import ColumnSums
 from minibert.backend.cupy_twins.dropout import ALL, Kept, kept_rows
 from minibert.backend.kernels import WARP, launch
@@ -15,22 +15,26 @@ class NormCache(NamedTuple):
     rstd: Array  # (T,)
     gamma: Array  # (H,) a reference
     kept: Kept
+    rows: Ints | None = None  # (T,) those of `kept` that are these; None: all
 
 
 def normalise(
     xp: Backend, x: Array, bias: Array | None, residual: Array | None, gamma: Array, beta: Array,
-    eps: float, kept: Kept,
+    eps: float, kept: Kept, rows: Ints | None = None,
 ) -> tuple[Array, Array, NormCache]:  # fmt: skip
-    """y = LN(dropout(x + bias) + residual), x (T, H) stored → y as float32 and as stored."""
+    """y = LN(dropout(x + bias) + residual), x (T, H) stored → y as float32 and as stored.
+
+    `rows` (T,): those of `kept` that are x's, where these are not all.
+    """
     (T, H), storage = x.shape, x.dtype
     y, xhat = xp.empty((T, H), dtype="float32"), xp.empty((T, H), dtype="float32")
     rstd = xp.empty(T, dtype="float32")
     stored = None if storage == "float32" else xp.empty((T, H), dtype=storage)
     launch(
         xp.module, "norm", "add_norm_forward", WARP * T, x, bias, residual, *kept,
-        gamma, beta, eps, y, stored, xhat, rstd, T, H, storage=storage,
+        rows, gamma, beta, eps, y, stored, xhat, rstd, T, H, storage=storage,
     )  # fmt: skip
-    return y, y if stored is None else stored, NormCache(xhat, rstd, gamma, kept)
+    return y, y if stored is None else stored, NormCache(xhat, rstd, gamma, kept, rows)
 
 
 def normalise_backward(
@@ -47,7 +51,7 @@ def normalise_backward(
     bits, first, scale = kept if after.bits is None else after
     launch(
         xp.module, "norm", "add_norm_backward", WARP * T, dy, after.bits, cache.xhat, cache.rstd,
-        cache.gamma, None if bits is after.bits else bits, first, scale, dz, dx, T, H,
+        cache.gamma, None if bits is after.bits else bits, first, scale, cache.rows, dz, dx, T, H,
         storage=storage,
     )  # fmt: skip
     return dz, dz if dx is None else dx
@@ -64,7 +68,8 @@ def add_norm_forward(
     key: Any,
 ) -> tuple[Array, NormCache]:
     (kept,) = kept_rows(xp, key, p, x.shape)
-    y, _, cache = normalise(xp, x, None, residual, gamma, beta, eps, kept)
+    rows = None if key is None or key.rows is None else xp.asarray(key.rows)
+    y, _, cache = normalise(xp, x, None, residual, gamma, beta, eps, kept, rows)
     return y, cache
 
 

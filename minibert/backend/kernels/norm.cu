@@ -31,20 +31,22 @@ __device__ void normalise(
 }
 
 // y = LN(dropout(x + bias) + residual). bias, residual, keep and y_stored may be missing. Element i
-// of x is decision first + i of `keep`; scale is 1/(1 − p̂).
+// of x is decision first + i of `keep`, or, where `chosen` (rows,) is given, x's row r is row
+// chosen[r] there; scale is 1/(1 − p̂).
 extern "C" __global__ void add_norm_forward(
     const stored* x, const float* bias, const float* residual, const unsigned short* keep,
-    unsigned long long first, float scale, const float* gamma, const float* beta, float eps,
-    float* y, stored* y_stored, float* xhat, float* rstd,
+    unsigned long long first, float scale, const long long* chosen, const float* gamma,
+    const float* beta, float eps, float* y, stored* y_stored, float* xhat, float* rstd,
     unsigned long long rows, unsigned long long width) {
     unsigned long long row = ((unsigned long long)blockIdx.x * blockDim.x + threadIdx.x) / LANES;
     if (row >= rows) return;
     unsigned long long at = row * width;
+    first += (chosen == nullptr ? row : chosen[row]) * width;
     float sum = 0;
     for (unsigned long long i = threadIdx.x % LANES; i < width; i += LANES) {
         float z = get(x[at + i]);
         if (bias != nullptr) z += bias[i];
-        z = kept(keep, first + at + i) ? z * scale : 0.0f;
+        z = kept(keep, first + i) ? z * scale : 0.0f;
         if (residual != nullptr) z += residual[at + i];
         xhat[at + i] = z;
         sum += z;
@@ -82,11 +84,13 @@ extern "C" __global__ void embeddings_forward(
 extern "C" __global__ void add_norm_backward(
     const float* dy, const unsigned short* after, const float* xhat, const float* rstd,
     const float* gamma, const unsigned short* keep, unsigned long long first, float scale,
-    float* dz, stored* dx, unsigned long long rows, unsigned long long width) {
+    const long long* chosen, float* dz, stored* dx, unsigned long long rows,
+    unsigned long long width) {
     unsigned long long row = ((unsigned long long)blockIdx.x * blockDim.x + threadIdx.x) / LANES;
     if (row >= rows) return;
     unsigned lane = threadIdx.x % LANES;
     unsigned long long at = row * width;
+    first += (chosen == nullptr ? row : chosen[row]) * width - at;
     float sum = 0, along = 0;
     for (unsigned long long i = at + lane; i < at + width; i += LANES) {
         float dxhat = dy[i] * gamma[i - at];

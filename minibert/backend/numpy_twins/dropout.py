@@ -10,6 +10,8 @@ from minibert.backend.base import Array, Backend, dropout_threshold
 from minibert.backend.buffers import empty_like
 from minibert.backend.numpy_twins.blocks import row_blocks
 
+DENSE = 16  # a row is drawn as fast with so many others as by itself
+
 
 class DropoutCache(NamedTuple):
     p: float
@@ -18,9 +20,19 @@ class DropoutCache(NamedTuple):
 
 def keep_rows(xp: Backend, key: Any, rows: slice, width: int, threshold: int) -> Array:
     """The dropout decisions of these rows: bool (rows, width)."""
-    first, count = (key.first_row + rows.start) * width, (rows.stop - rows.start) * width
-    decisions = xp.keep_decisions(key.seed, key.site, key.step, 0, first, count, threshold)
-    return decisions.reshape(-1, width)
+
+    def draw(first: int, count: int) -> Array:
+        start, number = (key.first_row + first) * width, count * width
+        keep = xp.keep_decisions(key.seed, key.site, key.step, 0, start, number, threshold)
+        return keep.reshape(count, width)
+
+    if key.rows is None:
+        return draw(rows.start, rows.stop - rows.start)
+    chosen = key.rows[rows]
+    first, span = chosen[0], chosen[-1] + 1 - chosen[0]
+    if span <= DENSE * len(chosen):
+        return draw(first, span)[np.subtract(chosen, first)]
+    return np.concatenate([draw(row, 1) for row in chosen])
 
 
 def dropout_forward(xp: Backend, x: Array, p: float, key: Any) -> tuple[Array, DropoutCache]:

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from minibert.backend.base import Array, Backend
+from minibert.backend.base import Array, Backend, Ints
 from minibert.backend.buffers import empty
 from minibert.backend.numpy_twins.attention import _softmax
 from minibert.backend.numpy_twins.blocks import row_blocks
@@ -134,6 +134,7 @@ def multi_head_attention_forward(
     num_heads: int,
     p: float,
     key: Any,
+    rows: Ints | None = None,
 ) -> tuple[Array, None]:
     T, H = x.shape
     D, factor = H // num_heads, _factor(x.T)
@@ -149,9 +150,11 @@ def multi_head_attention_forward(
             _product(W[i, own], factor, b[i, own], _chunks(qkv[i]))
         qkv[0] *= 1.0 / math.sqrt(D)
         _attend(qkv.reshape(3, N, D, T), context.reshape(N, D, T), offsets)
+        if rows is not None:
+            context = np.take(context, rows, axis=1)
         _product(W_o[:, own], _factor(context), None if part else b_o, _chunks(y))
 
-    return _sum((H, T), x.dtype, attend).T, None
+    return _sum((H, T if rows is None else len(rows)), x.dtype, attend).T, None
 
 
 def _attend(qkv: Array, context: Array, offsets: Sequence[int]) -> None:
