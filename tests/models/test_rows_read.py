@@ -174,7 +174,11 @@ def test_a_masked_language_model_reads_first_and_labelled_tokens(
     given, batch = make(kind, config=config)
     arrays = dict(given.parameters.items())
     model = type(given)(
-        given.config, backend=NumpyBackend(reference=reference), dtype="float64", arrays=arrays, threads=1
+        given.config,
+        backend=NumpyBackend(reference=reference),
+        dtype="float64",
+        arrays=arrays,
+        threads=1,
     )
     labelled = batch.token_labels != -100
     read = np.union1d(np.flatnonzero(labelled), batch.first_rows)
