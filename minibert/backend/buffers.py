@@ -19,7 +19,7 @@ from numpy.typing import DTypeLike
 
 from minibert.backend.base import Array
 
-SMALL = 1 << 16  # bytes: below, the allocator is as good, and faster
+SMALL = 1 << 15  # bytes: below, the allocator is as good, and faster
 SLACK = 2  # an array takes memory of up to that many times its size
 IDLE = 1 << 14  # arrays later, a few steps, memory that served none of them is let go
 ALIGNMENT = 64  # bytes: a cache line, and a vector register

@@ -61,8 +61,13 @@ class _PreNorm:
         self.sums, self.layers = sums, setup.config.num_hidden_layers
         self.forwards, self.backwards = itertools.count(), itertools.count()
 
-    def forward(self, xp: Backend, x: Array, w: Any, offsets: Any, s: Any, key: Any) -> Any:
-        """h = x + dropout(attention(LN(x))),  y = h + dropout(feed_forward(LN(h)))."""
+    def forward(
+        self, xp: Backend, x: Array, w: Any, offsets: Any, s: Any, key: Any, rows: None = None
+    ) -> Any:
+        """h = x + dropout(attention(LN(x))),  y = h + dropout(feed_forward(LN(h))).
+
+        Of all rows: a trace has them all.
+        """
         keys = [None if key is None else key.at(key.site + i) for i in range(SITES)]
         norm, p = PLAIN["layer_norm_forward"], s.hidden_dropout
         n, _ = norm(xp, x, w.gamma_attention, w.beta_attention, s.eps)
