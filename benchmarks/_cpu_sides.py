@@ -227,7 +227,7 @@ def export(directory: str, path: str) -> None:
 
 
 class Products:
-    """The matrix products of minibert's work and nothing else: what no element-wise code can beat.
+    """The matrix products of every row and nothing else: what no element-wise code can beat.
 
     NumPy's, on shards of whole sequences with one thread each, into arrays that are there already.
     """

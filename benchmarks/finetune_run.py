@@ -6,9 +6,9 @@ From a text file to a saved model and its test accuracy: start, load, tokenise, 
 reviews, 1,054 test reviews, save. transformers' Trainer has its best settings for a CPU: batches
 grouped by length, padded to their longest by a worker process, sdpa attention, fused AdamW, its
 best batch size of 16, 32 and 64 (tried for 20 steps each, not counted), and glibc's allocator kept
-from returning memory. Both have learning rate 2e-4 with 10 % warm-up and linear decay, AdamW with
-weight decay 0.01, clipping at 1.0. Runs take turns, a process each. Prints Markdown. Needs the
-extras `[crosscheck,benchmark]`.
+from returning memory. Both have that batch size, learning rate 2e-4 with 10 % warm-up and linear
+decay, AdamW with weight decay 0.01, clipping at 1.0. Runs take turns, a process each. Prints
+Markdown. Needs the extras `[crosscheck,benchmark]`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from minibert.hub import DEFAULT_MODEL, movie_reviews, resolve_model
 from minibert.io.command_line import run
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "finetune.py"
-BATCH, LEARNING_RATE, WARMUP, WEIGHT_DECAY, MAX_LENGTH = 32, 2e-4, 0.1, 0.01, 128
+LEARNING_RATE, WARMUP, WEIGHT_DECAY, MAX_LENGTH = 2e-4, 0.1, 0.01, 128
 BATCH_SIZES, PROBE_STEPS = (16, 32, 64), 20
 KEPT = {
     "MALLOC_MMAP_THRESHOLD_": "1073741824", "MALLOC_TRIM_THRESHOLD_": "2147483647",
@@ -61,7 +61,7 @@ def main() -> None:
     best = max(rates, key=rates.__getitem__)
     runs: dict[str, list[Run]] = {"minibert": [], "Trainer": []}
     for seed in options.seeds:
-        runs["minibert"].append(minibert(model, data, seed, options.max_steps))
+        runs["minibert"].append(minibert(model, data, best, seed, options.max_steps))
         runs["Trainer"].append(trainer(model, data, best, seed, options.max_steps)[0])
         for side, done in runs.items():
             print(f"seed {seed}  {side:9}{done[-1].seconds:7.1f} s  {done[-1].accuracy:.2f} %")
@@ -82,7 +82,7 @@ def report(runs: dict[str, list[Run]], batch: int) -> str:
     for side, done in runs.items():
         accuracies = [each.accuracy for each in done]
         rows.append([
-            side if side == "minibert" else f"{side}, batch {batch}",
+            f"{side}, batch {batch}",
             f"{statistics.median(each.seconds for each in done):.1f}",
             f"{statistics.mean(accuracies):.2f} ({min(accuracies):.2f} … {max(accuracies):.2f})",
             f"{speedup.median:.2f} ({speedup.low:.2f} … {speedup.high:.2f})"
@@ -94,14 +94,14 @@ def report(runs: dict[str, list[Run]], batch: int) -> str:
 # ---- minibert: the script, as a user runs it ----
 
 
-def minibert(model: str, data: str, seed: int, max_steps: int) -> Run:
+def minibert(model: str, data: str, batch: int, seed: int, max_steps: int) -> Run:
     with tempfile.TemporaryDirectory() as folder:
         command = [
             sys.executable, str(SCRIPT), "--model_name_or_path", model,
             "--train_file", f"{data}/train.tsv", "--test_file", f"{data}/test.tsv",
             "--do_train", "--do_predict", "--output_dir", folder, "--overwrite_output_dir",
             "--num_train_epochs", "1", "--max_steps", str(max_steps), "--seed", str(seed),
-            "--per_device_train_batch_size", str(BATCH), "--max_seq_length", str(MAX_LENGTH),
+            "--per_device_train_batch_size", str(batch), "--max_seq_length", str(MAX_LENGTH),
             "--learning_rate", str(LEARNING_RATE), "--warmup_ratio", str(WARMUP),
             "--weight_decay", str(WEIGHT_DECAY), "--group_by_length", "--backend", "numpy",
             "--save_strategy", "no", "--logging_steps", "50", "--disable_tqdm",
