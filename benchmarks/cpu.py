@@ -10,7 +10,7 @@ Needs the extras `[crosscheck,benchmark]`. The columns:
 - grouped: the same as eager, with the batches of mixed length cut from sentences sorted by length;
 - compiled: torch.compile of the same model; wants a C++ compiler;
 - onnx: ONNX Runtime on the model exported by torch.onnx, inference only;
-- products: NumPy's matrix products and nothing else, of every layer's every row (minibert leaves out
+- products: NumPy's matrix products of every layer's every row and nothing else (minibert leaves out
   rows of the last that nobody reads).
 
 All load the same random weights and see the same batches: mixed lengths are 128 sentences (mean 25,
