@@ -268,11 +268,16 @@ def _not_finite(mine: Any) -> str:
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
             return f"holds {array[where]} at {name}{list(where)}"
-        if array.dtype.kind == "f" and array.size and float(np.abs(array).max()) > LARGE:
+        if array.dtype.kind == "f" and array.size and _largest(array) > LARGE:
             where = tuple(int(i) for i in np.argwhere(np.abs(array) > LARGE)[0])
             place = f"{name}{list(where)}"
             return f"holds {array[where]:.1e} at {place}: so large that its square overflows"
     return ""
+
+
+def _largest(array: NDArray[Any]) -> float:
+    """max |array|, without a temporary array."""
+    return max(float(array.max()), -float(array.min()))
 
 
 def _thinned_error(mine: NDArray[Any], golden: NDArray[Any], entry: Entry) -> float:
