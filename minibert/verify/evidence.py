@@ -36,4 +36,4 @@ def needed(rivals: int) -> float:
 
 def count(mine: Any) -> int:
     """How many numbers a tensor has, or the parts of a flat buffer together."""
-    return sum(array.size for array in mine.values()) if isinstance(mine, dict) else mine.size
+    return sum(array.size for array in (mine.values() if isinstance(mine, dict) else [mine]))

@@ -43,8 +43,9 @@ def added(setup: Setup, _: str) -> Iterator[Guess]:
 def of_one_row(setup: Setup, _: str) -> Iterator[Guess]:
     """A row's mask that is broadcast over the batch."""
     masks = setup.mask
-    for words, row in {"the first row's": masks[0], "the last row's": masks[-1]}.items():
-        if not (masks == row).all():
+    for words, row in {"the last row's": masks[-1], "the first row's": masks[0]}.items():
+        alike = words != "the first row's" and (row == masks[0]).all()
+        if not alike and not (masks == row).all():
             shift = np.where(row == 1, 0.0, -np.inf)[None, None, None, :]
             cause = f"{words} attention mask is used for all rows"
             yield _masked(setup, cause, partial(np.add, shift))
