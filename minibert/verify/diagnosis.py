@@ -80,7 +80,8 @@ def diagnose(comparison: Comparison, trace: Trace, setup: Setup) -> Diagnosis:
         return search.result((cause,))
     if causes := search.near():
         return search.result(causes, nearly=True)
-    return search.result((), search.part(), comparison.dtype if doubtful else "")
+    too_few = doubtful or not search.could_tell()
+    return search.result((), search.part(), comparison.dtype if too_few else "")
 
 
 class _Search:
@@ -111,6 +112,14 @@ class _Search:
         best = _best(found)
         told = max((fit.bits for fit in best.values()), default=0.0)
         return best, bool(best) and told >= evidence.needed(rivals)
+
+    def could_tell(self) -> bool:
+        """Whether a guess within the budgets would be believed."""
+        told = sum(
+            evidence.bits(row, self.comparison.settled[row.name], row.budget, self.comparison.dtype)
+            for row in self.comparison.rows
+        )
+        return told >= evidence.needed(self.tried)
 
     def near(self) -> tuple[str, ...]:
         """The cause that comes nearest, although rounding does not explain what is left."""
