@@ -123,7 +123,6 @@ TRAINED = {
     "second moment alone corrected": "Adam's second moment alone is corrected for its bias",
     "uphill": "the update goes uphill: its sign is wrong",
     "no clipping": "the gradient is not clipped by the norm of all of it",
-    "AMSGrad": "the second moment never shrinks (AMSGrad)",
     "a weight transposed": f"{KEY} is transposed",
 }  # fmt: skip
 IN_FLOAT32 = {
@@ -136,6 +135,7 @@ IN_FLOAT64 = {
     "decay after the step": "weight decay comes after the step, not before it",
     "clipped by the norm alone":
         "the gradient is clipped by max_norm/norm, not by max_norm/(norm + 1e-6)",
+    "AMSGrad": "the second moment never shrinks (AMSGrad)",
 }  # fmt: skip
 
 
@@ -200,7 +200,7 @@ def test_the_cause_in_dropout_is_named(mistake: str, dtype: str, nano: Trace) ->
 
 @pytest.mark.parametrize("mistake", IN_FLOAT64)
 def test_what_float32_does_not_see(mistake: str, nano: Trace) -> None:
-    """A decay after the step, of which lr²·weight_decay is seen; 10⁻⁶ beside the norm."""
+    """A decay after the step, of which lr²·weight_decay is seen; 10⁻⁶ beside the norm; few moments that shrink."""
     pytest.importorskip("torch", reason="the ports are PyTorch's")
     from port import Port
 
