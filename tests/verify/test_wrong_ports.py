@@ -200,7 +200,7 @@ def test_the_cause_in_dropout_is_named(mistake: str, dtype: str, nano: Trace) ->
 
 @pytest.mark.parametrize("mistake", IN_FLOAT64)
 def test_what_float32_does_not_see(mistake: str, nano: Trace) -> None:
-    """A decay after the step, of which lr²·weight_decay is seen; 10⁻⁶ beside the norm; few moments that shrink."""
+    """lr²·weight_decay of a decay after the step, 10⁻⁶ beside the norm, moments that shrink."""
     pytest.importorskip("torch", reason="the ports are PyTorch's")
     from port import Port
 
