@@ -70,7 +70,9 @@ def compare_files(args: argparse.Namespace) -> int:
     """Your tensors against a trace: which one is wrong first, and the likely cause."""
     golden = open_trace(args.golden)
     mine, dtype = read_arrays(Path(args.mine))
-    mapping = read_mapping(Path(args.map)) if args.map else None
+    mapping = read_mapping(Path(args.map)) if args.map else {}
+    for name in (name for name, target in mapping.items() if target and name not in mine):
+        print(f"the mapping file names {name!r}, which {args.mine} lacks", file=sys.stderr)
     return report(args, golden, mine, dtype, mapping)
 
 

@@ -90,6 +90,8 @@ class Port:
         return self.keep(name, x * torch.tensor(self.masks[name]) * scale)
 
     def linear(self, name: str, x: Any, weights: str = "") -> Any:
+        if name.endswith("self.query") and self.wrong == "queries of two layers exchanged":
+            weights = name.translate(str.maketrans("01", "10"))
         W, b = (self.w[f"{weights or name}.{kind}"] for kind in ("weight", "bias"))
         if name.endswith("layer.1.attention.self.key") and self.wrong == "a weight transposed":
             W = W.T
@@ -171,6 +173,8 @@ class Port:
         """Where the padding is masked, in the usual way or in a wrong one."""
         keep = self.inputs["attention_mask"][:, None, None, :].to(self.dtype)
         S = scores.shape[-1]
+        if self.wrong == "mask of the first row":
+            keep = keep[:1]
         if self.wrong == "causal mask":
             causal = torch.ones(S, S).tril().bool()
             return scores.masked_fill(~causal | (keep == 0), -math.inf)
@@ -256,7 +260,9 @@ class Port:
 
     def run(self) -> dict[str, Any]:
         """Activations and gradients."""
-        self.loss().backward()
+        if self.wrong == "gradients of two runs":
+            self.loss().backward()
+        (self.loss() * (1024 if self.wrong == "loss scale left in" else 1)).backward()
         found = {f"activation/{name}": x.detach().numpy() for name, x in self.seen.items()}
         for name, x in {**self.seen, **self.w}.items():
             if (x.is_leaf or x.retains_grad) and x.grad is not None and name != "loss":
@@ -281,11 +287,17 @@ class Port:
         lr = RATES.get(self.wrong, recipe.lr)
         kind = torch.optim.Adam if self.wrong == "Adam for AdamW" else torch.optim.AdamW
         optimizer = kind(groups, lr=lr, eps=recipe.eps, betas=(recipe.beta1, recipe.beta2),
-                         maximize=self.wrong == "uphill")  # fmt: skip
+                         maximize=self.wrong == "uphill",
+                         amsgrad=self.wrong == "AMSGrad")  # fmt: skip
         for step in range(1, max(recipe.steps) + 1):
             optimizer.zero_grad()
             self.loss().backward()
-            if self.wrong != "no clipping":
+            if self.wrong == "clipped by the norm alone":
+                gradients = [w.grad for w in self.w.values() if w.grad is not None]
+                norm = torch.cat([g.flatten() for g in gradients]).norm()
+                for gradient in gradients:
+                    gradient.mul_(min(1.0, float(recipe.max_norm / norm)))
+            elif self.wrong != "no clipping":
                 torch.nn.utils.clip_grad_norm_(self.w.values(), recipe.max_norm)
             self.miscorrect(optimizer, step)
             optimizer.step()

@@ -17,10 +17,23 @@ from minibert.checkpoint.safetensors_io import open_safetensors
 from minibert.errors import InputError
 from minibert.io.json_io import read_json_object
 from minibert.verify.budget import UNIT, error_of, parts_of, thinned_part, worst_part
-from minibert.verify.names import by_shape, fitting_transposition, known_names, readings, resolve
+from minibert.verify.names import (
+    Target,
+    by_shape,
+    fitting_transposition,
+    known_names,
+    readings,
+    resolve,
+)
 from minibert.verify.trace.format import Entry, Trace, checksum
 
 Arrays = Mapping[str, NDArray[Any]]
+
+THINNED = "thinned"
+"""A row's note: of a tensor of which a trace holds a part."""
+
+LARGE = 1e140
+"""From here on the sum of the squares of a large tensor overflows in float64."""
 
 
 @dataclass(frozen=True)
@@ -146,10 +159,10 @@ def all_fit(comparison: Comparison, dtype: str) -> bool:
 
 
 def _fits(array: Any, dtype: str) -> bool:
-    if dtype == "bfloat16":
-        single = array.astype(np.float32)
-        return bool((single == array).all()) and not (single.view(np.uint32) & 0xFFFF).any()
     with np.errstate(over="ignore"):
+        if dtype == "bfloat16":
+            single = array.astype(np.float32)
+            return bool((single == array).all()) and not (single.view(np.uint32) & 0xFFFF).any()
         return bool((array.astype(dtype) == array).all())
 
 
@@ -164,15 +177,13 @@ def compare_one(name: str, mine: Any, trace: Trace, dtype: str) -> Row:
         return Row(entry.order, name, error, budget, f"worst: {worst}" if worst else "")
     if entry.stride == 1:
         return Row(entry.order, name, error_of(mine, golden, entry.scale), budget)
-    return Row(entry.order, name, _thinned_error(mine, golden, entry), budget, "thinned")
+    return Row(entry.order, name, _thinned_error(mine, golden, entry), budget, THINNED)
 
 
 def _settled(mine: Arrays, trace: Trace, mapping: Mapping[str, str | None]) -> dict[str, Any]:
     """The trace's names → arrays in the trace's shapes, or {parameter: array} of flat buffers."""
     known, mask = known_names(trace), trace.mask
-    for given, name in mapping.items():
-        if name is not None:
-            resolve(name, trace, known, mapped=given)
+    _check_mapping(mapping, trace, known)
     settled: dict[str, Any] = {}
     for given, value in mine.items():
         name = mapping.get(given, given)
@@ -181,19 +192,43 @@ def _settled(mine: Arrays, trace: Trace, mapping: Mapping[str, str | None]) -> d
         target = by_shape(resolve(name, trace, known), value, trace)
         entry = trace.entries[target.name]
         _check_kind(given, value, target.name, trace)
+        label = _taken(given, "/".join(filter(None, target)), mapping)
         if target.parameter:
             parameter, start = target.parameter, trace.layout.starts[target.parameter]
-            _check_shape(given, value, trace.layout.shapes[parameter])
+            _check_shape(label, value, trace.layout.shapes[parameter])
             parts = settled.setdefault(target.name, {})
             parts[parameter] = thinned_part(value, start, entry.stride)
         elif target.name.startswith("training/"):
-            _check_shape(given, value, entry.shape)
+            _check_shape(label, value, entry.shape)
             settled[target.name] = parts_of(value[:: entry.stride], trace.places_in(target.name))
         else:
-            ways = readings(given, value, entry, mask)
+            ways = readings(label, value, entry, mask)
             new = ways[0] if len(ways) == 1 else _nearest(ways, trace, target.name)
             settled[target.name] = _worse(settled.get(target.name), new, trace, target.name)
     return settled
+
+
+def _check_mapping(
+    mapping: Mapping[str, str | None], trace: Trace, known: Mapping[str, str]
+) -> None:
+    """InputError for a target that is unknown, or that two names have."""
+    owners: dict[Target, str] = {}
+    for given, name in mapping.items():
+        if name is None:
+            continue
+        target = resolve(name, trace, known, mapped=given)
+        other = owners.setdefault(target, given)
+        if other != given:
+            raise InputError(
+                f"the mapping file makes both {other!r} and {given!r} {name!r}: map one of them "
+                "to null, which leaves it out"
+            )
+
+
+def _taken(given: str, name: str, mapping: Mapping[str, str | None]) -> str:
+    """A user's name for a tensor, and what it was taken for where that is not plain."""
+    plain = name.endswith(given) and given not in mapping
+    return given if plain else f"{given} (taken for {name})"
 
 
 def _nearest(ways: list[NDArray[Any]], trace: Trace, name: str) -> NDArray[Any]:
@@ -228,12 +263,21 @@ def _check_shape(name: str, value: Any, shape: tuple[int, ...]) -> None:
 
 
 def _not_finite(mine: Any) -> str:
-    """Where the first NaN or infinity stands, if there is one."""
+    """Where the first number stands that is NaN, infinite, or too large to be squared."""
     for name, array in mine.items() if isinstance(mine, dict) else [("", mine)]:
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
             return f"holds {array[where]} at {name}{list(where)}"
+        if array.dtype.kind == "f" and array.size and _largest(array) > LARGE:
+            where = tuple(int(i) for i in np.argwhere(np.abs(array) > LARGE)[0])
+            place = f"{name}{list(where)}"
+            return f"holds {array[where]:.1e} at {place}: so large that its square overflows"
     return ""
+
+
+def _largest(array: NDArray[Any]) -> float:
+    """max |array|, without a temporary array."""
+    return max(float(array.max()), -float(array.min()))
 
 
 def _thinned_error(mine: NDArray[Any], golden: NDArray[Any], entry: Entry) -> float:

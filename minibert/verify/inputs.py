@@ -60,6 +60,8 @@ def refuse_beside(standard: str, args: argparse.Namespace, heads: Iterable[str])
 
 def setup_from(args: argparse.Namespace) -> tuple[Setup, Weights | None]:
     """The setup of these flags, and where its weights are."""
+    if args.limit is not None and args.limit < 1:
+        raise InputError(f"--limit: got {args.limit}, wanted a whole number of at least 1")
     if args.model is None:
         raise InputError("say what to trace: nano, minilm, base, or --model DIRECTORY")
     if (args.inputs is None) == (args.text is None):

@@ -50,7 +50,7 @@ def resolve(name: str, trace: Trace, known: Mapping[str, str], mapped: str = "")
         return Target(buffer, parameter)
     nearest = get_close_matches(name, known, n=1, cutoff=NEAR)
     hint = f"the nearest name that {trace.path.name} has is {nearest[0]!r}" if nearest else (
-        f"{trace.path.name} has no name like it, its JSON lists them"
+        f"{trace.path.name}, which lists all names, has none like it"
     )  # fmt: skip
     if mapped:
         raise InputError(f"the mapping file makes {mapped!r} an unknown tensor {name!r}: {hint}")

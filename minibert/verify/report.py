@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from minibert.verify.compare import Comparison, Row
+from minibert.verify.compare import THINNED, Comparison, Row
 from minibert.verify.diagnosis import Diagnosis
 
 
@@ -31,7 +31,9 @@ def as_text(comparison: Comparison, diagnosis: Diagnosis | None, *, only_out: bo
 
 def _line(row: Row, width: int) -> str:
     verdict = "" if row.passed else "  OUT"
-    return f"{row.order:5} {row.name:<{width}} {row.error:8.1e} of {row.budget:.1e}{verdict}"
+    told = row.note and not math.isnan(row.error) and not (row.passed and row.note != THINNED)
+    note = f"  ({row.note})" if told else ""
+    return f"{row.order:5} {row.name:<{width}} {row.error:8.1e} of {row.budget:.1e}{verdict}{note}"
 
 
 def as_dict(comparison: Comparison, diagnosis: Diagnosis | None) -> dict[str, Any]:

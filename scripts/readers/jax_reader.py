@@ -22,9 +22,12 @@ def my_layer(x, weight, bias, eps):
 
 def opened(path):
     """A function that gives the tensor of a name, and what the JSON says of each."""
-    stored = load_file(path + ".safetensors")
-    with open(path + ".json", encoding="utf-8") as file:
-        explained = json.load(file)["tensors"]
+    try:
+        stored = load_file(path + ".safetensors")
+        with open(path + ".json", encoding="utf-8") as file:
+            explained = json.load(file)["tensors"]
+    except OSError as error:
+        refuse(f"cannot read the trace {path}: {error}")
 
     def golden(name):
         if name not in stored:

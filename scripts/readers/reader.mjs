@@ -13,8 +13,17 @@ function refuse(message) {
 
 const [path, eps = 1e-12] = process.argv.slice(2);
 if (!path) refuse("usage: node reader.mjs TRACE [EPS]");
-const file = readFileSync(`${path}.safetensors`);
-const explained = JSON.parse(readFileSync(`${path}.json`, "utf8")).tensors;
+
+function read(name) {
+  try {
+    return readFileSync(name);
+  } catch (error) {
+    refuse(`cannot read the trace: ${error.message}`);
+  }
+}
+
+const file = read(`${path}.safetensors`);
+const explained = JSON.parse(read(`${path}.json`).toString("utf8")).tensors;
 const length = Number(file.readBigUInt64LE(0));
 const header = JSON.parse(file.toString("utf8", 8, 8 + length));
 const arrays = { F64: Float64Array, F32: Float32Array, I64: BigInt64Array, BOOL: Uint8Array };

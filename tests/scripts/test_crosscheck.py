@@ -14,6 +14,7 @@ import toy
 from traces import NANO
 
 from minibert.verify import layer_cases, model_cases
+from minibert.verify.hypotheses import HYPOTHESES
 from minibert.verify.trace.catalogue import HEADS
 from minibert.verify.trace.format import Trace
 
@@ -47,6 +48,31 @@ def test_compare(script: Script, logits: Any) -> None:
     said = json.loads(ended.out)
     assert (ended.status, said["cause"]) == (1, None)  # no mistake is looked for
     assert said["tensors"][0]["note"] == "holds nan at [0, 0]"
+
+
+def test_a_mapping_of_what_is_not_there(script: Script, logits: Any, tmp_path: Path) -> None:
+    mapping = tmp_path / "map.json"
+    mapping.write_text('{"logits": "activation/logits", "elsewhere": "loss", "junk": null}')
+    ended = script("crosscheck", "compare", logits(0.0), NANO, "--map", mapping)
+    assert ended.status == 0
+    (line,) = ended.err.splitlines()
+    assert line == f"the mapping file names 'elsewhere', which {tmp_path / 'mine.npz'} lacks"
+
+
+def test_a_guess_that_crashes(script: Script, logits: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The comparison stands, other causes are looked for, and the error is told."""
+
+    def broken(*_: Any) -> Any:
+        raise TypeError("7 arguments")
+
+    hypotheses = {"activation": (broken, *HYPOTHESES["activation"][:1])}
+    monkeypatch.setattr("minibert.verify.diagnosis.HYPOTHESES", hypotheses)
+    ended = script("crosscheck", "compare", logits(1.0), NANO)
+    assert (ended.status, ended.err) == (1, "")
+    *table, last = ended.out.splitlines()
+    assert "1 tensor compared, 1 out of the float64 budget" in table
+    assert last.startswith("likely cause: unknown: none of 5 known mistakes gives these tensors (1")
+    assert last.endswith("please report it: broken: TypeError: 7 arguments)")
 
 
 def test_nano_is_at_hand_in_any_folder(
@@ -271,6 +297,8 @@ def test_inputs_without_labels(script: Script, checkpoint: Path, tmp_path: Path)
         (["against", "keras", str(NANO)], "invalid choice: 'keras'"),
         (["trace", "nano", "--model", "x"], "--model beside nano, which is a trace of its own"),
         (["trace", "nano", "--limit", "5"], "--limit beside nano"),
+        (["trace", "--limit", "0"], "--limit: got 0, wanted a whole number of at least 1"),
+        (["trace", "--limit", "-3"], "--limit: got -3, wanted a whole number of at least 1"),
         (["trace", "base", "--no_dropout"], "--no_dropout beside base"),
         (
             ["budget", str(NANO), "--weights", "x"],

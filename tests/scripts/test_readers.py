@@ -38,6 +38,7 @@ def check(tmp_path: Path, *command: str | Path) -> None:
         assert right.stdout.startswith("activation/bert.embeddings.LayerNorm: error ")
     assert run(NANO, "1e-5").returncode == 1
     for path, message in (
+        (tmp_path / "nowhere", "nowhere"),
         (absent, "LayerNorm.weight: of a checkpoint, make it with trace --store_weights"),
         (thinned, "is thinned: make the trace without --limit"),
     ):

@@ -13,7 +13,7 @@ from traces import NANO, random_setup, trace_of
 
 from minibert.errors import InputError
 from minibert.models import BertModel
-from minibert.verify.compare import compare, read_arrays, read_mapping
+from minibert.verify.compare import as_stored, compare, read_arrays, read_mapping
 from minibert.verify.model_cases import small_config
 from minibert.verify.trace.format import Trace
 
@@ -205,6 +205,32 @@ def test_a_mapping_file(nano: Trace, tmp_path: Path) -> None:
         compare({"loss": read(nano, "activation/loss")}, nano, mapping=read_mapping(file))
 
 
+def test_a_mapped_name_and_what_it_was_taken_for(nano: Trace) -> None:
+    mine = {"lg": np.zeros((3, 4))}
+    with pytest.raises(InputError, match=r"^lg \(taken for activation/logits\) has shape \(3, 4\)"):
+        compare(mine, nano, mapping={"lg": "logits"})
+    mine = {"m": np.zeros(5)}
+    name = "training/adam/step_1/m"
+    with pytest.raises(InputError, match=rf"^m \(taken for {name}\) has shape"):
+        compare({"given": mine["m"]} | mine, nano, mapping={"m": name, "given": None})
+
+
+def test_two_names_for_one_tensor(nano: Trace) -> None:
+    mine = {"a": read(nano, "activation/logits"), "b": np.zeros((3, 3))}
+    message = "the mapping file makes both 'a' and 'b' 'activation/logits': map one of them to null"
+    with pytest.raises(InputError, match=message):
+        compare(mine, nano, mapping={"a": "logits", "b": "activation/logits"})
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("factor", [1e145, 1e305])
+def test_numbers_too_large_to_be_squared(factor: float, nano: Trace) -> None:
+    mine = {"logits": read(nano, "activation/logits") * factor, "loss": np.array(factor)}
+    rows = as_stored(compare(mine, nano)).rows
+    assert not any(row.passed for row in rows)
+    assert all("so large that its square overflows" in row.note for row in rows)
+
+
 def test_inputs_are_whole_numbers(nano: Trace) -> None:
     mine = {"input_ids": read(nano, "input/input_ids").astype(np.int32)}
     mine["attention_mask"] = nano.mask.astype(bool)
@@ -237,7 +263,7 @@ def test_files(nano: Trace, tmp_path: Path) -> None:
         ({"training/adam/step_1/m/classifier.weight": np.zeros((8, 3))}, r"want \(3, 8\)"),
         ({"training/adam/step_4/m": np.zeros(3)}, "unknown tensor"),
         ({"x7": np.zeros(3)},
-         r"unknown tensor 'x7': nano.json has no name like it, its JSON lists them; rename it"),
+         r"unknown tensor 'x7': nano.json, which lists all names, has none like it; rename it"),
         ({QUERY: np.zeros((3, 6, 8), complex)},
          rf"{QUERY} is complex128, want a floating dtype \(as nano.json's activation/{QUERY}\)"),
         ({"loss": np.array(1)}, "loss is int64, want a floating dtype"),

@@ -21,7 +21,7 @@ from minibert.verify.report import as_dict, as_text
 from minibert.verify.trace.format import Trace
 from minibert.verify.trace.setup import Setup
 from minibert.verify.trace.tensors import collected
-from minibert.verify.trace.writing import setup_of
+from minibert.verify.trace.writing import setup_of, write_trace
 
 FORWARD = "activation/"
 
@@ -256,6 +256,26 @@ def test_the_report(nano: Trace) -> None:
     said = as_dict(compare(mine, nano), None)
     assert (said["passed"], said["first_out"], said["cause"]) == (False, "activation/logits", None)
     assert said["tensors"][0]["error"] is None
+
+
+def test_the_report_says_which_parameter(nano: Trace) -> None:
+    name = "training/adam/step_1/m"
+    wrong = nano.read(name).copy()
+    start = nano.layout.starts["classifier.weight"]
+    wrong[start : start + 5] *= 2
+    lines = as_text(compare({name: wrong}, nano), None).splitlines()
+    assert lines[0].endswith("  OUT  (worst: classifier.weight)")
+    right = as_text(compare({name: nano.read(name)}, nano), None)
+    assert "worst" not in right
+
+
+def test_the_report_says_what_is_thinned(nano: Trace, tmp_path: Path) -> None:
+    write_trace(tmp_path / "thin", setup_of(nano).replace(recipe=None, dropout=None), limit=20)
+    name = "activation/bert.embeddings.sum"
+    thin = Trace.open(tmp_path / "thin")
+    for factor, end in ((1, "(thinned)"), (2, "OUT  (thinned)")):
+        text = as_text(compare({name: factor * nano.read(name)}, thin), None)
+        assert text.splitlines()[0].endswith(end)
 
 
 def test_an_update_that_no_guess_makes_is_unknown(nano: Trace) -> None:

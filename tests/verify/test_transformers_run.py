@@ -129,6 +129,11 @@ WRONG = {
     "the attention mask is not applied: padding is attended to": without("attention_mask"),
     "lr is 0.01, not 0.001": learning_rate,
 }  # fmt: skip
+ALIKE = {
+    "the attention mask is not applied: padding is attended to":
+        "the first row's attention mask is used for all rows",
+}  # fmt: skip
+"""Whose first row is full: nobody can tell these two apart."""
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
@@ -138,7 +143,8 @@ def test_wrong_use_of_transformers_is_diagnosed(cause: str, dtype: str, run: Any
     setup = setup_of(trace)
     mine = run(WRONG[cause](setup), dtype)
     diagnosis = diagnose(compare(mine, trace, dtype=dtype), trace, setup)
-    assert diagnosis.causes == (cause,), str(diagnosis)
+    causes = (cause, ALIKE[cause]) if cause in ALIKE else (cause,)
+    assert diagnosis.causes == causes, str(diagnosis)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])

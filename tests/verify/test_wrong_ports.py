@@ -19,6 +19,7 @@ from minibert.verify.trace.writing import setup_of
 pytestmark = pytest.mark.crosscheck
 
 KEY = "bert.encoder.layer.1.attention.self.key.weight"
+UNMASKED = "the attention mask is not applied: padding is attended to"
 CAUSES = {
     # ---- embeddings ----
     "embeddings times √H": "the embeddings' sum is multiplied by √(hidden size)",
@@ -65,7 +66,8 @@ CAUSES = {
     "heads not joined by a transposition":
         "the heads' contexts are joined by a reshape, without a transposition",
     # ---- mask ----
-    "no mask": "the attention mask is not applied: padding is attended to",
+    "no mask": f"{UNMASKED}; or the first row's attention mask is used for all rows",
+    "mask of the first row": f"{UNMASKED}; or the first row's attention mask is used for all rows",
     "mask inverted, added": "the attention mask is inverted (1 for padding)",
     "mask inverted, filled": "the attention mask is inverted (1 for padding)",
     "mask of -1": "the attention mask is added as 0 and 1 (or −1 and 0), not as −∞ and 0",
@@ -85,6 +87,8 @@ CAUSES = {
     # ---- weights ----
     "a weight transposed": f"{KEY} is transposed",
     "every query transposed": "the weights of every layer's attention.self.query are transposed",
+    "queries of two layers exchanged":
+        "attention.self.query of layer 0 and of layer 1 are exchanged",
     "no bias of the classifier": "classifier.bias is not added",
     "no bias of the values": "the bias of every layer's attention.self.value is not added",
     "layer 0 everywhere": "every layer has the weights of layer 0",
@@ -101,6 +105,12 @@ CAUSES = {
         "labels are smoothed by 0.1, shared by the other classes alone",
     "softmax before the loss": "the cross-entropy is given probabilities, not logits",
     "loss summed": "the loss is a sum, not a mean",
+    # ---- gradients ----
+    "gradients of two runs":
+        "every parameter's gradient is multiplied by 2 (accumulated twice, or a loss scale is left "
+        "in)",
+    "loss scale left in":
+        "every gradient is multiplied by 1024 (accumulated 1024 times, or a loss scale is left in)",
 }  # fmt: skip
 TRAINED = {
     "decay on everything": "weight decay applies to everything, biases and layer norms too",
@@ -121,6 +131,12 @@ IN_FLOAT32 = {
     "no decay": "there is no weight decay; or weight_decay is 0.0001, not 0.01",
 }  # fmt: skip
 """Where rounding hides the difference, both are said."""
+IN_FLOAT64 = {
+    "decay after the step": "weight decay comes after the step, not before it",
+    "clipped by the norm alone":
+        "the gradient is clipped by max_norm/norm, not by max_norm/(norm + 1e-6)",
+    "AMSGrad": "the second moment never shrinks (AMSGrad)",
+}  # fmt: skip
 
 
 DROPPED = {
@@ -182,15 +198,15 @@ def test_the_cause_in_dropout_is_named(mistake: str, dtype: str, nano: Trace) ->
         assert str(diagnose(comparison, nano, setup)) == DROPPED[mistake]
 
 
-def test_a_decay_after_the_step(nano: Trace) -> None:
-    """Which differs by lr²·weight_decay, too little for float32 to see."""
+@pytest.mark.parametrize("mistake", IN_FLOAT64)
+def test_what_float32_does_not_see(mistake: str, nano: Trace) -> None:
+    """lr²·weight_decay of a decay after the step, 10⁻⁶ beside the norm, moments that shrink."""
     pytest.importorskip("torch", reason="the ports are PyTorch's")
     from port import Port
 
     setup = setup_of(nano)
-    mine = Port(setup, "float64", "decay after the step").train()
-    diagnosis = diagnose(compare(mine, nano), nano, setup)
-    assert diagnosis.causes == ("weight decay comes after the step, not before it",)
+    mine = Port(setup, "float64", mistake).train()
+    assert diagnose(compare(mine, nano), nano, setup).causes == (IN_FLOAT64[mistake],)
 
 
 UNKNOWN = ("Mish", "scores divided by 3", "mean absolute deviation", "decay on the rest alone")

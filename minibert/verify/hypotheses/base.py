@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,6 +30,8 @@ class Guess(NamedTuple):
     setup: Setup
     forms: Forms = as_it_is
     """What the other side may hand in as this tensor: the first form, or another."""
+    names: Mapping[str, str] = {}
+    """Tensors that the other side hands in under another's name."""
 
 
 def replaced(setup: Setup, **functions: Layer) -> Setup:

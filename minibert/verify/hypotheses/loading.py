@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import operator
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -151,6 +151,40 @@ def layers(setup: Setup, _: str) -> Iterator[Guess]:
         yield Guess("every layer has the weights of layer 0", _tied(setup))
 
 
+def exchanged(setup: Setup, first: str) -> Iterator[Guess]:
+    """One module's parameters, taken for those of the same module in another layer."""
+    module = _module(setup, first)
+    i, kind = _layer_of(module), LAYER.sub("", module)
+    for j in range(setup.config.num_hidden_layers):
+        theirs = LAYER.sub(f"bert.encoder.layer.{j}.", module)
+        pairs = [(f"{module}.{part}", f"{theirs}.{part}") for part in ("weight", "bias")]
+        if i in (-1, j) or not all(mine in setup.weights for mine, _ in pairs):
+            continue
+        other = {a: b for pair in pairs for a, b in (pair, pair[::-1])}
+        weights = {name: setup.weights[other.get(name, name)] for name in setup.weights}
+        wrong = setup.replace(weights=weights)
+        cause = f"{kind} of layer {min(i, j)} and of layer {max(i, j)} are exchanged"
+        yield Guess(cause, wrong)
+        gradients = {f"gradient/{a}": f"gradient/{b}" for a, b in other.items()}
+        yield Guess(cause, wrong, _exchanged_in_buffers(setup, other), gradients)
+
+
+def _exchanged_in_buffers(setup: Setup, other: Mapping[str, str]) -> Forms:
+    """The training of parameters that are exchanged where they are used, not where they lie."""
+    layout = layout_of(setup)
+
+    def forms(tensor: Tensor) -> list[Any]:
+        if not tensor.name.startswith("training/"):
+            return [tensor.value]
+        used = Parameters.over(setup.xp, layout, tensor.value)
+        stored = Parameters.over(setup.xp, layout, tensor.value.copy())
+        for name, source in other.items():
+            stored[name][...] = used[source]
+        return [stored.flat]
+
+    return forms
+
+
 def _tied(setup: Setup) -> Setup:
     """All layers are one: its gradient is the sum of theirs, and the others have none."""
     L = setup.config.num_hidden_layers
@@ -188,4 +222,4 @@ def _with(setup: Setup, names: list[str], change: Callable[[Any], Any]) -> Setup
     return setup.replace(weights={**setup.weights, **{n: change(setup.weights[n]) for n in names}})
 
 
-ALL = (transposed, unfused, layers, no_bias)
+ALL = (transposed, unfused, layers, exchanged, no_bias)

@@ -40,6 +40,17 @@ def added(setup: Setup, _: str) -> Iterator[Guess]:
         yield _masked(setup, cause, partial(np.add, shift))
 
 
+def of_one_row(setup: Setup, _: str) -> Iterator[Guess]:
+    """A row's mask that is broadcast over the batch."""
+    masks = setup.mask
+    for words, row in {"the last row's": masks[-1], "the first row's": masks[0]}.items():
+        alike = words != "the first row's" and (row == masks[0]).all()
+        if not alike and not (masks == row).all():
+            shift = np.where(row == 1, 0.0, -np.inf)[None, None, None, :]
+            cause = f"{words} attention mask is used for all rows"
+            yield _masked(setup, cause, partial(np.add, shift))
+
+
 def inverted(setup: Setup, _: str) -> Iterator[Guess]:
     """The scores of tokens are −∞, so that nothing is left of them."""
     if setup.mask.all():
@@ -130,4 +141,4 @@ def _masked(setup: Setup, cause: str, change: Callable[[Array], Array], slope: A
     return Guess(cause, replaced(with_padding(setup), **functions), forms)
 
 
-ALL = (added, inverted, of_queries, multiplied, late, causal)
+ALL = (added, of_one_row, inverted, of_queries, multiplied, late, causal)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -44,6 +44,7 @@ def other_rule(setup: Setup, first: str) -> Iterator[Guess]:
             *a, m_corrected=False
         ),
     }
+    variants["the second moment never shrinks (AMSGrad)"] = _amsgrad()
     if rule == "adamw_torch":
         for cause, update in variants.items():
             yield _guess(setup, cause, updates={rule: update})
@@ -74,11 +75,38 @@ def _added(right: Update) -> Update:
     return update
 
 
+def _amsgrad() -> Update:
+    """The root is of the largest second moment so far."""
+    largest: dict[int, Any] = {}  # by where the moments lie: buffers are updated in blocks
+
+    def update(xp: Any, p: Any, g: Any, m: Any, v: Any, h: Hyper, scratch: Any) -> None:
+        def highest(v: Any) -> Any:
+            place = v.__array_interface__["data"][0]
+            seen = largest.get(place, v) if h.step > 1 else v
+            largest[place] = xp.where(seen > v, seen, v)
+            return largest[place]
+
+        _adam(xp, p, g, m, v, h, scratch, of_v=highest)
+
+    return update
+
+
+def _clipped_to(max_norm: float, right: Update) -> Update:
+    """The gradient times max_norm/norm, without the 10⁻⁶ that `clip_scale` adds to the norm."""
+
+    def update(xp: Any, p: Any, g: Any, m: Any, v: Any, h: Hyper, scratch: Any) -> None:
+        exact = h.scale / (1.0 - 1e-6 * h.scale / max_norm)
+        scale = min(exact, 1.0) if h.scale < 1.0 else h.scale
+        right(xp, p, g, m, v, h._replace(scale=scale), scratch)
+
+    return update
+
+
 def _adam(
     xp: Any, p: Any, g: Any, m: Any, v: Any, h: Hyper, scratch: Any, *,
     v_share: str = "beta2", square: bool = True,
     eps_inside: bool = False, late: int = 0, lr_wd: bool = True, decay_last: bool = False,
-    m_corrected: bool = True, v_corrected: bool = True,
+    m_corrected: bool = True, v_corrected: bool = True, of_v: Callable[[Any], Any] | None = None,
 ) -> None:  # fmt: skip
     """`adamw_torch` with one thing wrong."""
     g = g * h.scale
@@ -86,7 +114,8 @@ def _adam(
     v[...] = h.beta2 * v + (1 - getattr(h, v_share)) * (g * g if square else abs(g))
     t = h.step + late
     mhat = m / (1 - h.beta1**t) if m_corrected else m
-    vhat = v / (1 - h.beta2**t) if v_corrected else v
+    second = of_v(v) if of_v else v
+    vhat = second / (1 - h.beta2**t) if v_corrected else second
     decay = 1 - (h.lr if lr_wd else 1.0) * h.weight_decay
     root = xp.sqrt(vhat + h.eps) if eps_inside else xp.sqrt(vhat) + h.eps
     step = h.lr * mhat / root
@@ -99,6 +128,9 @@ def recipe(setup: Setup, _: str) -> Iterator[Guess]:
         return
     right = setup.recipe
     yield _guess(setup, "the gradient is not clipped by the norm of all of it", max_norm=math.inf)
+    exact = {n: _clipped_to(right.max_norm, u) for n, u in right.updates.items()}
+    yield _guess(setup, "the gradient is clipped by max_norm/norm, not by max_norm/(norm + 1e-6)",
+                 updates=exact)  # fmt: skip
     yield _guess(setup, "weight decay applies to everything, biases and layer norms too",
                  decay_all=True)  # fmt: skip
     yield _guess(setup, "there is no weight decay", weight_decay=0.0)

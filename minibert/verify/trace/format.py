@@ -92,7 +92,7 @@ class TraceWriter:
         """One tensor; `about`: fields of its `Entry`."""
         limit = self._limit
         if limit is not None and name.startswith("training/"):
-            limit //= 2  # there are 48 of them, each with all parameters
+            limit = max(1, limit // 2)  # there are 48 of them, each with all parameters
         stored, thinned = thin(value, limit)
         data = np.ascontiguousarray(stored)
         shape, size = list(stored.shape), data.nbytes  # ascontiguousarray makes () a (1,)
