@@ -67,16 +67,18 @@ def diagnose(comparison: Comparison, trace: Trace, setup: Setup) -> Diagnosis:
         return Diagnosis((cause,), 1)
     comparison = as_stored(comparison)
     first = comparison.first_out or first
-    factor = direct.scaled(comparison, trace)
+    scaled = direct.scaled(comparison, trace)
     needed, search, doubtful = _needed(setup, comparison), _Search(comparison, trace, first), False
     for section in _sections(first.name):
         found, sure = search.among(section, needed)
         if sure:
-            causes = (*found, *([factor] if factor else []))
+            causes = (*found, *([scaled.cause] if scaled and scaled.is_plain else []))
             nearly = min(fit.share for fit in found.values()) > 1.0
             return search.result(causes, nearly=nearly)
         doubtful |= bool(found)
-    if cause := factor or direct.of_lower_precision(comparison, first):
+    if scaled:
+        return search.result((scaled.cause,))
+    if cause := direct.of_lower_precision(comparison, first):
         return search.result((cause,))
     if causes := search.near():
         return search.result(causes, nearly=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -69,7 +69,19 @@ MANY = 8
 """Numbers that must all have the factor."""
 
 
-def scaled(comparison: Comparison, trace: Trace) -> str | None:
+class Scaled(NamedTuple):
+    """All gradients have one factor."""
+
+    factor: float
+    cause: str
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether somebody may have meant it: 2, 3, … A guess that has 2/9 is no accident."""
+        return self.factor > 1 and self.factor.is_integer()
+
+
+def scaled(comparison: Comparison, trace: Trace) -> Scaled | None:
     """All gradients, or those of all parameters, are the right ones times one factor."""
     out = [row for row in comparison.rows if not row.passed]
     if any(section_of(row.name) != "gradient" for row in out):
@@ -84,7 +96,7 @@ def scaled(comparison: Comparison, trace: Trace) -> str | None:
     if not parameters.isdisjoint(right):
         return None
     whose = "every parameter's gradient" if right else "every gradient"
-    return f"{whose} is multiplied by {factor:.4g}{_reason(factor)}"
+    return Scaled(factor, f"{whose} is multiplied by {factor:.4g}{_reason(factor)}")
 
 
 def _factor(name: str, comparison: Comparison, trace: Trace) -> float:
