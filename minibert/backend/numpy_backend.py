@@ -155,7 +155,9 @@ def keep_freed_memory() -> None:
 
     A training step frees and takes the same large arrays again and again. Returned and taken anew,
     every page of them costs a page fault: measured, up to 1.7 times the time of the element-wise
-    work. Elsewhere than on glibc this does nothing.
+    work. What is larger than 64 MiB, a model's parameters or their moments, is made once and still
+    comes from the system: its pages exist when they are first written. Elsewhere than on glibc this
+    does nothing.
     """
     if platform.libc_ver()[0] != "glibc":
         return

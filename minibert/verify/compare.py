@@ -149,13 +149,13 @@ def as_stored(comparison: Comparison) -> Comparison:
 
 def all_fit(comparison: Comparison, dtype: str) -> bool:
     """Whether rounding to `dtype` leaves every number that was given as it is."""
-    arrays = [
-        array
-        for mine in comparison.settled.values()
-        for array in (mine.values() if isinstance(mine, dict) else [mine])
-        if array.dtype.kind == "f"
-    ]
-    return all(_fits(array, dtype) for array in arrays)
+    arrays = [array for mine in comparison.settled.values() for array in arrays_of(mine)]
+    return all(_fits(array, dtype) for array in arrays if array.dtype.kind == "f")
+
+
+def arrays_of(mine: Any) -> list[NDArray[Any]]:
+    """A tensor of `Comparison.settled`: one array, or those of a flat buffer's parameters."""
+    return list(mine.values()) if isinstance(mine, dict) else [mine]
 
 
 def _fits(array: Any, dtype: str) -> bool:

@@ -10,7 +10,7 @@ import math
 from typing import Any
 
 from minibert.verify.budget import UNIT
-from minibert.verify.compare import Row
+from minibert.verify.compare import Row, arrays_of
 
 SURE = 10.0
 """Bits: the chance that any guess fits by accident is to stay below 1 in 2¹⁰."""
@@ -26,14 +26,11 @@ def bits(row: Row, mine: Any, error: float, dtype: str) -> float:
     if row.passed:
         return 0.0
     seen, near = min(row.error, 1.0), max(error, UNIT[dtype])
-    return math.sqrt(count(mine)) * max(0.0, math.log2(seen / near))
+    return math.sqrt(sum(array.size for array in arrays_of(mine))) * max(
+        0.0, math.log2(seen / near)
+    )
 
 
 def needed(rivals: int) -> float:
     """The bits that one of so many guesses must have to be believed."""
     return SURE + math.log2(max(rivals, 1))
-
-
-def count(mine: Any) -> int:
-    """How many numbers a tensor has, or the parts of a flat buffer together."""
-    return sum(array.size for array in (mine.values() if isinstance(mine, dict) else [mine]))

@@ -106,17 +106,9 @@ class _PreNorm:
             self.sums.keep(section, i, norm, kind, *each)
 
 
-def _add_forward(
-    xp: Backend,
-    x: Array,
-    residual: Array,
-    gamma: Array,
-    beta: Array,
-    eps: float,
-    p: float,
-    key: Any,
-) -> tuple[Array, AddNormCache]:
+def _add_forward(xp: Backend, x: Array, residual: Array, *rest: Any) -> tuple[Array, AddNormCache]:
     """The sum alone. The norm is that of the residual: it has been taken before the sub-layer."""
+    gamma, beta, eps, p, key = rest
     dropped, dropout = dropout_forward(xp, x, p, key)
     _, norm = layer_norm_forward(xp, residual, gamma, beta, eps)
     return dropped + residual, AddNormCache(dropout, norm)
