@@ -44,13 +44,13 @@ from minibert.io.command_line import Parser, run
 from minibert.io.files import atomic_write
 from minibert.tasks.pre_training import PreTraining
 from minibert.training.arguments import parse
+from minibert.training.counted_start import narrow_embeddings, start_from_counts
 from minibert.training.plot import plot_log
 from minibert.training.pretraining import (
     base_directory,
     make_examples,
     make_model,
     make_tokenizer,
-    start_from_counts,
     tokenise,
 )
 from minibert.training.pretraining_arguments import (
@@ -93,6 +93,8 @@ def main() -> None:
         return
     trainer.train()
     results = trainer.evaluate(held_out, "held out") if held_out else {}
+    if shape.embeddings_from_counts:
+        narrow_embeddings(model)
     save(trainer, corpus, examples, shape, results)
     report(results, output)
 

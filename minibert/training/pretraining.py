@@ -7,8 +7,6 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from minibert.data.corpus import Corpus
 from minibert.data.features import Features
 from minibert.data.masking import Masking
@@ -23,14 +21,12 @@ from minibert.data.segments import (
 )
 from minibert.data.token_store import TokenStore
 from minibert.data.tokenizing import tokenised
-from minibert.data.word_vectors import word_vectors
 from minibert.errors import InputError
 from minibert.hub import resolve_model
 from minibert.hub.package_index import cache_directory
 from minibert.io.files import new_directory
 from minibert.io.progress import say, tracked
 from minibert.models import BertForPreTraining
-from minibert.models.initialization import sinusoids
 from minibert.models.sizes import sized_config
 from minibert.parallel import available_cores
 from minibert.tokenization import BertTokenizer
@@ -218,33 +214,6 @@ def make_model(
             f"(max_position_embeddings = {config.max_position_embeddings}): lower it"
         )
     return model
-
-
-EMBEDDINGS = "bert.embeddings."
-WIDER = 3.0
-"""Deviation of tables from counts ÷ initializer_range. Words and positions have the same: neither
-drowns the other in their sum, and attention sees both."""
-
-
-def start_from_counts(model: BertForPreTraining, sources: Sources, seed: int, quiet: bool) -> None:
-    """Gives a new model the word vectors of its corpus, and positions as waves.
-
-    At random, a small model spends thousands of steps until its attention finds the neighbours of a
-    masked word; from here some hundreds. Pieces that do not occur stay as drawn, but as wide.
-    """
-    c, deviation = model.config, WIDER * model.config.initializer_range
-    words = model.parameters[EMBEDDINGS + "word_embeddings.weight"]
-    found = word_vectors(
-        sources.train, sources.train_documents, c.vocab_size, c.hidden_size, seed, quiet
-    )
-    table = found * np.float32(deviation * c.hidden_size**0.5)
-    absent = ~found.any(axis=1)
-    table[absent] = WIDER * model.xp.to_host(words)[absent]
-    positions = sinusoids(c.max_position_embeddings, c.hidden_size, deviation)
-    words[...] = model.xp.to_device(table, words.dtype)
-    model.parameters[EMBEDDINGS + "position_embeddings.weight"][...] = model.xp.to_device(
-        positions, words.dtype
-    )
 
 
 def base_directory(m: ModelArguments) -> Path | None:

@@ -1,0 +1,61 @@
+"""Tables from counts for a new model: wide while it is pretrained, narrow when it is saved."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from minibert.data.word_vectors import word_vectors
+from minibert.models import BertForPreTraining
+from minibert.models.initialization import sinusoids
+from minibert.training.pretraining import Sources
+
+WORDS, POSITIONS, TYPES = (
+    f"bert.embeddings.{name}_embeddings.weight" for name in ("word", "position", "token_type")
+)
+WIDER = 3.0
+"""Deviation of tables from counts ÷ initializer_range. Words and positions have the same: neither
+drowns the other in their sum, and attention sees both."""
+
+
+def start_from_counts(model: BertForPreTraining, sources: Sources, seed: int, quiet: bool) -> None:
+    """Gives a new model the word vectors of its corpus, and positions as waves.
+
+    At random, a small model spends thousands of steps until its attention finds the neighbours of a
+    masked word; from here some hundreds. Pieces that do not occur stay as drawn, but as wide.
+    """
+    c, deviation = model.config, WIDER * model.config.initializer_range
+    words = model.parameters[WORDS]
+    found = word_vectors(
+        sources.train, sources.train_documents, c.vocab_size, c.hidden_size, seed, quiet
+    )
+    table = found * np.float32(deviation * c.hidden_size**0.5)
+    absent = ~found.any(axis=1)
+    table[absent] = WIDER * model.xp.to_host(words)[absent]
+    positions = sinusoids(c.max_position_embeddings, c.hidden_size, deviation)
+    words[...] = model.xp.to_device(table, words.dtype)
+    model.parameters[POSITIONS][...] = model.xp.to_device(positions, words.dtype)
+
+
+def narrow_embeddings(model: BertForPreTraining) -> float:
+    """Divides the three tables by the power of two that brings the words near initializer_range.
+
+    Returns that power. What the model computes stays, to the bit but for layer norm's eps: with
+    x = word + position + type and s = 2ᵏ,
+
+        LayerNorm(x/s) = LayerNorm(x),    (sγ ⊙ x̂ + sβ)(W/s)ᵀ = (γ ⊙ x̂ + β) Wᵀ,
+
+    γ and β those of the masked-LM head's layer norm, W the word table it is tied to. What changes
+    is how soon words learn afterwards: an Adam step has the size of the learning rate, so that in
+    tables s times as wide it turns a vector s times less, and the rates that fine-tuning is known
+    to like are those of tables as narrow as Google's and Hugging Face's.
+    """
+    words = model.parameters[WORDS]
+    deviation = float(np.std(model.xp.to_host(words)))
+    s = 2.0 ** max(0, round(math.log2(deviation / model.config.initializer_range)))
+    for table in (WORDS, POSITIONS, TYPES):
+        model.parameters[table][...] /= s
+    for parameter in ("weight", "bias"):
+        model.parameters[f"cls.predictions.transform.LayerNorm.{parameter}"][...] *= s
+    return s

@@ -1,0 +1,41 @@
+"""Tables are narrowed for fine-tuning, and the model computes what it did."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from minibert import BertConfig, BertForPreTraining
+from minibert.training.counted_start import WORDS, narrow_embeddings
+
+
+@pytest.mark.parametrize(("width", "power"), [(0.13, 8), (0.05, 2), (0.02, 1), (0.004, 1)])
+def test_narrow_tables_compute_the_same(width: float, power: int) -> None:
+    config = BertConfig(
+        vocab_size=211, hidden_size=48, num_hidden_layers=3, num_attention_heads=4,
+        intermediate_size=96, max_position_embeddings=40,
+        hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.3,
+    )  # fmt: skip
+    model = BertForPreTraining(config, backend="numpy", seed=3)
+    rng = np.random.default_rng(4)
+    for name, value in model.parameters.items():  # a trained model's: nothing is 0 or 1
+        value[...] += 0.05 * rng.standard_normal(value.shape).astype(np.float32)
+        if "_embeddings.weight" in name:
+            value[...] *= width / value.std()
+    batch = {
+        "input_ids": rng.integers(0, 211, (5, 23)),
+        "token_type_ids": rng.integers(0, 2, (5, 23)),
+        "attention_mask": np.arange(23) < rng.integers(7, 24, (5, 1)),
+    }
+    before = model(**batch)
+    words = model.parameters[WORDS].copy()
+
+    assert narrow_embeddings(model) == power
+
+    after = model(**batch)
+    assert np.array_equal(model.parameters[WORDS], words / power)
+    np.testing.assert_allclose(after.prediction_logits, before.prediction_logits, atol=2e-5)
+    np.testing.assert_allclose(
+        after.seq_relationship_logits, before.seq_relationship_logits, atol=2e-6
+    )
+    assert narrow_embeddings(model) == 1.0
