@@ -70,10 +70,10 @@ def encoder_layer_forward(
 
     x (T, H) → y (T, H). `key` is at the layer's first dropout site, or None for evaluation.
 
-    `rows` (R,), on the host: those of y that are wanted → y (R, H). Attention is the only step in
-    which tokens meet. Behind it each row is a function of itself alone, y_t = f(attention(x)_t,
-    x_t), so nothing of the other rows is computed; and since no loss depends on them, their part of
-    every gradient is zero, and the backward leaves it out as well.
+    `rows` (R,), on the host, none twice: those of y that are wanted → y (R, H). Attention is the
+    only step in which tokens meet. Behind it each row is a function of itself alone, y_t =
+    f(attention(x)_t, x_t), so nothing of the other rows is computed; and since no loss depends on
+    them, their part of every gradient is zero, and the backward leaves it out as well.
 
     Source: Devlin et al., arXiv 1810.04805, section 3; Vaswani et al., figure 1, left half.
     """

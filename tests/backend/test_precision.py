@@ -18,6 +18,7 @@ import pytest
 from minibert import BertConfig, BertForSequenceClassification
 from minibert.backend import PRECISIONS, get_backend
 from minibert.backend.cupy_backend import CupyBackend
+from minibert.backend.cupy_twins import attention
 from minibert.backend.numpy_backend import NumpyBackend
 from minibert.errors import InputError, TrainingDiverged
 from minibert.models.shards import Run
@@ -61,8 +62,16 @@ def test_errors_are_those_of_the_stored_type(
 
 
 @needs_compiler
-def test_a_layer_of_other_sizes(precise: CupyBackend) -> None:
-    checks.check_full_layer(precise, (48, 80, 3, 36))
+@pytest.mark.parametrize("some", [False, True], ids=["all rows", "some rows"])
+@pytest.mark.parametrize("backwards", [False, True])
+@pytest.mark.parametrize("cells", [attention.CELLS, 0], ids=["one size", "squares of many sizes"])
+def test_a_layer_of_other_sizes(
+    precise: CupyBackend, cells: int, backwards: bool, some: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In any order of threads."""
+    monkeypatch.setattr(attention, "CELLS", cells)
+    monkeypatch.setattr(cuda_on_cpu.Kernel, "backwards", backwards)
+    checks.check_full_layer(precise, (48, 80, 3, 36), some)
 
 
 def test_the_compute_type_is_asked_for(fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:

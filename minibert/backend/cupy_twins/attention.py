@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minibert.backend.base import Array, Backend, Ints
+from minibert.backend.cupy_twins.chosen import EVERY, Chosen
 from minibert.backend.cupy_twins.dropout import Kept, kept_squares
 from minibert.backend.kernels import WARP, launch
 
@@ -44,6 +45,7 @@ class Squares(NamedTuple):
 class AttentionCache(NamedTuple):
     squares: list[Squares]
     num_heads: int
+    chosen: Chosen
 
 
 @functools.lru_cache(maxsize=8)
@@ -67,27 +69,27 @@ def groups_of(xp: Backend, offsets: tuple[int, ...], num_heads: int) -> list[Gro
 
 def attend(
     xp: Backend, qkv: Array, bias: Array | None, offsets: Sequence[int], num_heads: int, p: float,
-    key: Any,
+    key: Any, chosen: Chosen = EVERY,
 ) -> tuple[Array, AttentionCache]:  # fmt: skip
-    """context (T, H) of qkv + bias, (T, 3H), both stored."""
-    T, H = qkv.shape[0], qkv.shape[1] // 3
-    context, squares = xp.empty((T, H), dtype=qkv.dtype), []
+    """context (T, H), or its chosen rows, (R, H), of qkv + bias, (T, 3H), both stored."""
+    R = len(qkv if chosen.rows is None else chosen.rows)
+    context, squares = xp.empty((R, qkv.shape[1] // 3), dtype=qkv.dtype), []
     for group in groups_of(xp, tuple(offsets), num_heads):
         heads = _split(xp, qkv, bias, group, num_heads, 3)
         words = -(-num_heads * group.S**2 // 16)
         kept = kept_squares(xp, key, p, group.starts, group.G, words)
         merged, probs = _forward(xp, group, heads, kept)
-        _merge(xp, merged[None], context, group)
+        _merge(xp, merged[None], context, group, chosen.slots)
         squares.append(Squares(group, heads, probs, kept))
-    return context, AttentionCache(squares, num_heads)
+    return context, AttentionCache(squares, num_heads, chosen)
 
 
 def attend_backward(xp: Backend, dcontext: Array, cache: AttentionCache) -> Array:
-    """dqkv (T, 3H) of dcontext (T, H), both stored."""
-    T, H = dcontext.shape
-    dqkv = xp.empty((T, 3 * H), dtype=dcontext.dtype)
+    """dqkv (T, 3H) of dcontext (T, H), or of its chosen rows, (R, H), both stored."""
+    slots, (R, H) = cache.chosen.slots, dcontext.shape
+    dqkv = xp.empty((R if slots is None else len(slots), 3 * H), dtype=dcontext.dtype)
     for squares in cache.squares:
-        dheads = _split(xp, dcontext, None, squares.group, cache.num_heads, 1)[0]
+        dheads = _split(xp, dcontext, None, squares.group, cache.num_heads, 1, slots)[0]
         _merge(xp, _backward(xp, dheads, squares), dqkv, squares.group)
     return dqkv
 
@@ -129,22 +131,28 @@ def _softmax(
     )  # fmt: skip
 
 
-def _split(xp: Backend, rows: Array, bias: Array | None, group: Group, N: int, parts: int) -> Array:
-    """Rows (T, parts·N·D) + bias → heads (parts, G, N, S, D), zero behind the sequences' ends."""
+def _split(
+    xp: Backend, rows: Array, bias: Array | None, group: Group, N: int, parts: int,
+    slots: Ints | None = None,
+) -> Array:  # fmt: skip
+    """Rows (T, parts·N·D) + bias → heads (parts, G, N, S, D), zero behind the sequences' ends.
+
+    `slots`: rows (R, …) are the chosen ones, and the others zero.
+    """
     D = rows.shape[1] // (parts * N)
     heads = xp.empty((parts, group.G, N, group.S, D), dtype=rows.dtype)
     launch(
         xp.module, "heads", "split_heads", WARP * group.G * group.S, rows, bias, heads,
-        group.starts, group.lengths, *heads.shape, storage=rows.dtype,
+        group.starts, group.lengths, slots, *heads.shape, storage=rows.dtype,
     )  # fmt: skip
     return heads
 
 
-def _merge(xp: Backend, heads: Array, rows: Array, group: Group) -> None:
-    """The other way round: fills the group's rows."""
+def _merge(xp: Backend, heads: Array, rows: Array, group: Group, slots: Ints | None = None) -> None:
+    """The other way round: fills the group's rows, or of them the chosen."""
     launch(
         xp.module, "heads", "merge_heads", WARP * group.G * group.S, heads, rows,
-        group.starts, group.lengths, *heads.shape, storage=rows.dtype,
+        group.starts, group.lengths, slots, *heads.shape, storage=rows.dtype,
     )  # fmt: skip
 
 

@@ -16,13 +16,15 @@ def chunks_of(rows: int) -> int:
 class ColumnSums:
     """Gathers sums over `rows` rows, `columns` of them side by side; see kernels/columns.cu.
 
-    All columns must have been added before the end. `fewer`: some are sums over fewer rows.
+    All columns must have been added before the end. `rest` (column, fewer): from that column on,
+    they are sums over fewer rows.
     """
 
-    def __init__(self, xp: Backend, rows: int, columns: int, fewer: bool = False) -> None:
-        self.xp = xp
-        room = xp.zeros if fewer else xp.empty
-        self.partial = room((chunks_of(rows), columns), dtype="float32")
+    def __init__(
+        self, xp: Backend, rows: int, columns: int, rest: tuple[int, int] | None = None
+    ) -> None:
+        self.xp, self.rest = xp, rest or (columns, rows)
+        self.partial = xp.empty((chunks_of(rows), columns), dtype="float32")
 
     def add(self, place: int, x: Array) -> None:
         """Σₜ x, x (rows, width) stored, into the columns from `place` on."""
@@ -52,5 +54,9 @@ class ColumnSums:
     def finish(self, sums: Array) -> Array:
         """The sums, into `sums` (columns,)."""
         chunks, columns = self.partial.shape
-        launch(self.xp.module, "columns", "finish", columns, self.partial, sums, chunks, columns)
+        rest, fewer = self.rest
+        launch(
+            self.xp.module, "columns", "finish", columns,
+            self.partial, sums, chunks, columns, rest, chunks_of(fewer),
+        )  # fmt: skip
         return sums

@@ -10,9 +10,10 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from minibert.backend.base import Array, Backend, Ints
+from minibert.backend.base import Array, Backend
 from minibert.backend.cupy_twins.activation import activate, activate_backward
 from minibert.backend.cupy_twins.attention import AttentionCache, attend, attend_backward
+from minibert.backend.cupy_twins.chosen import choose
 from minibert.backend.cupy_twins.columns import ColumnSums
 from minibert.backend.cupy_twins.dropout import kept_rows
 from minibert.backend.cupy_twins.norm import NormCache, normalise, normalise_backward
@@ -29,16 +30,17 @@ class Matrices(NamedTuple):
 
 
 class EncoderLayerCache(NamedTuple):
+    """R = T, or the number of rows that go on behind attention."""
+
     w: Any  # EncoderLayerWeights
     stored: Matrices
     x: Array  # (T, H) stored
     attention: AttentionCache
-    chosen: Ints | None  # (R,) all that follows has these rows alone; None: all T
-    context: Array  # (T, H) stored
+    context: Array  # (R, H) stored
     attention_norm: NormCache
-    h: Array  # (T, H) stored
-    f: Array  # (T, F) stored, before bias and activation
-    g: Array  # (T, F) stored, after them
+    h: Array  # (R, H) stored
+    f: Array  # (R, F) stored, before bias and activation
+    g: Array  # (R, F) stored, after them
     output_norm: NormCache
     activation: str
 
@@ -55,24 +57,23 @@ def encoder_layer_forward(
     W, x_stored = _stored(xp, w, x)
     hidden = None if key is None else key.at(key.site + 1)._replace(rows=rows)
     kept = kept_rows(xp, hidden, s.hidden_dropout, x.shape, sites=2)
+    chosen = choose(xp, rows, len(x))
     qkv = xp.matmul(x_stored, W.W_qkv.T)
-    context, attention = attend(xp, qkv, w.b_qkv, offsets, s.num_heads, s.attention_dropout, key)
-    residual, chosen = x, None
-    if rows is not None:
-        chosen = xp.asarray(rows)
-        context, residual = (xp.take(each, chosen, axis=0) for each in (context, x))
+    context, attention = attend(
+        xp, qkv, w.b_qkv, offsets, s.num_heads, s.attention_dropout, key, chosen
+    )
     a = xp.matmul(context, W.W_o.T)
     h, h_stored, attention_norm = normalise(
-        xp, a, w.b_o, residual, w.gamma_attention, w.beta_attention, s.eps, kept[0], chosen
+        xp, a, w.b_o, x, w.gamma_attention, w.beta_attention, s.eps, kept[0], *chosen
     )
     f = xp.matmul(h_stored, W.W_in.T)
     g = activate(xp, f, w.b_in, s.activation)
     o = xp.matmul(g, W.W_out.T)
     y, _, output_norm = normalise(
-        xp, o, w.b_out, h, w.gamma_output, w.beta_output, s.eps, kept[1], chosen
+        xp, o, w.b_out, h, w.gamma_output, w.beta_output, s.eps, kept[1], chosen.rows
     )
     return y, EncoderLayerCache(
-        w, W, x_stored, attention, chosen, context, attention_norm, h_stored, f, g, output_norm,
+        w, W, x_stored, attention, context, attention_norm, h_stored, f, g, output_norm,
         s.activation,
     )  # fmt: skip
 
@@ -81,8 +82,8 @@ def encoder_layer_backward(xp: Backend, dy: Array, cache: EncoderLayerCache) -> 
     c = cache
     storage = c.x.dtype
     dW, dw, columns = _gradients(xp, c.w)
-    sums = ColumnSums(xp, len(c.x), columns.size, fewer=len(dy) < len(c.x))
     place = _places(c.w)
+    sums = ColumnSums(xp, len(c.x), columns.size, rest=(place["b_o"], len(dy)))
 
     dh, do = normalise_backward(xp, dy, c.output_norm, storage)
     norm, xhat = place["gamma_output"], c.output_norm.xhat
@@ -98,8 +99,6 @@ def encoder_layer_backward(xp: Backend, dy: Array, cache: EncoderLayerCache) -> 
     sums.add_norm(norm, dh, xhat, dx=da, place_dx=place["b_o"])
     xp.matmul(da.T, c.context, out=dW.W_o)
     dcontext = xp.matmul(da, c.stored.W_o)
-    if c.chosen is not None:
-        dcontext, dx = (_spread(xp, each, c.chosen, len(c.x)) for each in (dcontext, dx))
     dqkv = attend_backward(xp, dcontext, c.attention)
     sums.add(place["b_qkv"], dqkv)
     xp.matmul(dqkv.T, c.x, out=dW.W_qkv)
@@ -108,15 +107,9 @@ def encoder_layer_backward(xp: Backend, dy: Array, cache: EncoderLayerCache) -> 
     return dx, dw
 
 
-def _spread(xp: Backend, dy: Array, rows: Ints, count: int) -> Array:
-    """dy (R, H) → (count, H): its rows where they stand, and zero elsewhere."""
-    dx = xp.zeros((count, dy.shape[1]), dtype=dy.dtype)
-    dx[rows] = dy
-    return dx
-
-
 # ---- Weights in, gradients out. Vectors lie in the order of the flat buffer, and so do matrices,
-# so that adding a layer's gradients to the sum takes two launches (`CupyBackend.add_to`). ----
+# so that adding a layer's gradients to the sum takes two launches (`CupyBackend.add_to`). The first
+# vector's gradient, b_qkv's, is a sum over T rows, that of all others over the R that go on. ----
 
 MATRICES = Matrices._fields
 VECTORS = ("b_qkv", "b_o", "b_in", "b_out", "gamma_attention", "beta_attention", "gamma_output",

@@ -11,48 +11,52 @@ from minibert.backend.kernels import WARP, launch
 
 
 class NormCache(NamedTuple):
-    xhat: Array  # (T, H) the normalised rows
-    rstd: Array  # (T,)
+    xhat: Array  # (R, H) the normalised rows
+    rstd: Array  # (R,)
     gamma: Array  # (H,) a reference
     kept: Kept
-    rows: Ints | None = None  # (T,) those of `kept` that are these; None: all
+    rows: Ints | None = None  # (R,) those of `kept` that are these; None: all
+    slots: Ints | None = None  # (T,) given where the residual, and its gradient, have all T rows
 
 
 def normalise(
     xp: Backend, x: Array, bias: Array | None, residual: Array | None, gamma: Array, beta: Array,
-    eps: float, kept: Kept, rows: Ints | None = None,
+    eps: float, kept: Kept, rows: Ints | None = None, slots: Ints | None = None,
 ) -> tuple[Array, Array, NormCache]:  # fmt: skip
-    """y = LN(dropout(x + bias) + residual), x (T, H) stored → y as float32 and as stored.
+    """y = LN(dropout(x + bias) + residual), x (R, H) stored → y as float32 and as stored.
 
-    `rows` (T,): those of `kept` that are x's, where these are not all.
+    `rows` (R,): those of `kept` that are x's, where these are not all. With `slots` (T,) they are
+    also those of the residual, which has all T: see `Chosen`.
     """
-    (T, H), storage = x.shape, x.dtype
-    y, xhat = xp.empty((T, H), dtype="float32"), xp.empty((T, H), dtype="float32")
-    rstd = xp.empty(T, dtype="float32")
-    stored = None if storage == "float32" else xp.empty((T, H), dtype=storage)
+    (R, H), storage = x.shape, x.dtype
+    y, xhat = xp.empty((R, H), dtype="float32"), xp.empty((R, H), dtype="float32")
+    rstd = xp.empty(R, dtype="float32")
+    stored = None if storage == "float32" else xp.empty((R, H), dtype=storage)
     launch(
-        xp.module, "norm", "add_norm_forward", WARP * T, x, bias, residual, *kept,
-        rows, gamma, beta, eps, y, stored, xhat, rstd, T, H, storage=storage,
+        xp.module, "norm", "add_norm_forward", WARP * R, x, bias, residual,
+        None if slots is None else rows, *kept, rows, gamma, beta, eps,
+        y, stored, xhat, rstd, R, H, storage=storage,
     )  # fmt: skip
-    return y, y if stored is None else stored, NormCache(xhat, rstd, gamma, kept, rows)
+    return y, y if stored is None else stored, NormCache(xhat, rstd, gamma, kept, rows, slots)
 
 
 def normalise_backward(
     xp: Backend, dy: Array, cache: NormCache, storage: Any = "float32", after: Kept = ALL
 ) -> tuple[Array, Array]:
-    """dz, the residual's gradient in float32, and dx, stored: without dropout the same array.
+    """dz, the residual's gradient in float32, and dx, stored: the same array if they are alike.
 
     `after`: the dropout behind the norm. The sums for γ and β are `ColumnSums.add_norm`'s.
     """
-    (T, H), kept = dy.shape, cache.kept
-    dz = xp.empty((T, H), dtype="float32")
-    separate = kept.bits is not None or storage != "float32"
-    dx = xp.empty((T, H), dtype=storage) if separate else None
+    (R, H), kept = dy.shape, cache.kept
+    places = R if cache.slots is None else len(cache.slots)
+    dz = xp.empty((places, H), dtype="float32")
+    separate = kept.bits is not None or storage != "float32" or cache.slots is not None
+    dx = xp.empty((R, H), dtype=storage) if separate else None
     bits, first, scale = kept if after.bits is None else after
     launch(
-        xp.module, "norm", "add_norm_backward", WARP * T, dy, after.bits, cache.xhat, cache.rstd,
-        cache.gamma, None if bits is after.bits else bits, first, scale, cache.rows, dz, dx, T, H,
-        storage=storage,
+        xp.module, "norm", "add_norm_backward", WARP * places, dy, after.bits, cache.xhat,
+        cache.rstd, cache.gamma, None if bits is after.bits else bits, first, scale,
+        cache.rows, cache.slots, dz, dx, places, H, storage=storage,
     )  # fmt: skip
     return dz, dz if dx is None else dx
 

@@ -47,11 +47,14 @@ extern "C" __global__ void sum_norm_columns(
     if (dx != nullptr) partial[chunk * stride + place_dx + column] = dbias;
 }
 
-// sums (columns,) ← Σ over the chunks of partial (chunks, columns).
+// sums (columns,) ← Σ over the chunks of partial (chunks, columns), of which the columns from
+// `rest` on have `fewer` alone.
 extern "C" __global__ void finish(
-    const float* partial, float* sums, unsigned long long chunks, unsigned long long columns) {
+    const float* partial, float* sums, unsigned long long chunks, unsigned long long columns,
+    unsigned long long rest, unsigned long long fewer) {
     unsigned long long column = (unsigned long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (column >= columns) return;
+    if (column >= rest) chunks = fewer;
     float sum = 0;
     for (unsigned long long chunk = 0; chunk < chunks; ++chunk) {
         sum += partial[chunk * columns + column];

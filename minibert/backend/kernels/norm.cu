@@ -31,23 +31,24 @@ __device__ void normalise(
 }
 
 // y = LN(dropout(x + bias) + residual). bias, residual, keep and y_stored may be missing. Element i
-// of x is decision first + i of `keep`, or, where `chosen` (rows,) is given, x's row r is row
-// chosen[r] there; scale is 1/(1 − p̂).
+// of x is decision first + i of `keep`; scale is 1/(1 − p̂). Where `chosen` (rows,) is given, x's row
+// r is row chosen[r] there; where `from` (rows,) is given, it is row from[r] of the residual.
 extern "C" __global__ void add_norm_forward(
-    const stored* x, const float* bias, const float* residual, const unsigned short* keep,
-    unsigned long long first, float scale, const long long* chosen, const float* gamma,
-    const float* beta, float eps, float* y, stored* y_stored, float* xhat, float* rstd,
-    unsigned long long rows, unsigned long long width) {
+    const stored* x, const float* bias, const float* residual, const long long* from,
+    const unsigned short* keep, unsigned long long first, float scale, const long long* chosen,
+    const float* gamma, const float* beta, float eps, float* y, stored* y_stored, float* xhat,
+    float* rstd, unsigned long long rows, unsigned long long width) {
     unsigned long long row = ((unsigned long long)blockIdx.x * blockDim.x + threadIdx.x) / LANES;
     if (row >= rows) return;
     unsigned long long at = row * width;
     first += (chosen == nullptr ? row : chosen[row]) * width;
+    if (residual != nullptr) residual += (from == nullptr ? row : from[row]) * width;
     float sum = 0;
     for (unsigned long long i = threadIdx.x % LANES; i < width; i += LANES) {
         float z = get(x[at + i]);
         if (bias != nullptr) z += bias[i];
         z = kept(keep, first + i) ? z * scale : 0.0f;
-        if (residual != nullptr) z += residual[at + i];
+        if (residual != nullptr) z += residual[i];
         xhat[at + i] = z;
         sum += z;
     }
@@ -80,31 +81,38 @@ extern "C" __global__ void embeddings_forward(
 }
 
 // dz = r·(dx̂ − mean(dx̂) − x̂·mean(x̂·dx̂)) with dx̂ = dy·γ, and, where dx is wanted, dx = dropout(dz).
-// `after` is the dropout of y (the embeddings'), `keep` that of x; either may be missing.
+// `after` is the dropout of y (the embeddings'), `keep` that of x; either may be missing. Where
+// `slots` (places,) is given, dz has a row for each place: that of row slots[place], or zero (−1).
 extern "C" __global__ void add_norm_backward(
     const float* dy, const unsigned short* after, const float* xhat, const float* rstd,
     const float* gamma, const unsigned short* keep, unsigned long long first, float scale,
-    const long long* chosen, float* dz, stored* dx, unsigned long long rows,
-    unsigned long long width) {
-    unsigned long long row = ((unsigned long long)blockIdx.x * blockDim.x + threadIdx.x) / LANES;
-    if (row >= rows) return;
+    const long long* chosen, const long long* slots, float* dz, stored* dx,
+    unsigned long long places, unsigned long long width) {
+    unsigned long long place = ((unsigned long long)blockIdx.x * blockDim.x + threadIdx.x) / LANES;
+    if (place >= places) return;
     unsigned lane = threadIdx.x % LANES;
+    long long row = slots == nullptr ? (long long)place : slots[place];
+    dz += place * width;
+    if (row < 0) {
+        for (unsigned long long i = lane; i < width; i += LANES) dz[i] = 0.0f;
+        return;
+    }
     unsigned long long at = row * width;
-    first += (chosen == nullptr ? row : chosen[row]) * width - at;
+    first += (chosen == nullptr ? row : chosen[row]) * width;
     float sum = 0, along = 0;
-    for (unsigned long long i = at + lane; i < at + width; i += LANES) {
-        float dxhat = dy[i] * gamma[i - at];
+    for (unsigned long long i = lane; i < width; i += LANES) {
+        float dxhat = dy[at + i] * gamma[i];
         if (after != nullptr) dxhat = kept(after, first + i) ? dxhat * scale : 0.0f;
         sum += dxhat;
-        along += dxhat * xhat[i];
+        along += dxhat * xhat[at + i];
     }
     sum = warp_sum(sum) / width;
     along = warp_sum(along) / width;
-    for (unsigned long long i = at + lane; i < at + width; i += LANES) {
-        float dxhat = dy[i] * gamma[i - at];
+    for (unsigned long long i = lane; i < width; i += LANES) {
+        float dxhat = dy[at + i] * gamma[i];
         if (after != nullptr) dxhat = kept(after, first + i) ? dxhat * scale : 0.0f;
-        float d = rstd[row] * (dxhat - sum - xhat[i] * along);
+        float d = rstd[row] * (dxhat - sum - xhat[at + i] * along);
         dz[i] = d;
-        if (dx != nullptr) put(dx[i], kept(keep, first + i) ? d * scale : 0.0f);
+        if (dx != nullptr) put(dx[at + i], kept(keep, first + i) ? d * scale : 0.0f);
     }
 }
