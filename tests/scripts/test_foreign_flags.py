@@ -14,18 +14,18 @@ FINETUNE = {
     "--tf32=True": "--tf32: use --precision tf32",
     "--no_cuda": "--no_cuda: use --backend numpy",
     "--use-cpu": "--use-cpu: use --backend numpy",
-    "--report_to none": "--report_to: leave it out: the log is log.jsonl in --output_dir",
-    "--local_rank -1": "--local_rank: leave it out: one process computes, on one device",
-    "--no_dataloader_pin_memory": "leave it out: one process computes, on one device",
-    "--push_to_hub": "leave it out: `hf upload NAME DIR` puts the finished --output_dir on the hub",
+    "--report_to none": "--report_to: leave it out (the log is log.jsonl in --output_dir)",
+    "--local_rank -1": "--local_rank: leave it out (one process computes, on one device)",
+    "--no_dataloader_pin_memory": "leave it out (one process computes, on one device)",
+    "--push_to_hub": "(`hf upload NAME DIR` puts the finished --output_dir on the hub)",
     "--hub_token x": "--hub_token: set HF_TOKEN in the environment",
     "--task_name sst2": "--task_name: use --train_file and --validation_file",
-    "--config_name x": "leave it out: config.json is in the directory --model_name_or_path",
-    "--overwrite_cache": "leave it out: no examples are kept in a cache",
+    "--config_name x": "leave it out (config.json is in the directory --model_name_or_path)",
+    "--overwrite_cache": "leave it out (no examples are kept in a cache)",
 }
 PRETRAIN = {
     "--fp16": "--fp16: use --precision fp16",
-    "--do_train": "--do_train: leave it out: --help says what this script does",
+    "--do_train": "--do_train: leave it out (--help says what this script does)",
     "--train_file a.txt": "--train_file: use --corpus",
     "--validation_file a.txt": "--validation_file: use --validation_corpus",
     "--line_by_line": "--line_by_line: use --sentences lines",
@@ -56,8 +56,8 @@ def test_it_says_what_to_use(name, given, said, script):
 def test_several_are_said_in_one_line_and_unknown_ones_with_their_values(script):
     given = "--fp16 true --lr 1 2 --report_to none --report_to wandb --seed 3"
     assert script("finetune", *given.split()).err == (
-        "finetune.py: error: --fp16: use --precision fp16; --report_to: leave it out: the log is "
-        "log.jsonl in --output_dir; unrecognized arguments: --lr 1 2; --help lists the flags\n"
+        "finetune.py: error: --fp16: use --precision fp16; --report_to: leave it out (the log is "
+        "log.jsonl in --output_dir); unrecognized arguments: --lr 1 2; --help lists the flags\n"
     )
 
 

@@ -147,7 +147,7 @@ def test_flags_rule_over_the_config_file(tmp_path):
     ("content", "message"),
     [
         ('{"lr": 1}', r"flags.json: unknown name 'lr'; --help lists the flags"),
-        ('{"report_to": "none"}', "report_to: leave it out: the log is log.jsonl in --output_dir"),
+        ('{"report_to": "none"}', r"report_to: leave it out \(the log is log.jsonl"),
         ('{"seed": "1"}', "seed must be of type int, got '1'"),
         ('{"seed": 1.0}', "seed must be of type int, got 1.0"),
         ('{"seed": true}', "seed must be of type int, got True"),
