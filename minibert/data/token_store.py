@@ -11,7 +11,9 @@ A store is a directory that appears when it is whole:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minibert.errors import InputError
-from minibert.io.json_io import read_json_object
+from minibert.io.files import atomic_write
+from minibert.io.json_io import error_text, read_json_object
 
 HEAD, IDS, SENTENCES, DOCUMENTS = "store.json", "ids", "sentences", "documents"
 FORMAT = 1
@@ -58,14 +61,22 @@ class TokenStore:
 def open_store(directory: Path, made_of: Mapping[str, Any]) -> TokenStore:
     """A store whose every byte is as it was written, made of that corpus (`source_of`).
 
+    Files of the corpus that were copied or touched are read once more, and their new times kept.
     Raises InputError for a store that is damaged, or of another corpus or tokenizer.
     """
     head = read_json_object(directory / HEAD)
     if head.get("format") != FORMAT:
         raise InputError(f"{directory}: not a store of format {FORMAT}; {ANEW}")
-    _check_source(directory, head.get("made_of"), made_of)
+    if changed := _differences(head, made_of):
+        what = ", ".join(changed[:3]) + (" …" if len(changed) > 3 else "")
+        raise InputError(
+            f"{directory}: the corpus has changed since it was tokenised ({what}); {ANEW}"
+        )
     if content_hash(directory) != head.get("sha256"):
         raise InputError(f"{directory}: the store is damaged, its sha256 is not its own; {ANEW}")
+    if head["made_of"] != made_of:
+        with suppress(OSError):  # of a store that cannot be written the next start asks again
+            write_head(directory, head | {"made_of": made_of})
     return TokenStore(
         directory,
         _mapped(directory / IDS, head["dtype"]),
@@ -94,13 +105,39 @@ def _mapped(path: Path, dtype: str) -> NDArray[Any]:
     return np.asarray(np.memmap(path, dtype, "r"))  # a plain array: indexing it costs less
 
 
-def _check_source(directory: Path, then: Any, now: Mapping[str, Any]) -> None:
-    if then == now:
-        return
+def write_head(directory: Path, head: Mapping[str, Any]) -> None:
+    """Write store.json, in one step."""
+    atomic_write(directory / HEAD, json.dumps(head, indent=1) + "\n")
+
+
+def hashes_of(names: Iterable[str]) -> dict[str, str]:
+    """The sha256 of each file, whatever its size."""
+    found = {}
+    for name in names:
+        try:
+            with open(name, "rb") as file:
+                found[name] = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise InputError(f"{name}: the file cannot be read: {error_text(error)}") from error
+    return found
+
+
+def _differences(head: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """The files of the corpus that have changed, else the settings.
+
+    A file of the same size and time has not; of one with another time the content decides.
+    """
+    then = head.get("made_of")
     then = then if isinstance(then, dict) else {}
-    before, after = ({f[0]: f for f in made.get("files", ())} for made in (then, now))
-    changed = sorted(name for name in before | after if before.get(name) != after.get(name))
-    what = ", ".join(changed[:3]) + (" …" if len(changed) > 3 else "")
+    before, after = ({f[0]: f[1:] for f in made.get("files", ())} for made in (then, now))
+    names = sorted(before | after)
+    changed = [name for name in names if before.get(name, [])[:1] != after.get(name, [])[:1]]
     if not changed:
-        what = ", ".join(key for key in now if then.get(key) != now[key])
-    raise InputError(f"{directory}: the corpus has changed since it was tokenised ({what}); {ANEW}")
+        hashes = hashes_of(name for name in names if before[name] != after[name])
+        known = head.get("corpus_sha256", {})
+        changed = [name for name, sha256 in hashes.items() if sha256 != known.get(name)]
+    if changed:
+        return changed
+    timeless = [made | {"files": [f[:2] for f in made["files"]]} for made in (then, dict(now))]
+    keys = (*now, *(then.keys() - now.keys()))
+    return [key for key in keys if timeless[0].get(key) != timeless[1].get(key)]

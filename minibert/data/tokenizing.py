@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import signal
 from collections import deque
@@ -21,12 +20,13 @@ from minibert.data.sentences import split_sentences
 from minibert.data.token_store import (
     DOCUMENTS,
     FORMAT,
-    HEAD,
     IDS,
     SENTENCES,
     TokenStore,
     content_hash,
+    hashes_of,
     open_store,
+    write_head,
 )
 from minibert.errors import InputError
 from minibert.io.files import new_directory
@@ -85,7 +85,9 @@ def build_store(
 
     Memory holds a few chunks of text for each process, however large the corpus.
     """
-    made_of = source_of(corpus, tokenizer)  # before it is read: a later change will show
+    # Before it is tokenised: a later change will show.
+    made_of = source_of(corpus, tokenizer)
+    hashes = hashes_of(name for name, *_ in made_of["files"])
     dtype = "<u2" if len(tokenizer) <= 1 << 16 else "<u4"
     with new_directory(directory) as stage:
         counts = _write(stage, _results(corpus, tokenizer, dtype, processes, quiet))
@@ -93,7 +95,7 @@ def build_store(
             raise InputError("the corpus holds no text")
         head = {"format": FORMAT, "dtype": dtype, **counts, "sha256": content_hash(stage)}
         head |= {"invalid_bytes_replaced": dict(corpus.replaced), "made_of": made_of}
-        (stage / HEAD).write_text(json.dumps(head, indent=1) + "\n", encoding="utf-8")
+        write_head(stage, head | {"corpus_sha256": hashes})
 
 
 def _write(stage: Path, results: Iterator[Tokenised]) -> dict[str, int]:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from minibert.errors import InputError, Interrupted, TrainingDiverged
+from minibert.io.foreign_flags import advice
 
 
 class Parser(argparse.ArgumentParser):
     """Flags by their full names, the description as it is written, and errors in one line.
 
-    argparse alone would print a screenful of usage above its error.
+    argparse alone would print a screenful of usage above its error. A flag of transformers' that
+    this script has not is answered by what to use instead.
     """
 
     def __init__(self, description: str | None = None, **options: Any) -> None:
@@ -24,9 +26,36 @@ class Parser(argparse.ArgumentParser):
             description=description, formatter_class=layout, allow_abbrev=False, **options
         )
 
+    def parse_args(  # type: ignore[override]  # argparse has one signature for each namespace
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> Any:
+        """As argparse's; raises InputError."""
+        known, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            self.error(self._about(unknown))
+        return known
+
+    def advice(self, name: str) -> str | None:
+        """What to use for a flag of another program, where there is something."""
+        return advice(name, self._option_string_actions)
+
     def error(self, message: str) -> NoReturn:
         """Raise InputError, which `run` prints."""
         raise InputError(f"{message}; --help lists the flags")
+
+    def _about(self, unknown: Sequence[str]) -> str:
+        """What to use for each flag, or that nobody knows it; values go with their flags."""
+        said, rest, advised = list[str](), list[str](), False
+        for item in unknown:
+            if item.startswith("--"):
+                name = item.removeprefix("--").split("=")[0]
+                text = self.advice(name)
+                advised = text is not None
+                said += [f"--{name}: {text}"] if advised else []
+            rest += [] if advised else [item]
+        if rest:
+            said.append(f"unrecognized arguments: {' '.join(rest)}")
+        return "; ".join(dict.fromkeys(said))
 
 
 def run(main: Callable[[], int | None]) -> None:

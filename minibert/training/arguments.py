@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from minibert.backend import PRECISIONS
 from minibert.errors import InputError
+from minibert.io.command_line import Parser
 from minibert.io.json_io import read_json_object
 from minibert.optim import RULES, SCHEDULES
 
@@ -33,14 +34,16 @@ def option(
     shown: str | None = None,
     metavar: str | None = None,
     group: str | None = None,
+    also: Sequence[str] = (),
 ) -> Any:
     """A dataclass field that is a flag.
 
     In the help: `shown` says what the default is, where that is more than its value; `metavar`
     stands for the value; `group` is the title of the field's group, its class's unless given.
+    `also`: other names for it, which the help leaves out.
     """
-    metadata = {"help": help, "choices": choices, "shown": shown}
-    return field(default=default, metadata=metadata | {"metavar": metavar, "group": group})
+    metadata = {"help": help, "choices": choices, "shown": shown, "metavar": metavar}
+    return field(default=default, metadata=metadata | {"group": group, "also": also})
 
 
 @dataclass
@@ -62,16 +65,21 @@ class TrainingArguments:
         -1, "stop after that many steps instead", shown="-1: after num_train_epochs"
     )
     # Batches
-    per_device_train_batch_size: int = option(32, "examples in a batch")
+    per_device_train_batch_size: int = option(
+        32, "examples in a batch", also=["per_gpu_train_batch_size"]
+    )
     max_tokens_per_batch: int | None = option(None, "cut batches by tokens instead of examples")
     gradient_accumulation_steps: int = option(1, "parts of one step of that many times the batch")
     gradient_checkpointing: bool = option(
-        False, "keep less of the forward and compute it again: slower, in less memory"
-    )
+        False, "keep less of the forward and compute it again: slower, in less memory",
+        also=["activation_checkpointing"],
+    )  # fmt: skip
     group_by_length: bool = option(False, "sort by length within windows of length_window batches")
     length_window: int = option(50, "batches in a window of group_by_length")
     eval_tokens_per_batch: int = option(4096, "tokens in a batch of evaluation")
-    per_device_eval_batch_size: int | None = option(None, "and at most that many examples")
+    per_device_eval_batch_size: int | None = option(
+        None, "and at most that many examples", also=["per_gpu_eval_batch_size"]
+    )
     # Optimizer
     learning_rate: float = option(
         5e-5, "the highest learning rate", shown="5e-05; the movie reviews: 2e-4"
@@ -87,7 +95,9 @@ class TrainingArguments:
     momentum: float = option(0.9, "of optim sgd")
     max_grad_norm: float = option(1.0, "clip the gradient to this global norm (0: never)")
     # When to evaluate and save
-    eval_strategy: str = option("epoch", "when to evaluate", ("epoch", "steps", "no"))
+    eval_strategy: str = option(
+        "epoch", "when to evaluate", ("epoch", "steps", "no"), also=["evaluation_strategy"]
+    )
     eval_steps: int = option(100, "steps between evaluations, with eval_strategy steps")
     save_strategy: str = option("epoch", "when to write a checkpoint", ("epoch", "steps", "no"))
     save_steps: int = option(100, "steps between checkpoints, with save_strategy steps")
@@ -142,15 +152,16 @@ class TrainingArguments:
 
 
 def parse(
-    parser: argparse.ArgumentParser,
+    parser: Parser,
     kinds: Sequence[type[Any]],
     argv: Sequence[str] | None = None,
     recipe: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None,
 ) -> list[Any]:
     """Flags for every field of the dataclasses `kinds`; one filled instance of each.
 
-    `--config FILE.json` gives defaults for the flags: an object of the same names. `recipe` gives
-    defaults that depend on what was said: named values → further values, by name.
+    As in transformers, --learning-rate is --learning_rate. `--config FILE.json` gives defaults for
+    the flags: an object of the same names. `recipe` gives defaults that depend on what was said:
+    named values → further values, by name.
     """
     parser.add_argument("--config", metavar="FILE", help="flags from a JSON object")
     for kind in kinds:
@@ -162,7 +173,7 @@ def parse(
             _add_flag(groups[title], f, hints[f.name])
     flags = vars(parser.parse_args(argv))
     path = flags.pop("config")
-    values = _read_config(Path(path), kinds) if path else {}
+    values = _read_config(Path(path), kinds, parser) if path else {}
     values |= {name: value for name, value in flags.items() if value is not None}
     values = dict(recipe(values) if recipe else {}) | values
     return [
@@ -177,23 +188,35 @@ def _group_title(kind: type[Any]) -> str:
 
 def _add_flag(group: Any, f: dataclasses.Field[Any], hint: Any) -> None:
     base, default = _base_type(hint), f.default
-    shown, text, flag = f.metadata["shown"], f.metadata["help"], f"--{f.name}"
+    shown, text = f.metadata["shown"], f.metadata["help"]
     if shown is None and default is not None:
         shown = str(default).lower() if base is bool else str(default)
     text = (f"{text} (default {shown})" if shown else text).replace("%", "%%")
+    for name in _spelled(f.name, *f.metadata["also"]):
+        shown_as = text if name == f.name else argparse.SUPPRESS
+        group.add_argument(f"--{name}", dest=f.name, help=shown_as, **_values(f, base))
     if base is bool:  # --flag, --flag false and --no_flag all work
-        group.add_argument(flag, nargs="?", const=True, type=_boolean, metavar="BOOL", help=text)
-        group.add_argument(
-            f"--no_{f.name}", dest=f.name, action="store_false", default=None,
-            help=argparse.SUPPRESS,
-        )  # fmt: skip
-        return
+        for name in _spelled(f"no_{f.name}"):
+            group.add_argument(
+                f"--{name}", dest=f.name, action="store_false", default=None,
+                help=argparse.SUPPRESS,
+            )  # fmt: skip
+
+
+def _spelled(*names: str) -> dict[str, None]:
+    """The names, and each with dashes."""
+    return dict.fromkeys([*names, *(name.replace("_", "-") for name in names)])
+
+
+def _values(f: dataclasses.Field[Any], base: type) -> dict[str, Any]:
+    """What argparse wants to know of a flag's values."""
+    metavar, choices = f.metadata["metavar"], f.metadata["choices"]
+    if base is bool:
+        return {"nargs": "?", "const": True, "type": _boolean, "metavar": "BOOL"}
     if base is list:
-        group.add_argument(flag, nargs="+", metavar=f.metadata["metavar"] or "NAME", help=text)
-        return
+        return {"nargs": "+", "metavar": metavar or "NAME"}
     letter = {int: "N", float: "X", str: "NAME"}[base]
-    metavar = None if f.metadata["choices"] else f.metadata["metavar"] or letter
-    group.add_argument(flag, type=base, metavar=metavar, choices=f.metadata["choices"], help=text)
+    return {"type": base, "metavar": None if choices else metavar or letter, "choices": choices}
 
 
 def _base_type(hint: Any) -> type:
@@ -211,14 +234,22 @@ def _boolean(text: str) -> bool:
     raise argparse.ArgumentTypeError(f"expected true or false, got {text!r}")
 
 
-def _read_config(path: Path, kinds: Sequence[type[Any]]) -> dict[str, Any]:
-    values = read_json_object(path)
+def _read_config(path: Path, kinds: Sequence[type[Any]], parser: Parser) -> dict[str, Any]:
+    values: dict[str, Any] = {}
     hints = {name: hint for kind in kinds for name, hint in typing.get_type_hints(kind).items()}
-    fields = {f.name: f for kind in kinds for f in dataclasses.fields(kind)}
-    for name, value in values.items():
+    fields = {
+        name: f
+        for kind in kinds
+        for f in dataclasses.fields(kind)
+        for name in (f.name, *f.metadata["also"])
+    }
+    for name, value in read_json_object(path).items():
         if name not in fields:
-            raise InputError(f"{path}: unknown name {name!r}; --help lists the flags")
-        values[name] = _checked(path, fields[name], _base_type(hints[name]), value)
+            advice = parser.advice(name)
+            about = f"{name}: {advice}" if advice else f"unknown name {name!r}"
+            raise InputError(f"{path}: {about}; --help lists the flags")
+        f = fields[name]
+        values[f.name] = _checked(path, f, _base_type(hints[f.name]), value)
     return values
 
 

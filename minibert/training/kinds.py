@@ -40,14 +40,15 @@ class TaskArguments:
     """What only one kind of task wants to know."""
 
     text_column: str | None = option(
-        None, "the first text's column, in a header or in JSON", shown=KNOWN, group=COLUMNS
-    )
+        None, "the first text's column, in a header or in JSON", shown=KNOWN, group=COLUMNS,
+        also=["text_column_name"],
+    )  # fmt: skip
     text_pair_column: str | None = option(
         None, "the second text's", shown="none, where the first is named", group=COLUMNS
     )
     label_column: str | None = option(
         None, "the label's, or the score's; a file without it is predicted", shown=KNOWN,
-        group=COLUMNS,
+        group=COLUMNS, also=["label_column_name"],
     )  # fmt: skip
     problem_type: str | None = option(
         None, "what the labels are",

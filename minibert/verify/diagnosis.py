@@ -73,7 +73,7 @@ def diagnose(comparison: Comparison, trace: Trace, setup: Setup) -> Diagnosis:
         found, sure = search.among(section, needed)
         if sure:
             causes = (*found, *([scaled.cause] if scaled and scaled.is_plain else []))
-            nearly = min(fit.share for fit in found.values()) > 1.0
+            nearly = all(fit.off for fit in found.values())
             return search.result(causes, nearly=nearly)
         doubtful |= bool(found)
     if scaled:

@@ -26,9 +26,12 @@ def bits(row: Row, mine: Any, error: float, dtype: str) -> float:
     if row.passed:
         return 0.0
     seen, near = min(row.error, 1.0), max(error, UNIT[dtype])
-    return math.sqrt(sum(array.size for array in arrays_of(mine))) * max(
-        0.0, math.log2(seen / near)
-    )
+    return told(mine, max(1.0, seen / near))
+
+
+def told(mine: Any, ratio: float) -> float:
+    """The bits of a tensor whose error is that many times what chance would make it."""
+    return math.sqrt(sum(array.size for array in arrays_of(mine))) * math.log2(ratio)
 
 
 def needed(rivals: int) -> float:

@@ -26,6 +26,9 @@ ROUNDING = 0.05
 NEARLY = 16.0
 """How much nearer a guess must come that is right but for a constant."""
 
+LUCK = 5.0
+"""A right program's error ÷ the largest measured: PyTorch's was at most 4.4 (`budget.FACTOR`)."""
+
 
 class Fit(NamedTuple):
     """How well a guess explains what was given."""
@@ -34,12 +37,13 @@ class Fit(NamedTuple):
     share: float  # the largest share of its budget that the error of a tensor takes
     explained: int  # tensors that are out in the comparison, and not with the guess
     bits: float  # what they tell
+    off: bool = False  # it explains all, but leaves more than rounding does
     near: bool = False  # every tensor that is out is so by far less with the guess
 
 
 def fit_of(guess: Guess, comparison: Comparison, trace: Trace) -> Fit:
     fit = _fit_within(guess, comparison, trace, {})
-    if fit.out is None or not fit.out.error < ROUNDING:
+    if not fit.off and (fit.out is None or not fit.out.error < ROUNDING):
         return fit
     return _fit_within(guess, comparison, trace, _lost(guess, comparison, trace))
 
@@ -49,9 +53,10 @@ def _fit_within(
 ) -> Fit:
     """lost: what the guess itself loses in the dtype, where that is more than a budget allows."""
     left = {row.name: row for row in comparison.rows if row.name in _computed(comparison)}
-    largest, explained, bits = 0.0, 0, 0.0
+    largest, explained, bits, beyond = 0.0, 0, 0.0, 0.0
     missed, near = list[Row](), False
-    better = 8 if _of_sixteen_bits(comparison) else 2  # than no guess, or one that changes nothing
+    sixteen = _of_sixteen_bits(comparison)
+    better = 8 if sixteen else 2  # than no guess, or one that changes nothing
     with np.errstate(all="ignore"):
         for name, tensor in _named(guess, left):
             row = left.pop(name)
@@ -71,10 +76,24 @@ def _fit_within(
             largest = max(largest, error / budget if error else 0.0)
             explained += not row.passed and not missed
             bits += evidence.bits(row, mine, error, comparison.dtype)
+            if not missed:
+                beyond = max(beyond, _beyond(row, mine, error, lost.get(name, 0.0)))
         else:
             near = not left
     out = min([*missed, *left.values()], key=lambda row: row.order, default=None)
-    return Fit(out, largest, explained, bits, near)
+    sure = not sixteen and beyond >= evidence.needed(len(comparison.rows))
+    return Fit(out, largest, explained, bits, out is None and (largest > 1.0 or sure), near)
+
+
+def _beyond(row: Row, mine: Any, error: float, lost: float) -> float:
+    """The bits of an error that is more than luck: within the budget, but no rounding.
+
+    (Not of training, where one number may come of rounding alone and the error is that of a part.)
+    """
+    rounding = max(row.budget / FACTOR, lost)
+    if row.name.startswith("training/") or not error > LUCK * rounding:
+        return 0.0
+    return evidence.told(mine, error / rounding)
 
 
 def _named(guess: Guess, wanted: Container[str]) -> Iterator[tuple[str, Tensor]]:

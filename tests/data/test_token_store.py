@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import signal
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +16,7 @@ import pytest
 import toy_corpus
 
 from minibert import BertTokenizer
-from minibert.data import tokenizing
+from minibert.data import token_store, tokenizing
 from minibert.data.corpus import Corpus
 from minibert.data.sentences import split_sentences
 from minibert.data.token_store import TokenStore
@@ -98,6 +101,97 @@ def test_another_corpus_is_noticed(change: str, corpus: Corpus, tmp_path: Path) 
         tokenised(corpus, tokenizer, path)
     after = tokenised(corpus, tokenizer, path, overwrite=True)
     assert (after.sha256 == before) == (change in ("another vocabulary", "settings"))
+
+
+def touched(corpus: Corpus, *numbers: int) -> None:
+    for number in numbers:
+        os.utime(corpus.files[number], ns=(1, number))
+
+
+def test_files_that_were_only_touched_are_read_once_more(corpus, tmp_path, monkeypatch):
+    """And their new times are known from then on; the others are not read at all."""
+    path, tokenizer = tmp_path / "store", toy_corpus.tokenizer()
+    store, before = tokenised(corpus, tokenizer, path), files(tokenised(corpus, tokenizer, path))
+    touched(corpus, 0, 3)
+    read = list[str]()
+    hashes = token_store.hashes_of
+    monkeypatch.setattr(token_store, "hashes_of", lambda n: hashes(n := list(n)) | seen(read, n))
+    monkeypatch.setattr(tokenizing, "build_store", lambda *_, **__: pytest.fail("built again"))
+    assert tokenised(corpus, tokenizer, path).sha256 == store.sha256
+    assert read == [str(corpus.files[0]), str(corpus.files[3])]
+    after = files(store)
+    assert {name for name in before if before[name] != after[name]} == {"store.json"}
+    assert before.keys() == after.keys()  # nothing is left beside it
+    assert tokenised(corpus, tokenizer, path).sha256 == store.sha256
+    assert len(read) == 2
+    touched(corpus, 1)
+    assert tokenised(corpus, tokenizer, path).sha256 == store.sha256
+    assert read[2:] == [str(corpus.files[1])]
+
+
+def seen(read: list[str], names: list[str]) -> dict[str, str]:
+    read += names
+    return {}
+
+
+def test_another_content_of_the_same_size_is_noticed(corpus, tmp_path):
+    """It alone is named, and what was only touched is not."""
+    path, tokenizer = tmp_path / "store", toy_corpus.tokenizer()
+    tokenised(corpus, tokenizer, path)
+    content = corpus.files[2].read_bytes()
+    corpus.files[2].write_bytes(content.swapcase())
+    touched(corpus, 1, 2)
+    head = (path / "store.json").read_bytes()
+    with pytest.raises(InputError, match=r"tokenised \([^ ]*002\.txt\); add --overwrite_store"):
+        tokenised(corpus, tokenizer, path)
+    assert (path / "store.json").read_bytes() == head
+    corpus.files[2].write_bytes(content)
+    assert tokenised(corpus, tokenizer, path).num_documents == 5
+
+
+def test_touched_files_of_a_store_without_their_hashes_have_changed(corpus, tmp_path):
+    """As stores were written before; with the times that it knows it is good."""
+    path, tokenizer = tmp_path / "store", toy_corpus.tokenizer()
+    tokenised(corpus, tokenizer, path)
+    head = json.loads((path / "store.json").read_text())
+    del head["corpus_sha256"]
+    (path / "store.json").write_text(json.dumps(head))
+    assert tokenised(corpus, tokenizer, path).num_documents == 5
+    touched(corpus, 4)
+    with pytest.raises(InputError, match=r"has changed .*004\.txt.*--overwrite_store"):
+        tokenised(corpus, tokenizer, path)
+
+
+def test_files_in_another_order_are_another_corpus(corpus, tmp_path):
+    path, tokenizer = tmp_path / "store", toy_corpus.tokenizer()
+    tokenised(corpus, tokenizer, path)
+    touched(corpus, 0)
+    with pytest.raises(InputError, match=r"has changed since it was tokenised \(files\)"):
+        tokenised(Corpus(corpus.files[::-1]), tokenizer, path)
+
+
+def test_a_store_that_cannot_be_written_asks_again(corpus, tmp_path, monkeypatch):
+    path, tokenizer = tmp_path / "store", toy_corpus.tokenizer()
+    before = files(tokenised(corpus, tokenizer, path))
+    touched(corpus, 0)
+
+    def refused(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(token_store, "atomic_write", refused)
+    assert files(tokenised(corpus, tokenizer, path)) == before
+
+
+def test_a_large_file_is_hashed_by_blocks(tmp_path):
+    large = tmp_path / "large"
+    with large.open("wb") as file:
+        file.truncate(64 << 20)  # it takes no room on the disk
+    tracemalloc.start()
+    (found,) = token_store.hashes_of([str(large)]).values()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found == hashlib.sha256(bytes(64 << 20)).hexdigest()
+    assert peak < 4 << 20
 
 
 @pytest.mark.parametrize("name", ["ids", "sentences", "documents"])

@@ -96,6 +96,30 @@ def test_each_flag_by_argument_and_by_config(name, tmp_path):
     assert parsed("--config", str(config))[1] == want
 
 
+ALSO = {
+    "evaluation_strategy": ("eval_strategy", "steps"),
+    "per_gpu_train_batch_size": ("per_device_train_batch_size", 8),
+    "per_gpu_eval_batch_size": ("per_device_eval_batch_size", 7),
+    "activation_checkpointing": ("gradient_checkpointing", True),
+}
+
+
+@pytest.mark.parametrize("other", ALSO)
+def test_other_names_that_transformers_has_or_had(other, tmp_path):
+    name, value = ALSO[other]
+    want = dataclasses.replace(TrainingArguments(), **{name: value})
+    assert parsed(f"--{other}", str(value))[1] == want
+    assert parsed(f"--{other}={value}".replace("_", "-"))[1] == want
+    config = tmp_path / "flags.json"
+    config.write_text(json.dumps({other: value}))
+    assert parsed("--config", str(config))[1] == want
+
+
+def test_dashes_are_underscores():
+    assert parsed("--learning-rate", "1")[1].learning_rate == 1.0
+    assert parsed("--no-load-best-model-at-end")[1].load_best_model_at_end is False
+
+
 def test_booleans_may_be_bare_spelled_out_or_negated():
     assert parsed("--group_by_length")[1].group_by_length is True
     assert parsed("--group_by_length", "--quick", "no")[0].quick is False
@@ -123,6 +147,7 @@ def test_flags_rule_over_the_config_file(tmp_path):
     ("content", "message"),
     [
         ('{"lr": 1}', r"flags.json: unknown name 'lr'; --help lists the flags"),
+        ('{"report_to": "none"}', r"report_to: leave it out \(the log is log.jsonl"),
         ('{"seed": "1"}', "seed must be of type int, got '1'"),
         ('{"seed": 1.0}', "seed must be of type int, got 1.0"),
         ('{"seed": true}', "seed must be of type int, got True"),
@@ -158,6 +183,7 @@ def test_a_missing_config_is_named(tmp_path):
     [
         (["--lr", "1"], "unrecognized arguments: --lr 1; --help lists the flags"),
         (["--learning", "1"], "unrecognized arguments"),  # no guessing by prefix
+        (["--fp16", "--lr", "1"], "--fp16: use --precision fp16; unrecognized arguments: --lr 1;"),
         (["--seed", "x"], "argument --seed: invalid int value: 'x'"),
         (["--optim", "adamax"], "argument --optim: invalid choice: 'adamax'"),
         (["--quick", "maybe"], "argument --quick: expected true or false, got 'maybe'"),
@@ -195,3 +221,5 @@ def test_help_shows_every_flag_with_its_default(capsys):
     assert "--output_dir DIR " in shown
     assert "(default false)" in shown
     assert all(f"--{name} " in shown for name in SAMPLES | OURS)
+    assert not [name for name in ALSO if name in shown]
+    assert "--learning-rate" not in shown

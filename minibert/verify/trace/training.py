@@ -14,7 +14,7 @@ from minibert.optim.clipping import clip_scale
 from minibert.optim.rules import Hyper
 from minibert.parallel import Workers
 from minibert.parameters import Parameters
-from minibert.verify.trace.kept_phi import keeping_phi
+from minibert.verify.trace.kept_erf import keeping_erf
 from minibert.verify.trace.record import build, packed
 from minibert.verify.trace.setup import LARGE, Recipe, Setup
 from minibert.verify.trace.unused import DECAY_ALONE, decay_alone, places_of
@@ -35,7 +35,7 @@ def training_states(setup: Setup) -> Iterator[State]:
     if setup.recipe is None or not setup.has_loss:
         return
     xp = copy.copy(setup.xp.plain)
-    functions = keeping_phi(setup)
+    functions = keeping_erf(setup)
     vars(xp)["twin"] = lambda name, _: functions.get(name)
     model = build(setup, xp, threads=None)
     training = _Training(setup, setup.recipe, model)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from traces import setup_of_head
 
+from minibert.backend.numpy_backend import NumpyBackend
 from minibert.verify.coverage import plain_functions
 from minibert.verify.trace.setup import ADAM_RULES, Recipe, Setup
 from minibert.verify.trace.tensors import layout_of, trained
@@ -41,6 +42,16 @@ def test_the_same_bytes(changes: dict[str, Any], dtype: str, head: str) -> None:
     fast = bytes_of(setup.replace(recipe=recipe))
     assert fast == plainly(setup, recipe)
     assert len(fast) == 4 * 2 * 3
+
+
+@pytest.mark.parametrize(("functions", "times"), [({}, 1), (GELU, 2)])
+def test_the_backward_gets_its_erf(functions: Any, times: int, monkeypatch: Any) -> None:
+    setup = setup_of_head("single-label classification", (5, 3))
+    setup = setup.replace(recipe=Recipe(rules=("adam",), steps=(2,)), functions=functions)
+    calls, erf = [], NumpyBackend.erf
+    monkeypatch.setattr(NumpyBackend, "erf", lambda xp, x: calls.append(x) or erf(xp, x))
+    bytes_of(setup)
+    assert len(calls) == times * 2 * setup.config.num_hidden_layers
 
 
 def test_unused_rows_are_those_of_absent_words() -> None:
