@@ -112,6 +112,13 @@ class ModelArguments:
         None, "of activations and attention", shown="the model's, 0.1 of a new one"
     )
 
+    def __post_init__(self) -> None:
+        if self.embeddings_from_counts and not self.initializer_range > 0:
+            raise InputError(
+                "--embeddings_from_counts makes tables as wide as --initializer_range says, which "
+                f"is {self.initializer_range:g}: set it above 0, such as 0.02"
+            )
+
 
 def _changed(name: str, default: Any) -> Any:
     """A field of `TrainingArguments` with another default."""

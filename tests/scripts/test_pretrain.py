@@ -88,6 +88,9 @@ def test_a_start_from_counts_is_the_corpus_own_and_survives_a_resume(script, fla
     )
     assert refused.status != 0
     assert "--embeddings_from_counts is for a new model" in refused.err
+    refused = script("pretrain", *counted, "--overwrite_output_dir", "--initializer_range", 0)
+    assert refused.status != 0
+    assert "set it above 0" in refused.err
 
 
 def test_going_on_with_a_model_in_two_phases_without_next_sentences(script, flags, tmp_path):
