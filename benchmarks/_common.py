@@ -1,13 +1,15 @@
-"""What the benchmarks share: the machine's description, quartiles, a Markdown table."""
+"""What the benchmarks share: settings, checks of arguments, spreads, a Markdown table."""
 
 from __future__ import annotations
 
+import argparse
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import statistics
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,8 +17,60 @@ from typing import NamedTuple
 sys.path.sort(key=str(Path(__file__).parent).__eq__)
 
 
+# glibc's allocator kept from returning memory to the system, as minibert keeps it.
+KEPT = {
+    "MALLOC_MMAP_THRESHOLD_": "1073741824", "MALLOC_TRIM_THRESHOLD_": "2147483647",
+    "MALLOC_TOP_PAD_": "67108864",
+}  # fmt: skip
+
+
+def set_threads(threads: int) -> None:
+    """For every library, here (those not imported yet) and in the processes started from here."""
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = str(threads)
+
+
+# ---- What an argument has to be ----
+
+
+def positive(text: str) -> int:
+    """A whole number above 0."""
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)
+
+
+def new_file(text: str) -> Path:
+    """A file that can be written, found out before hours of work."""
+    path = Path(text)
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise argparse.ArgumentTypeError(f"{folder} is no directory: make it first")
+    if path.is_dir() or not os.access(path if path.exists() else folder, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{text} cannot be written: name another file")
+    return path
+
+
+def require(modules: Iterable[str], extras: str) -> None:
+    """Raise InputError, with the command to install them, where some are missing."""
+    if missing := [name for name in modules if importlib.util.find_spec(name) is None]:
+        from minibert.errors import InputError  # late: a worker imports its own side alone
+
+        names = " and ".join(missing)
+        raise InputError(f"needs {names}: python -m pip install -e '.[{extras}]'")
+
+
+# ---- The report ----
+
+
+FEW = 5
+
+
 class Spread(NamedTuple):
-    """A sample's median and quartiles."""
+    """A sample's median and quartiles; the least and the greatest of fewer than five numbers.
+
+    Between three numbers quartiles would hide the one that stands apart.
+    """
 
     median: float
     low: float
@@ -25,15 +79,21 @@ class Spread(NamedTuple):
     @classmethod
     def of(cls, sample: Sequence[float]) -> Spread:
         """The spread of at least one number."""
-        if len(sample) == 1:
-            return cls(sample[0], sample[0], sample[0])
+        if len(sample) < FEW:
+            return cls(statistics.median(sample), min(sample), max(sample))
         low, median, high = statistics.quantiles(sample, n=4, method="inclusive")
         return cls(median, low, high)
 
     @property
     def relative(self) -> float:
-        """The distance of the quartiles ÷ the median: how far to trust the median."""
+        """The distance of low and high ÷ the median: how far to trust the median."""
         return (self.high - self.low) / self.median
+
+
+def describe(settings: Mapping[str, object], packages: Iterable[str] = ()) -> str:
+    """The line below a table: how, with which packages and on what it was measured."""
+    whole = {**settings, **(machine(packages) if packages else {})}
+    return ", ".join(f"{name} {value}" for name, value in whole.items())
 
 
 def machine(packages: Iterable[str]) -> dict[str, str]:

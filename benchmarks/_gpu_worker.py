@@ -207,13 +207,16 @@ def rate(side: Side) -> float:
 
 
 def answer_to(order: dict[str, Any], side: Side, step: Step | None) -> dict[str, Any]:
-    if "steps" in order:
-        return {"seconds": seconds(side, step, order["steps"])}
-    if order["ask"] == "memory":
+    asked = order.get("ask")
+    if asked == "memory":
         return {"memory": side.memory()}
-    if order["ask"] == "launches":
+    if asked == "rate":
+        return {"rate": rate(side)}
+    if step is None:
+        raise ValueError("no job was taken up")
+    if asked == "launches":
         return launches(side, step)
-    return {"rate": rate(side)}
+    return {"seconds": seconds(side, step, order["steps"])}
 
 
 def serve(make_side: Callable[[], Side], orders: Iterable[str]) -> Iterator[str]:

@@ -1,22 +1,22 @@
 """minibert against PyTorch and ONNX Runtime, BERT-base on a CPU: time and memory.
 
-    python benchmarks/cpu.py [--quick] [--cases CASE …] [--json FILE]
+    python benchmarks/cpu.py [--quick] [--cases CASE …] [--columns COLUMN …] [--json FILE]
 
-Needs the extras `[crosscheck,benchmark]`. The columns:
+Needs the extras `[crosscheck,benchmark]`; `--columns minibert products` needs none. The columns:
 
 - eager: transformers on eager PyTorch as it comes (sdpa attention, fused AdamW);
-- kept: the same, with glibc's allocator kept from returning memory to the system, as minibert keeps
-  it;
+- kept: the same, with glibc's allocator kept from returning memory to the system;
 - grouped: the same as eager, with the batches of mixed length cut from sentences sorted by length;
 - compiled: torch.compile of the same model; wants a C++ compiler;
 - onnx: ONNX Runtime on the model exported by torch.onnx, inference only;
-- products: NumPy's matrix products of every layer's every row and nothing else (minibert leaves out
-  rows of the last that nobody reads).
+- products: NumPy's matrix products of every layer's every row and nothing else; no lower bound, as
+  `Products` in `_cpu_sides.py` explains.
 
 All load the same random weights and see the same batches: mixed lengths are 128 sentences (mean 25,
 longest 60) in 4 batches, padded to the longest of each but for minibert. The sides take turns,
 A B C A B C, so that whatever else the machine does meets all; a ratio is taken within a round, and
-the table shows medians. Prints Markdown. A full run takes about 20 minutes on two cores, `--quick`
+the table shows medians and, in brackets, quartiles, of fewer than five rounds the least and the
+greatest. Prints Markdown. A full run takes about 20 minutes on two cores, `--quick`
 (2 layers, whose embeddings weigh more than in the whole model) below 3.
 
 Each side runs in a process of its own. In one process minibert's allocator settings would serve
@@ -31,7 +31,6 @@ import argparse
 import functools
 import importlib.util
 import json
-import math
 import multiprocessing
 import os
 import shutil
@@ -40,13 +39,25 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from _common import Spread, machine, markdown
+from _common import (
+    KEPT,
+    Spread,
+    describe,
+    machine,
+    markdown,
+    new_file,
+    positive,
+    require,
+    set_threads,
+)
 from _cpu_sides import POOL, make_batches
+
+from minibert.io.command_line import Parser, run
 
 WORKER = Path(__file__).with_name("_cpu_worker.py")
 PACKAGES = ("minibert", "numpy", "torch", "transformers", "onnxruntime")
@@ -63,11 +74,10 @@ class Column(NamedTuple):
     wants: tuple[str, ...] = ()  # modules
 
 
-KEPT = {"MALLOC_MMAP_THRESHOLD_": "1073741824", "MALLOC_TRIM_THRESHOLD_": "2147483647"}
 COLUMNS = {
     "minibert": Column("minibert"),
     "eager": Column("eager"),
-    "kept": Column("eager", KEPT | {"MALLOC_TOP_PAD_": "67108864"}),
+    "kept": Column("eager", KEPT),
     "grouped": Column("eager", grouped=True),
     "compiled": Column("compiled"),
     "onnx": Column("onnx", wants=("onnxruntime", "onnx", "onnxscript")),
@@ -229,13 +239,14 @@ INFER = ("minibert", "eager", "kept", "compiled", "onnx", "products")
 CASES = {
     "train-32x128": Case(steps, "train-32x128", TORCH, 3, "a training step, 32 × 128 tokens"),
     "train-mixed": Case(
-        steps, "train-mixed", (*TORCH, "grouped"), 3, "a training step, 32 sentences"
+        steps, "train-mixed", (*TORCH, "grouped"), 3,
+        "a training step, 32 sentences of mixed length",
     ),
     "infer-1x20": Case(steps, "infer-1x20", INFER, 11, "inference, one sentence of 20 tokens"),
     "infer-1x128": Case(steps, "infer-1x128", INFER, 11, "inference, one sequence of 128 tokens"),
     "infer-32x128": Case(steps, "infer-32x128", INFER, 5, "inference, 32 × 128 tokens"),
     "infer-mixed": Case(
-        steps, "infer-mixed", (*INFER, "grouped"), 3, "inference, 32 sentences"
+        steps, "infer-mixed", (*INFER, "grouped"), 3, "inference, 32 sentences of mixed length"
     ),
     "startup": Case(
         startup, "infer-1x20", ("minibert", "eager"), 5, "Python, import, load, first sentence"
@@ -274,40 +285,66 @@ def ratios(samples: Samples) -> dict[str, Spread]:
 
 
 def row(name: str, samples: Samples) -> list[str]:
-    """A line of the table: the base as it was measured, all else as its ratio to it."""
+    """A line of the table: the base as it was measured, all else as its ratio to it.
+
+    Without the base, all as it was measured.
+    """
     case = CASES[name]
     scale, unit = (1e-6, "MB") if case.measure is memory else (1e3, "ms")
     found = ratios(samples)
-    cells = [f"{scale * Spread.of(samples[BASE]).median:,.0f} {unit}" if BASE in samples else "–"]
-    own = found.get(case.columns[0])
-    cells += [f"{own.median:.2f}", f"{own.low:.2f} … {own.high:.2f}"] if own else ["–", "–"]
-    cells += [f"{found[column].median:.2f}" if column in found else "–" for column in OTHERS]
-    return [name, *cells, str(len(samples[case.columns[0]]))]
+
+    def cell(column: str) -> str:
+        values = samples.get(column)
+        if not values:
+            return "–"
+        if column in found:
+            return with_spread(found[column], ".2f", len(values))
+        taken = Spread.of([scale * value for value in values])
+        return f"{with_spread(taken, ',.0f', len(values))} {unit}"
+
+    cells = [cell(column) for column in (BASE, case.columns[0], *OTHERS)]
+    return [name, *cells, str(max(map(len, samples.values()), default=0))]
+
+
+def with_spread(spread: Spread, form: str, rounds: int) -> str:
+    median, low, high = (format(value, form) for value in spread)
+    return f"{median} ({low} … {high})" if rounds > 1 else median
 
 
 def report(results: dict[str, Samples], left_out: dict[str, str], settings: dict[str, str]) -> str:
-    header = ["÷ eager", BASE, "minibert", "quartiles", *OTHERS, "rounds"]
+    header = ["÷ eager", BASE, "minibert", *OTHERS, "rounds"]
     rows = [row(name, samples) for name, samples in results.items() if name in CASES]
     parts = [markdown(header, rows)] if rows else []
-    parts += [tokens_table(results)] if any(name in TOKENS for name in results) else []
+    parts += [tokens_table(results)]
     parts += ["\n".join(f"- {name}: {CASES[name].what}" for name in results if name in CASES)]
-    parts += [f"left out: {name}, {why}" for name, why in left_out.items()]
-    parts += [", ".join(f"{name} {value}" for name, value in settings.items())]
+    for why in dict.fromkeys(left_out.values()):
+        names = ", ".join(name for name, reason in left_out.items() if reason == why)
+        parts.append(f"left out: {names}: {why}")
+    parts += [describe(settings | whether_compiled(results))]
     return "\n\n".join(filter(None, parts))
+
+
+def whether_compiled(results: dict[str, Samples]) -> dict[str, str]:
+    ran = any(samples.get("compiled") for samples in results.values())
+    return {"torch.compile": "measured" if ran else "not measured"}
 
 
 def tokens_table(results: dict[str, Samples]) -> str:
     """µs for each real token, and the largest ÷ the smallest."""
     found = {}
     for name in TOKENS.keys() & results.keys():
-        (batch,) = make_batches(name.removeprefix("infer-"))
-        seconds = statistics.median(results[name]["minibert"])
-        found[name] = 1e6 * seconds / int(batch.attention_mask.sum())
-    rows = [
-        [kind, *(f"{found.get(f'infer-{size}{form}', math.nan):.0f}" for size in SIZES)]
-        for kind, form in (("25 tokens each", "x25"), ("mixed lengths", "mixed"))
-    ]
+        if own := results[name].get("minibert"):
+            (batch,) = make_batches(name.removeprefix("infer-"))
+            found[name] = 1e6 * statistics.median(own) / int(batch.attention_mask.sum())
+    if not found:
+        return ""
+    rows = []
+    for kind, form in (("25 tokens each", "x25"), ("mixed lengths", "mixed")):
+        names = [f"infer-{size}{form}" for size in SIZES]
+        rows.append([kind, *(f"{found[name]:.0f}" if name in found else "–" for name in names)])
     table = markdown(["µs a token, batches of", *map(str, SIZES)], rows)
+    if len(found) == 1:
+        return table
     return f"{table}\n\nlargest ÷ smallest: {max(found.values()) / min(found.values()):.2f}"
 
 
@@ -322,7 +359,7 @@ def as_json(results: dict[str, Samples], left_out: dict[str, str], settings: dic
         }
         for name, samples in results.items()
     }
-    whole = {"settings": settings, "left_out": left_out, "cases": cases}
+    whole = {"settings": settings | whether_compiled(results), "left_out": left_out, "cases": cases}
     return json.dumps(whole, indent=1, ensure_ascii=False) + "\n"
 
 
@@ -358,13 +395,12 @@ def saved_model(layers: int) -> Iterator[Path]:
 
 def set_environment(threads: int) -> None:
     """For the workers: equal threads, no network, and compiled modules kept as Python does."""
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[name] = str(threads)
+    set_threads(threads)
     os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
-def unable(quick: bool) -> dict[str, str]:
+def unable(quick: bool, chosen: Sequence[str]) -> dict[str, str]:
     """The columns that do not run here, and why."""
     reasons = {}
     for name, column in COLUMNS.items():
@@ -376,7 +412,9 @@ def unable(quick: bool) -> dict[str, str]:
     if quick:
         reasons["compiled"] = "not in the quick mode: compiling takes longer than all the rest"
         reasons["kept"] = "not in the quick mode: a second PyTorch, at most a tenth faster"
-    return reasons
+    # With minibert its other self, whose cell is in the same column of the table.
+    others = [name for name in COLUMNS if name.removesuffix("-checkpointing") not in chosen]
+    return reasons | dict.fromkeys(others, "not among --columns")
 
 
 def measure(
@@ -401,23 +439,22 @@ def measure(
 
 
 def arguments() -> argparse.Namespace:
-    every = [*CASES, *TOKENS]
-    parser = argparse.ArgumentParser(description="minibert against the frameworks on a CPU.")
+    every, parser = [*CASES, *TOKENS], Parser(__doc__)
+    columns = ("minibert", BASE, *OTHERS)
     parser.add_argument("--cases", nargs="+", choices=every, metavar="CASE", help=", ".join(every))
-    parser.add_argument("--rounds", type=int, help="of each case (default: 3 to 11)")
-    parser.add_argument("--layers", type=int, help="of the model (default: 12)")
-    parser.add_argument("--threads", type=int, default=2, help="of each side")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample there")
+    parser.add_argument("--columns", nargs="+", choices=columns, default=columns, metavar="COLUMN",
+                        help=f"{', '.join(columns)}; ratios want {BASE}")  # fmt: skip
+    parser.add_argument("--rounds", type=positive, help="of each case (default: 3 to 11)")
+    parser.add_argument("--layers", type=positive, help="of the model (default: 12)")
+    parser.add_argument("--threads", type=positive, default=2, help="of each side")
+    parser.add_argument("--json", type=new_file, metavar="FILE", help="write every sample there")
     parser.add_argument("--quick", action="store_true", help="2 layers, 2 rounds, not all columns")
-    args = parser.parse_args()
+    args: argparse.Namespace = parser.parse_args()
     args.layers = args.layers or (2 if args.quick else 12)
     args.cases = args.cases or (list(CASES) if args.quick else every)
     args.rounds = args.rounds or (2 if args.quick else None)
-    wanted = ("torch", "transformers")
-    if missing := [name for name in wanted if importlib.util.find_spec(name) is None]:
-        parser.error(
-            f"needs {' and '.join(missing)}: python -m pip install -e '.[crosscheck,benchmark]'"
-        )
+    if set(args.columns) - {"minibert", "products"}:
+        require(("torch", "transformers"), "crosscheck,benchmark")
     return args
 
 
@@ -426,14 +463,15 @@ def main() -> None:
     set_environment(args.threads)
     settings = {"layers": str(args.layers), "threads": str(args.threads), "dropout": "0.1"}
     settings |= machine(PACKAGES)
+    left_out = unable(args.quick, args.columns)
 
     def record(results: dict[str, Samples], left_out: dict[str, str]) -> None:
         if args.json is not None:  # after each case, so that a run that is stopped leaves some
             args.json.write_text(as_json(results, left_out, settings), encoding="utf-8")
 
-    results, left_out = measure(args.cases, args.layers, args.rounds, unable(args.quick), record)
+    results, left_out = measure(args.cases, args.layers, args.rounds, left_out, record)
     print(report(results, left_out, settings))
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

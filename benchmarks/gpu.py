@@ -31,7 +31,9 @@ from pathlib import Path
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
-from _common import Spread, machine, markdown
+from _common import Spread, describe, markdown, new_file, positive
+
+from minibert.io.command_line import Parser, run
 
 WORKER = Path(__file__).with_name("_gpu_worker.py")
 SIDES = ("minibert", "eager", "compile")
@@ -192,7 +194,7 @@ def a_step(bench: Bench, name: str, case: Case) -> None:
 
 
 def _steps_of_a_turn(bench: Bench, worker: Worker) -> int:
-    return max(1, min(bench.steps, round(TURN / max(worker.turn(3), 1e-6))))
+    return int(max(1, min(bench.steps, round(TURN / max(worker.turn(3), 1e-6)))))
 
 
 def at_the_best_batch(bench: Bench, name: str, case: Case) -> None:
@@ -324,13 +326,14 @@ def flops(case: Case) -> float:
 def row(name: str, bench: Bench) -> list[str]:
     """A line of the table: each side, how many times as fast as eager, share of the rate."""
     case, numbers = ROWS[name], bench.results[name]
-    show = {
+    shows: dict[str, Callable[[float], str]] = {
         "ms": lambda x: f"{1e3 * x:,.2f} ms",
         "s": lambda x: f"{x:,.1f} s",
         "MB": lambda x: f"{1e-6 * x:,.0f} MB",
         "seq/s": lambda x: f"{1 / x:,.0f} seq/s",
         "": lambda x: f"{x:,.0f}",
-    }[case.unit]
+    }
+    show = shows[case.unit]
     cells = [show(Spread.of(numbers[side]).median) if numbers.get(side) else "–" for side in SIDES]
     times = "–"
     if numbers.get("eager") and numbers.get("minibert") and all(numbers["minibert"]):
@@ -357,9 +360,8 @@ def report(bench: Bench) -> str:
         lines += [f"- {name}, {side}: {reason}" for name, side, reason in reasons]
     measured = ", ".join(f"{side} {rate / 1e12:,.1f} TFLOP/s" for side, rate in bench.rates.items())
     settings = {"precision": bench.precision, "GPU": gpu_name(), "dropout": "0.1"}
-    settings |= machine(PACKAGES)
     lines += ["", f"matrix rate ({bench.precision}): {measured or '–'}"]
-    lines += ["", ", ".join(f"{name} {value}" for name, value in settings.items())]
+    lines += ["", describe(settings, PACKAGES)]
     if bench.check:
         lines += ["", "A check of the benchmark on a CPU with a tiny model: no measurement."]
     return "\n".join(lines)
@@ -402,18 +404,18 @@ def make_model(directory: Path, tiny: bool) -> None:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="minibert against transformers on a GPU.")
+    parser = Parser(__doc__)
     parser.add_argument("--precision", choices=PRECISIONS, default="tf32", help="of all sides")
     parser.add_argument("--cases", nargs="+", choices=CASES, metavar="CASE", help=", ".join(CASES))
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=SIDES, metavar="SIDE",
                         help=", ".join(SIDES))  # fmt: skip
-    parser.add_argument("--rounds", type=int, default=9, help="turns of each side")
-    parser.add_argument("--steps", type=int, default=20, help="steps in a turn, at most")
+    parser.add_argument("--rounds", type=positive, default=9, help="turns of each side")
+    parser.add_argument("--steps", type=positive, default=20, help="steps in a turn, at most")
     parser.add_argument("--minutes", type=float, default=math.inf, metavar="M",
                         help="begin no turn later; one may take a minute more")  # fmt: skip
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every number there")
+    parser.add_argument("--json", type=new_file, metavar="FILE", help="write every number there")
     parser.add_argument("--check", action="store_true", help="try the benchmark on a CPU")
-    args = parser.parse_args()
+    args: argparse.Namespace = parser.parse_args()
     args.cases = args.cases or list(CASES)
     if args.check:
         args.precision, args.rounds, args.steps = "fp32", 2, 1
@@ -447,4 +449,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

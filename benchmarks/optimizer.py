@@ -2,18 +2,19 @@
 
     python benchmarks/optimizer.py [--parameters 110000000] [--threads 2] [--rounds 7]
 
-Prints the median time of one update, in Markdown. The rows of torch need torch.
+Prints the median time of one update and its quartiles (of fewer than five rounds the least and the
+greatest), in Markdown. The rows of torch need torch.
 """
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable
 
 import numpy as np
-from _common import Spread, machine, markdown
+from _common import Spread, describe, markdown, positive
 
+from minibert.io.command_line import Parser, run
 from minibert.optim import Optimizer, global_norm
 from minibert.parallel import Workers
 
@@ -64,10 +65,10 @@ def torch_subjects(start: np.ndarray, gradient: np.ndarray, threads: int) -> dic
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Time one AdamW update.")
-    parser.add_argument("--parameters", type=int, default=110_000_000)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser = Parser(__doc__)
+    parser.add_argument("--parameters", type=positive, default=110_000_000)
+    parser.add_argument("--threads", type=positive, default=2)
+    parser.add_argument("--rounds", type=positive, default=7)
     args = parser.parse_args()
 
     rng = np.random.default_rng(0)
@@ -89,11 +90,10 @@ def main() -> None:
         [name, f"{spread.median:.0f}", f"{spread.low:.0f} – {spread.high:.0f}"]
         for name, spread in ((name, Spread.of(taken)) for name, taken in times.items())
     ]
-    print(markdown(["one update", "median ms", "quartiles"], rows), end="\n\n")
+    print(markdown(["one update", "median ms", "spread"], rows), end="\n\n")
     settings = {"parameters": f"{args.parameters:,} float32", "threads": args.threads}
-    described = settings | machine(("minibert", "numpy", "torch"))
-    print(", ".join(f"{name} {value}" for name, value in described.items()))
+    print(describe(settings, ("minibert", "numpy", "torch")))
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

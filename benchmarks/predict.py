@@ -5,13 +5,13 @@
 MiniLM with a random head, sentences of mixed length (the movie reviews, as often as it takes).
 transformers' pipeline pads a batch to its longest text, so its best batch size is looked for first,
 on a part of the sentences; then both sides take turns in one process. Start-up and loading are not
-counted, tokenising is. Prints Markdown. Needs the [crosscheck] extra.
+counted, tokenising is. Prints Markdown; the spread is the quartiles, of fewer than five repeats the
+least and the greatest. Needs the [crosscheck] extra.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import tempfile
 import time
@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _common import Spread, machine, markdown
+from _common import Spread, describe, markdown, positive, require, set_threads
 
 from minibert import BertForSequenceClassification, BertTokenizer, pipeline
 from minibert.data.readers import read_examples
 from minibert.hub import DEFAULT_MODEL, movie_reviews, resolve_model
-from minibert.io.command_line import run
+from minibert.io.command_line import Parser, run
 
 BATCH_SIZES = (1, 4, 8, 16, 32, 64)
 PROBE = 640  # sentences on which the batch sizes are compared
@@ -34,8 +34,7 @@ PROBE = 640  # sentences on which the batch sizes are compared
 
 def main() -> None:
     args = parse_arguments()
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[name] = str(args.threads)
+    set_threads(args.threads)
     texts = sentences(args.sentences)
     with tempfile.TemporaryDirectory() as temporary:
         directory = model_with_head(Path(temporary))
@@ -53,17 +52,14 @@ def main() -> None:
     rates = [f"{len(texts) / side:,.0f} texts/s" for side in sides]
     print(
         markdown(
-            ["sentences", "minibert", f"transformers, batch {best}", "speed-up", "quartiles"],
+            ["sentences", "minibert", f"transformers, batch {best}", "speed-up", "spread"],
             [[f"{len(texts):,}", *rates, f"{ratio.median:.2f}",
               f"{ratio.low:.2f} – {ratio.high:.2f}"]],
         )
     )  # fmt: skip
     print(f"\nbatch sizes, texts/s: {', '.join(f'{s}: {r:,.0f}' for s, r in tried.items())}")
     print(f"scores differ by at most {differ:.1e}")
-    settings = {"threads": str(args.threads)} | machine(
-        ("minibert", "numpy", "torch", "transformers")
-    )
-    print(", ".join(f"{name} {value}" for name, value in settings.items()))
+    print(describe({"threads": args.threads}, ("minibert", "numpy", "torch", "transformers")))
 
 
 def sentences(count: int) -> list[str]:
@@ -101,13 +97,13 @@ def seconds(classify: Callable[..., Any], texts: list[str], **options: Any) -> f
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--sentences", type=int, default=10_000)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2, help="of each side")
-    return parser.parse_args()
+    parser = Parser(__doc__)
+    parser.add_argument("--sentences", type=positive, default=10_000)
+    parser.add_argument("--repeats", type=positive, default=3)
+    parser.add_argument("--threads", type=positive, default=2, help="of each side")
+    args: argparse.Namespace = parser.parse_args()
+    require(("torch", "transformers"), "crosscheck")
+    return args
 
 
 if __name__ == "__main__":

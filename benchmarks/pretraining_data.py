@@ -55,8 +55,8 @@ def main() -> None:
         for copies in options.copies:
             built = ask(options, "build", folder, copies)
             made = ask(options, "batches", folder, copies)
-            numbers = (built["tokens"], built["rate"], built["mib"])
-            numbers += (1000 * made["start"], made["rate"], made["mib"])
+            numbers = (built["tokens"], built["rate"], built["mib"],
+                       1000 * made["start"], made["rate"], made["mib"])  # fmt: skip
             rows.append((f"{copies} ×", *(f"{number:,.0f}" for number in numbers)))
         trained = ask(options, "training", folder, options.copies[0])
     header = ("corpus", "tokens", "tokenised, tokens/s", "MiB", "plan of an epoch, ms",

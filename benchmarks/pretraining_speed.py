@@ -118,8 +118,9 @@ def make_theirs(directory: str, trainer: Trainer, threads: int) -> Callable[[], 
 
 def padded(batch: PackedBatch) -> dict[str, np.ndarray]:
     """A packed batch as transformers takes it; −100 at padding."""
+    assert batch.token_labels is not None
     ones = np.ones(batch.num_tokens, np.int64)
-    arrays = {"input_ids": batch.input_ids, "attention_mask": ones}
+    arrays: dict[str, Any] = {"input_ids": batch.input_ids, "attention_mask": ones}
     arrays |= {"token_type_ids": batch.token_type_ids, "labels": batch.token_labels + 100}
     arrays = {name: unpack(np, values, batch) for name, values in arrays.items()}
     arrays["labels"] -= 100

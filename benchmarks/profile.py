@@ -4,9 +4,11 @@
 
 BERT-base with random weights, or another with --layers, --hidden_size, --heads. The time of a layer
 function is its own, without that of the functions it calls, in CPU time of the thread that runs it:
-what another process takes does not count, and the threads add up. Prints Markdown; the picture
-wants the extra `[plot]`. A backend that is asked for a function's twin answers here with the same
-function, timed: not a line of the layers knows.
+what another process takes does not count, and the threads add up. `linear` is a product with its
+weights and its bias, and the gradients of both; attention's two products count as attention's. With
+--gradient_checkpointing what is computed again in the backward stands under "forward". Prints
+Markdown; the picture wants the extra `[plot]`. A backend that is asked for a function's twin
+answers here with the same function, timed: not a line of the layers knows.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 import argparse
 import copy
 import functools
+import re
 import threading
 import time
 from collections import defaultdict
@@ -21,19 +24,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from _common import machine, markdown
+from _common import describe, markdown, new_file, positive, require
 from _cpu_sides import MAX_NORM, WEIGHT_DECAY, make_batches
 
 from minibert import BertConfig, BertForSequenceClassification
 from minibert.backend import Backend
 from minibert.errors import InputError
-from minibert.io.command_line import run
+from minibert.io.command_line import Parser, run
 from minibert.models import Run
 from minibert.optim import Optimizer, clip_scale, global_norm
 from minibert.packing import pack
 from minibert.verify.coverage import plain_functions
 
 Key = tuple[str, str, str]  # layer, operation, "forward" or "backward"
+COLOURS = 10  # of matplotlib's cycle
 
 
 class Call:
@@ -99,7 +103,7 @@ def main() -> None:
     args = parse_arguments()
     config = BertConfig(
         num_hidden_layers=args.layers, hidden_size=args.hidden_size,
-        num_attention_heads=args.heads or args.hidden_size // 64,
+        num_attention_heads=args.heads,
         intermediate_size=4 * args.hidden_size, num_labels=2,
     )  # fmt: skip
     model = BertForSequenceClassification(config, backend="numpy", threads=args.threads)
@@ -109,8 +113,10 @@ def main() -> None:
     print(table("operation", by(1, seconds), total), end="\n\n")
     print(table("where", by(0, seconds), total), end="\n\n")
     settings = {"layers": args.layers, "hidden size": args.hidden_size, "batch": args.batch}
-    settings |= {"threads": args.threads} | machine(("minibert", "numpy"))
-    print(", ".join(f"{name} {value}" for name, value in settings.items()))
+    settings |= {"threads": args.threads}
+    if args.gradient_checkpointing:
+        settings["gradient checkpointing"] = "(forward: with what is computed again)"
+    print(describe(settings, ("minibert", "numpy")))
     if args.picture is not None:
         draw(seconds, args.picture)
 
@@ -172,50 +178,73 @@ def table(title: str, found: dict[str, dict[str, float]], total: float) -> str:
     return markdown([title, "forward ms", "backward ms", "CPU ms a step", "share"], rows)
 
 
+def stacks(seconds: dict[Key, float]) -> dict[str, dict[str, float]]:
+    """operation → layer → CPU ms: the largest operations, then all else as "others"."""
+    found: dict[str, dict[str, float]] = {}
+    sums = {name: sum(ways.values()) for name, ways in by(1, seconds).items()}
+    shown = sorted(sums, key=sums.__getitem__, reverse=True)[:COLOURS]
+    for operation in (*shown, "others"):
+        found[operation] = dict.fromkeys([layer for layer, *_ in seconds], 0.0)
+    for (layer, operation, _), value in seconds.items():
+        found[operation if operation in shown else "others"][layer] += 1e3 * value
+    return found if len(sums) > COLOURS else {name: found[name] for name in shown}
+
+
 def draw(seconds: dict[Key, float], path: Path) -> None:
     """A bar a layer, an operation a colour."""
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError:
-        raise InputError("a picture wants matplotlib: python -m pip install -e '.[plot]'") from None
-    operations = sorted(
-        {key[1] for key in seconds},
-        key=lambda name: -sum(v for k, v in seconds.items() if k[1] == name),
-    )
-    layers = list(dict.fromkeys(key[0] for key in seconds))
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(10, 5), layout="constrained")
     axes = figure.subplots()
-    colours = [f"C{i}" for i in range(10)]  # the ten largest
-    foot = [0.0] * len(layers)
-    for operation, colour in zip(operations, colours, strict=False):
-        height = [
-            1e3
-            * sum(
-                v for (where, what, _), v in seconds.items() if (where, what) == (layer, operation)
-            )
-            for layer in layers
-        ]
-        axes.bar(layers, height, bottom=foot, label=operation, color=colour)
-        foot = [low + high for low, high in zip(foot, height, strict=True)]
+    foot: dict[str, float] = defaultdict(float)
+    for i, (operation, heights) in enumerate(stacks(seconds).items()):
+        axes.bar(
+            list(heights), list(heights.values()), bottom=[foot[layer] for layer in heights],
+            label=operation, color=f"C{i}" if i < COLOURS else "lightgrey",
+        )  # fmt: skip
+        for layer, height in heights.items():
+            foot[layer] += height
     axes.set_ylabel("CPU ms a step")
     axes.tick_params(axis="x", rotation=60)
     axes.legend(fontsize="small", ncols=2)
     figure.savefig(path, dpi=150)
 
 
+def batch_form(text: str) -> str:
+    if not re.fullmatch(r"[1-9]\d*x[1-9]\d*|[1-9]\d*mixed|mixed|grouped", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no batch: 32x128, say, or mixed, or 8mixed")
+    return text
+
+
+def check_picture(path: Path) -> None:
+    require(["matplotlib"], "plot")
+    from matplotlib.figure import Figure
+
+    known = Figure().canvas.get_supported_filetypes()
+    if path.suffix.removeprefix(".") not in known:
+        raise InputError(f"--picture {path}: no kind of picture; known are .{', .'.join(known)}")
+
+
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = Parser(__doc__)
+    parser.add_argument(
+        "--batch", type=batch_form, default="32x128", help="BxS, or mixed (see _cpu_sides.py)"
     )
-    parser.add_argument("--batch", default="32x128", help="BxS, or mixed (see _cpu_sides.py)")
-    parser.add_argument("--layers", type=int, default=12)
-    parser.add_argument("--hidden_size", type=int, default=768)
-    parser.add_argument("--heads", type=int, help="(default: one of 64 features each)")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--layers", type=positive, default=12)
+    parser.add_argument("--hidden_size", type=positive, default=768)
+    parser.add_argument("--heads", type=positive, help="(default: one of 64 features each)")
+    parser.add_argument("--threads", type=positive, default=2)
+    parser.add_argument("--steps", type=positive, default=4)
     parser.add_argument("--gradient_checkpointing", action="store_true")
-    parser.add_argument("--picture", type=Path, metavar="FILE")
-    return parser.parse_args()
+    parser.add_argument("--picture", type=new_file, metavar="FILE")
+    args: argparse.Namespace = parser.parse_args()
+    if args.heads is None:
+        args.heads, rest = divmod(args.hidden_size, 64)
+        if rest:
+            parser.error(f"--hidden_size {args.hidden_size} is no multiple of 64: give --heads too")
+    if args.picture is not None:
+        check_picture(args.picture)
+    return args
 
 
 if __name__ == "__main__":

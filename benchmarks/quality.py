@@ -104,8 +104,8 @@ def main() -> None:
             if options.only not in (None, side):
                 continue
             start = time.perf_counter()
-            scores = train(job)
-            rows.append({"side": side, "seed": seed, **scores,
+            reached = train(job)
+            rows.append({"side": side, "seed": seed, **reached,
                          "seconds": round(time.perf_counter() - start, 1)})  # fmt: skip
             print(json.dumps(rows[-1]), flush=True)
     table = []
@@ -134,8 +134,10 @@ def make_job(recipe: Recipe, options: argparse.Namespace, seed: int) -> Job:
         eval_strategy="no", save_strategy="no", logging_steps=10**6, threads=options.threads,
         group_by_length=True, output_dir="unused", backend=options.backend,
     )  # fmt: skip
-    parts = [task.features(part, tokenizer, recipe.max_seq_length)[0] for part in (train, test)]
-    return Job(*parts, task, args, directory)
+    first, second = (
+        task.features(part, tokenizer, recipe.max_seq_length)[0] for part in (train, test)
+    )
+    return Job(first, second, task, args, directory)
 
 
 def data_folder(task: str) -> Path:
