@@ -256,7 +256,7 @@ CASES = {
     ),
     "memory-checkpointing": Case(
         memory, "train-32x128", ("minibert-checkpointing", "eager"), 1,
-        "the same, minibert with gradient checkpointing",
+        "peak memory, minibert's with gradient checkpointing",
     ),
 }  # fmt: skip
 SIZES = (8, 32, 128)

@@ -37,7 +37,7 @@ from minibert.packing import pack
 from minibert.verify.coverage import plain_functions
 
 Key = tuple[str, str, str]  # layer, operation, "forward" or "backward"
-COLOURS = 10  # of matplotlib's cycle
+COLOURS = [f"C{i}" for i in (0, 1, 2, 3, 4, 5, 6, 8, 9)]  # matplotlib's; C7, a grey, is for others
 
 
 class Call:
@@ -182,12 +182,12 @@ def stacks(seconds: dict[Key, float]) -> dict[str, dict[str, float]]:
     """operation → layer → CPU ms: the largest operations, then all else as "others"."""
     found: dict[str, dict[str, float]] = {}
     sums = {name: sum(ways.values()) for name, ways in by(1, seconds).items()}
-    shown = sorted(sums, key=sums.__getitem__, reverse=True)[:COLOURS]
+    shown = sorted(sums, key=sums.__getitem__, reverse=True)[: len(COLOURS)]
     for operation in (*shown, "others"):
         found[operation] = dict.fromkeys([layer for layer, *_ in seconds], 0.0)
     for (layer, operation, _), value in seconds.items():
         found[operation if operation in shown else "others"][layer] += 1e3 * value
-    return found if len(sums) > COLOURS else {name: found[name] for name in shown}
+    return found if len(sums) > len(shown) else {name: found[name] for name in shown}
 
 
 def draw(seconds: dict[Key, float], path: Path) -> None:
@@ -197,10 +197,12 @@ def draw(seconds: dict[Key, float], path: Path) -> None:
     figure = Figure(figsize=(10, 5), layout="constrained")
     axes = figure.subplots()
     foot: dict[str, float] = defaultdict(float)
-    for i, (operation, heights) in enumerate(stacks(seconds).items()):
+    for (operation, heights), colour in zip(
+        stacks(seconds).items(), [*COLOURS, "lightgrey"], strict=False
+    ):
         axes.bar(
             list(heights), list(heights.values()), bottom=[foot[layer] for layer in heights],
-            label=operation, color=f"C{i}" if i < COLOURS else "lightgrey",
+            label=operation, color=colour,
         )  # fmt: skip
         for layer, height in heights.items():
             foot[layer] += height
