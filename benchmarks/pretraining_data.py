@@ -23,7 +23,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from _common import machine, markdown
+from _common import machine, markdown, positive
 
 from minibert import BertTokenizer
 from minibert.data.corpus import Corpus
@@ -31,7 +31,7 @@ from minibert.data.masking import Masking
 from minibert.data.pretraining import Phase, PretrainingData
 from minibert.data.segments import SentencePairs, hold_out
 from minibert.data.tokenizing import tokenised
-from minibert.io.command_line import run
+from minibert.io.command_line import Parser, run
 from minibert.models import BertForPreTraining
 from minibert.models.sizes import SIZES, sized_config
 from minibert.tasks.pre_training import PreTraining
@@ -167,17 +167,16 @@ PARTS = {
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     parser.add_argument("corpus", help="text, as scripts/pretrain.py takes it")
-    parser.add_argument("--copies", type=int, nargs="+", default=[1, 10])
+    parser.add_argument("--copies", type=positive, nargs="+", default=[1, 10])
     parser.add_argument("--model_size", choices=SIZES, default="mini")
-    parser.add_argument("--vocab_size", type=int, default=8000)
+    parser.add_argument("--vocab_size", type=positive, default=8000)
     parser.add_argument("--seconds", type=float, default=20.0, help="of each measurement")
     parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
-    return parser.parse_args()
+    args: argparse.Namespace = parser.parse_args()
+    return args
 
 
 if __name__ == "__main__":

@@ -18,10 +18,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from _common import markdown
+from _common import markdown, positive
 
 from minibert import BertConfig, BertForPreTraining, BertTokenizer
-from minibert.io.command_line import run
+from minibert.io.command_line import Parser, run
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "finetune.py"
 
@@ -83,15 +83,14 @@ def finetune(
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     parser.add_argument("model", help="the output directory of scripts/pretrain.py")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=float, default=3.0)
     parser.add_argument("--learning_rate", type=float, nargs="+", default=[2e-4, 5e-4, 1e-3])
-    parser.add_argument("--threads", type=int, default=2)
-    return parser.parse_args()
+    parser.add_argument("--threads", type=positive, default=2)
+    args: argparse.Namespace = parser.parse_args()
+    return args
 
 
 if __name__ == "__main__":

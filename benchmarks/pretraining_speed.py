@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _common import Spread, machine, markdown
+from _common import Spread, machine, markdown, positive, require
 
 from minibert.data.corpus import Corpus
 from minibert.data.masking import Masking
 from minibert.data.pretraining import Phase, PretrainingData
 from minibert.data.segments import SentencePairs, hold_out
 from minibert.data.tokenizing import tokenised
-from minibert.io.command_line import run
+from minibert.io.command_line import Parser, run
 from minibert.models import BertForPreTraining
 from minibert.models.sizes import SIZES, sized_config
 from minibert.packing import PackedBatch, unpack
@@ -128,16 +128,16 @@ def padded(batch: PackedBatch) -> dict[str, np.ndarray]:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     parser.add_argument("corpus", help="text, as scripts/pretrain.py takes it")
     parser.add_argument("--model_size", choices=SIZES, default="mini")
-    parser.add_argument("--vocab_size", type=int, default=8000)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--steps", type=int, default=5, help="of each round")
-    return parser.parse_args()
+    parser.add_argument("--vocab_size", type=positive, default=8000)
+    parser.add_argument("--threads", type=positive, default=2)
+    parser.add_argument("--rounds", type=positive, default=7)
+    parser.add_argument("--steps", type=positive, default=5, help="of each round")
+    args: argparse.Namespace = parser.parse_args()
+    require(("torch", "transformers"), "crosscheck")
+    return args
 
 
 if __name__ == "__main__":

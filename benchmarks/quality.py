@@ -23,12 +23,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from _common import markdown
+from _common import markdown, positive, require
 
 from minibert import BertConfig, BertTokenizer, InputError
 from minibert.data.features import Features, by_length
 from minibert.hub import DEFAULT_MODEL, movie_reviews, resolve_model
-from minibert.io.command_line import run
+from minibert.io.command_line import Parser, run
 from minibert.tasks.base import Task
 from minibert.training.arguments import TrainingArguments
 from minibert.training.kinds import KINDS, TaskArguments, load_model
@@ -244,15 +244,16 @@ def padded(features: Features, indices: Any, device: str) -> dict[str, Any]:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     parser.add_argument("task", choices=RECIPES)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--threads", type=int, help="for both sides (default: all cores)")
+    parser.add_argument("--threads", type=positive, help="for both sides (default: all cores)")
     parser.add_argument("--backend", choices=("auto", "numpy", "cupy"), default="numpy")
     parser.add_argument("--only", choices=("minibert", "transformers"))
-    return parser.parse_args()
+    args: argparse.Namespace = parser.parse_args()
+    if args.only != "minibert":
+        require(("torch", "transformers"), "crosscheck")
+    return args
 
 
 if __name__ == "__main__":

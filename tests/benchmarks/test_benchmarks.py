@@ -124,6 +124,10 @@ def test_only_chosen_columns_run(cpu: ModuleType) -> None:
         ("optimizer.py", "--rounds 0", "--rounds: '0' is no whole number above 0"),
         ("predict.py", "--sentences 0", "--sentences: '0' is no whole number above 0"),
         ("finetune_run.py", "--threads 0", "--threads: '0' is no whole number above 0"),
+        ("quality.py", "rte --threads 0", "--threads: '0' is no whole number above 0"),
+        ("pretraining_speed.py", "c --rounds 0", "--rounds: '0' is no whole number above 0"),
+        ("pretraining_quality.py", "m --threads 0", "--threads: '0' is no whole number above 0"),
+        ("pretraining_data.py", "c --copies 0", "--copies: '0' is no whole number above 0"),
     ],
 )
 def test_a_bad_argument_is_one_line(
@@ -147,6 +151,8 @@ def refusal(module: ModuleType, capsys: pytest.CaptureFixture[str]) -> str:
     [
         ("cpu.py", "--columns kept", "torch and transformers", "crosscheck,benchmark"),
         ("predict.py", "", "torch and transformers", "crosscheck"),
+        ("quality.py", "rte", "torch and transformers", "crosscheck"),
+        ("pretraining_speed.py", "corpus", "torch and transformers", "crosscheck"),
         ("finetune_run.py", "", "torch and transformers and accelerate", "crosscheck,benchmark"),
         ("profile.py", "--picture a.png", "matplotlib", "plot"),
     ],
