@@ -16,7 +16,7 @@ class DropoutKey(NamedTuple):
     step: int  # of training
     site: int  # which dropout in the network: 0 the embeddings, then three a layer, then the head
     first_row: int  # the place of this shard's first row in the whole batch
-    rows: Sequence[int] | None = None  # of the shard, on the host, if x has these rows alone
+    rows: Sequence[int] | None = None  # of the shard, on the host, in any order: x has these alone
 
     def at(self, site: int) -> DropoutKey:
         """The same run, step and rows at another site."""

@@ -1,4 +1,8 @@
-"""Memory that is used again: only when nobody holds it any more, and enough for a steady step."""
+"""Memory that is used again: only when nobody holds it any more, and enough for a steady step.
+
+A step is steady once every thread has made arrays of its batch's sizes, and while none of them is
+let go (see IDLE). A batch larger than all before it takes new memory.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +10,19 @@ import gc
 import threading
 import tracemalloc
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
+from allocations import Allocations
 
 from minibert import BertConfig, BertForMaskedLM, BertForSequenceClassification
 from minibert.backend.buffers import ALIGNMENT, IDLE, SLACK, SMALL, Buffers
 from minibert.models import Run
 from minibert.optim import Optimizer, clip_scale, global_norm
 from minibert.packing import PackedBatch, pack_sequences
+from minibert.parallel import Workers
 
 LARGE = (SMALL // 4,)  # float32
 MB = 1 << 20
@@ -137,35 +144,83 @@ def training(model: Any) -> Callable[[PackedBatch], float]:
     return step
 
 
-@pytest.mark.parametrize("checkpointing", [False, True], ids=["", "checkpointing"])
-@pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("kind", [BertForSequenceClassification, BertForMaskedLM])
-def test_a_steady_step_allocates_nothing_large(
-    kind: Any, threads: int, checkpointing: bool
-) -> None:
-    """Whatever the lengths, once each kind of batch was seen.
+ALLOCATIONS = Allocations(above=MB)
+LENGTHS = ([128] * 12, [7, 60, 300, 41, 9] * 4, [20, 90, 128, 33, 71, 5] * 2, [50] * 4)
+EACH_KIND = pytest.mark.parametrize("kind", [BertForSequenceClassification, BertForMaskedLM])
+THREADS = pytest.mark.parametrize("threads", [1, 2])
 
-    Python's and NumPy's memory together never rise by 1 MB a thread above what they were before the
-    step. (An activation here has up to 3 MB, the logits over the vocabulary 3, the gradient of its
-    table 1.5.)
-    """
+
+def small_model(kind: Any, threads: int, checkpointing: bool = False) -> Any:
+    """An activation of LENGTHS has up to 3 MB, the logits 3, the gradient of their table 1.5."""
     config = BertConfig(
         vocab_size=3000, hidden_size=128, num_hidden_layers=2, num_attention_heads=2,
         intermediate_size=512, num_labels=2,
     )  # fmt: skip
     model = kind(config, backend="numpy", threads=threads)
     model.gradient_checkpointing = checkpointing
-    step, masked = training(model), kind is BertForMaskedLM
-    batches = [batch_of(lengths, 0, masked) for lengths in ([128] * 12, [7, 60, 300, 41, 9] * 4)]
-    for batch in 3 * batches:
+    return model
+
+
+@EACH_KIND
+@THREADS
+@pytest.mark.parametrize("checkpointing", [False, True], ids=["", "checkpointing"])
+def test_a_steady_step_allocates_nothing_large(
+    kind: Any, threads: int, checkpointing: bool
+) -> None:
+    """Not one allocation of over 1 MB, once the sizes have been seen, in whatever order they come.
+
+    Each is counted, also what is freed at once. What NumPy did not allocate is in the second
+    measure: Python's and NumPy's memory together never rise by 1 MB a thread above what they were
+    before the step.
+    """
+    step = training(small_model(kind, threads, checkpointing))
+    masked = kind is BertForMaskedLM
+    for batch in 3 * [batch_of(lengths, 0, masked) for lengths in LENGTHS]:
         step(batch)
     gc.collect()
     tracemalloc.start()
     try:
-        for batch in batches:
+        for seed, lengths in enumerate(LENGTHS[::-1]):
+            batch = batch_of(lengths, 1 + seed, masked)  # of other tokens
             tracemalloc.reset_peak()
             before = tracemalloc.get_traced_memory()[0]
-            step(batch)
+            with ALLOCATIONS.counting() as large:
+                step(batch)
+            assert large == []
             assert tracemalloc.get_traced_memory()[1] - before < threads * MB
     finally:
         tracemalloc.stop()
+
+
+@EACH_KIND
+@THREADS
+def test_sizes_not_seen_before_are_allocated_once(kind: Any, threads: int) -> None:
+    """A larger batch than all before has its memory made, and from the third step on none."""
+    step = training(small_model(kind, threads))
+
+    def counts(lengths: list[int]) -> list[int]:
+        found = []
+        for seed in range(4):
+            batch = batch_of(lengths, seed, kind is BertForMaskedLM)
+            with ALLOCATIONS.counting() as large:
+                step(batch)
+            found.append(len(large))
+        return found
+
+    with ThreadPoolExecutor(1) as thread:  # whose buffers are new
+        for lengths in ([128] * 12, [300] * 12):
+            first, _, *later = thread.submit(counts, lengths).result()
+            assert first > 0
+            assert later == [0, 0]
+
+
+def test_every_large_allocation_is_counted() -> None:
+    with ALLOCATIONS.counting() as large:
+        array = np.empty(MB + 1, np.uint8)
+        array = np.zeros(MB // 4, np.float64)
+        array = array * 2
+        Workers(2).map(lambda n: np.empty(n * MB, np.uint8), [3, 3])
+        array.resize(MB // 2, refcheck=False)  # of float64
+        np.empty(MB, np.uint8)  # not over 1 MB
+    np.empty(2 * MB, np.uint8)  # outside
+    assert large == [MB + 1, 2 * MB, 2 * MB, 3 * MB, 3 * MB, 4 * MB]

@@ -57,9 +57,9 @@ def add_norm(rng: np.random.Generator) -> Iterator[Arguments]:
         yield *norm_arguments(rng, T, H), 1e-12, 0.1, KEY.of(some_rows(rng, T))
 
 
-def some_rows(rng: np.random.Generator, count: int) -> tuple[int, ...]:
-    """Of a shard three times as large."""
-    return tuple(sorted(rng.permutation(3 * count)[:count].tolist()))
+def some_rows(rng: np.random.Generator, count: int, shard: int = 3) -> tuple[int, ...]:
+    """Of a shard that many times as large, in no order."""
+    return tuple(rng.permutation(shard * count)[:count].tolist())
 
 
 def layer_norm(rng: np.random.Generator) -> Iterator[Arguments]:
@@ -77,6 +77,9 @@ def attention(rng: np.random.Generator) -> Iterator[Arguments]:
         qkv = rng.normal(size=(sum(lengths), 3 * N * D)) * scale
         for p, key in ((0.1, None), (0.0, KEY), (0.1, KEY), (0.3, KEY)):
             yield qkv, offsets, N, p, key
+    qkv = rng.normal(size=(130, 3 * 12 * 2))
+    for p in (0.1, 0.3):  # 12·100² decisions: more than a block
+        yield qkv, (0, 100, 130), 12, p, KEY
 
 
 def encoder_layer(rng: np.random.Generator) -> Iterator[Arguments]:
@@ -142,7 +145,10 @@ def feed_forward(rng: np.random.Generator) -> Iterator[Arguments]:
 def dropout(rng: np.random.Generator) -> Iterator[Arguments]:
     for p, key in ((0.1, None), (0.0, KEY), (0.3, KEY)):
         yield rng.normal(size=(151, 1000)), p, key
-    yield rng.normal(size=(151, 1000)), 0.3, KEY.of(some_rows(rng, 151))
+    for shard in (3, 50):  # close together, and far apart
+        yield rng.normal(size=(151, 1000)), 0.3, KEY.of(some_rows(rng, 151, shard))
+    for rows in ((0, 5, 2), (5, 2, 0), (90, 0, 40), (3,)):
+        yield rng.normal(size=(len(rows), 7)), 0.3, KEY.of(rows)
 
 
 def select(rng: np.random.Generator) -> Iterator[Arguments]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import re
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +22,9 @@ from minibert import (
 )
 from minibert.checkpoint.sentence_transformers import SentenceSettings
 from minibert.errors import InputError
+from minibert.layers.encoder_layer import EncoderLayerCache
+from minibert.models import base, encoder
+from minibert.models.encoder import LayerInputs
 from minibert.models.shards import GradientSum
 from minibert.packing import pack, split
 from minibert.verify.model_cases import DROPOUT, KINDS, LENGTHS, random_model, small_config
@@ -72,18 +77,64 @@ def test_no_two_pieces_of_the_gradients_share_an_array(
             assert not np.shares_memory(a, b)
 
 
+def step_peak(model: Any, batch: Any, shards: int) -> tuple[bytes, int]:
+    """The gradients' bytes, and how far the memory rose; on a thread, whose buffers are new."""
+
+    def step() -> tuple[bytes, int]:
+        gradients = model.parameters.zeros_like()
+        tracemalloc.start()
+        try:
+            model.accumulate_gradients(batch, gradients, DROPOUT, shards)
+            return gradients.flat.tobytes(), tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(step).result()
+
+
 @EACH
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_gradient_checkpointing_gives_the_same_bytes(kind: str, dtype: str) -> None:
-    model, batch = make(kind)
+@pytest.mark.parametrize(("layers", "p"), [(2, 0.1), (6, 0.3)])
+def test_gradient_checkpointing_gives_the_same_bytes_in_less_memory(
+    kind: str, dtype: str, layers: int, p: float
+) -> None:
+    """With 6 layers in less than two thirds of it."""
+    model_class, changes = KINDS[kind]
+    sizes = {"num_hidden_layers": layers, "max_position_embeddings": 70}
+    dropout = {"hidden_dropout_prob": p, "attention_probs_dropout_prob": p}
+    config = small_config(**changes, **sizes, **dropout)
+    model, batch = random_model(model_class, config, (65, 64, 1, 66, 70, 60))
     arrays = dict(model.parameters)
     model = type(model)(model.config, backend="numpy", dtype=dtype, arrays=arrays, threads=1)
-    results = []
-    for model.gradient_checkpointing in (False, True):
-        gradients = model.parameters.zeros_like()
-        model.accumulate_gradients(batch, gradients, DROPOUT, 2)
-        results.append(gradients.flat.tobytes())
-    assert results[0] == results[1]
+    want, without = step_peak(model, batch, 2)
+    model.gradient_checkpointing = True
+    got, peak = step_peak(model, batch, 2)
+    assert got == want
+    assert peak < without * (1 if layers == 2 else 2 / 3)
+
+
+@EACH
+def test_gradient_checkpointing_keeps_the_inputs_of_layers_alone(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, batch = make(kind)
+    kept: list[set[type]] = []
+    forward = encoder.encoder_forward
+
+    def noted(*args: Any, **options: Any) -> Any:
+        x, cache = forward(*args, **options)
+        kept.append(set(map(type, cache.layers)))
+        return x, cache
+
+    monkeypatch.setattr(base, "encoder_forward", noted)
+    for model.gradient_checkpointing, types in (
+        (False, {EncoderLayerCache}),
+        (True, {LayerInputs}),
+    ):
+        kept.clear()
+        model.accumulate_gradients(batch, model.parameters.zeros_like(), DROPOUT, 2)
+        assert kept == [types] * 2
     output = model(IDS, MASK, output_attentions=True)  # evaluation is as ever
     assert len(output.attentions) == 2
 

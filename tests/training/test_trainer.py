@@ -15,6 +15,9 @@ import toy
 
 from minibert.data.features import Features
 from minibert.errors import CheckpointError, InputError, Interrupted, TrainingDiverged
+from minibert.layers.encoder_layer import EncoderLayerCache
+from minibert.models import base
+from minibert.models.encoder import LayerInputs
 from minibert.tasks.classification import Classification
 from minibert.training import throughput
 from minibert.training import trainer as trainer_module
@@ -231,6 +234,26 @@ def test_a_resumed_run_ends_in_the_same_bytes(name, tmp_path):
             assert files(again / end) == files(tmp_path / "whole" / end)
             assert state(again / end) == state(tmp_path / "whole" / end)
         assert log(again) == log(tmp_path / "whole")
+
+
+def test_gradient_checkpointing_reaches_every_step(tmp_path, monkeypatch):
+    """The numbers say nothing: they are the same bytes without it."""
+    seen, forward = set(), base.encoder_forward
+
+    def noted(*args: Any, **options: Any) -> Any:
+        x, cache = forward(*args, **options)
+        seen.update(map(type, cache.layers))
+        return x, cache
+
+    monkeypatch.setattr(base, "encoder_forward", noted)
+    weights = []
+    for flag, kept in ((False, EncoderLayerCache), (True, LayerInputs)):
+        seen.clear()
+        trainer = make(tmp_path / str(flag), num_train_epochs=1.0, gradient_checkpointing=flag)
+        trainer.train()
+        assert seen == {kept}
+        weights.append(trainer.model.parameters.flat.tobytes())
+    assert weights[0] == weights[1]
 
 
 def test_two_equal_runs_are_equal(tmp_path):

@@ -41,7 +41,7 @@ def _qkv(rows: Array, num_heads: int) -> tuple[Array, Array, Array]:
     return q, k, v
 
 
-def _softmax(scores: Array) -> None:
+def softmax(scores: Array) -> None:
     """Softmax over the last axis, in place."""
     scores -= scores.max(axis=-1, keepdims=True)
     np.exp(scores, out=scores)
@@ -107,7 +107,7 @@ def _one_forward(
     num_heads = len(P)
     q, k, v = _qkv(qkv, num_heads)
     np.matmul(_scaled(q), k.transpose(0, 2, 1), out=P)
-    _softmax(P)
+    softmax(P)
     if key is not None:
         threshold, scale = dropout_threshold(p)
         np.multiply(P, _keep(xp, key, start, P.shape, threshold), out=dropped)

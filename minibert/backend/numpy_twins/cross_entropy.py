@@ -14,7 +14,7 @@ from minibert.backend.base import Array, Backend, Ints
 from minibert.backend.buffers import empty_like
 from minibert.backend.numpy_twins.blocks import row_blocks
 
-IGNORE_INDEX = -100
+IGNORE_INDEX = -100  # that of layers/losses.py: layers import the backend, never it them
 
 
 class CrossEntropyCache(NamedTuple):

@@ -22,17 +22,18 @@ def keep_rows(xp: Backend, key: Any, rows: slice, width: int, threshold: int) ->
     """The dropout decisions of these rows: bool (rows, width)."""
 
     def draw(first: int, count: int) -> Array:
-        start, number = (key.first_row + first) * width, count * width
+        start, number = first * width, count * width
         keep = xp.keep_decisions(key.seed, key.site, key.step, 0, start, number, threshold)
         return keep.reshape(count, width)
 
-    if key.rows is None:
-        return draw(rows.start, rows.stop - rows.start)
-    chosen = key.rows[rows]
-    first, span = chosen[0], chosen[-1] + 1 - chosen[0]
-    if span <= DENSE * len(chosen):
-        return draw(first, span)[np.subtract(chosen, first)]
-    return np.concatenate([draw(row, 1) for row in chosen])
+    runs = key.runs(range(rows.start, rows.stop))
+    if len(runs) == 1:
+        return draw(*runs[0])
+    first, stop = min(a for a, _ in runs), max(a + n for a, n in runs)
+    if stop - first <= DENSE * (rows.stop - rows.start):
+        among = draw(first, stop - first)
+        return np.concatenate([among[a - first : a - first + n] for a, n in runs])
+    return np.concatenate([draw(*run) for run in runs])
 
 
 def dropout_forward(xp: Backend, x: Array, p: float, key: Any) -> tuple[Array, DropoutCache]:

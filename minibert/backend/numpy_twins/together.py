@@ -23,7 +23,7 @@ import numpy as np
 
 from minibert.backend.base import Array, Backend, Ints
 from minibert.backend.buffers import empty
-from minibert.backend.numpy_twins.attention import _softmax
+from minibert.backend.numpy_twins.attention import softmax
 from minibert.backend.numpy_twins.blocks import row_blocks
 from minibert.backend.numpy_twins.gelu import phi
 from minibert.parallel import blas_cores, share
@@ -167,7 +167,7 @@ def _attend(qkv: Array, context: Array, offsets: Sequence[int]) -> None:
         q, k, v = qkv[..., start:stop]
         P = scores[: N * n * n].reshape(N, n, n)
         np.matmul(q.swapaxes(1, 2), k, out=P)
-        _softmax(P)
+        softmax(P)
         np.matmul(v, P.swapaxes(1, 2), out=context[..., start:stop])
 
 
