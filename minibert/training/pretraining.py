@@ -203,17 +203,37 @@ def make_model(
     model = BertForPreTraining.from_pretrained(base, seed=args.seed, **machine, **dropout)
     say(f"model {m.model_name_or_path}\n{model.load_report}")
     config = model.config
-    if len(tokenizer) > config.vocab_size:
-        raise InputError(
-            f"the vocabulary has {len(tokenizer)} pieces, but the model's vocab_size is "
-            f"{config.vocab_size}: they do not belong together; leave out --tokenizer_name"
-        )
+    _check_vocabulary(tokenizer, base, config.vocab_size)
     if longest > config.max_position_embeddings:
         raise InputError(
             f"--max_seq_length {longest} is more than the model's position table holds "
             f"(max_position_embeddings = {config.max_position_embeddings}): lower it"
         )
     return model
+
+
+def _check_vocabulary(tokenizer: BertTokenizer, base: Path, vocab_size: int) -> None:
+    """InputError unless the ids mean to `tokenizer` what they mean to the model in `base`.
+
+    Pieces that the model's vocabulary calls unused may be others: that is what they are for.
+    """
+    advice = "they do not belong together; leave out --tokenizer_name"
+    if len(tokenizer) > vocab_size:
+        raise InputError(
+            f"the vocabulary has {len(tokenizer)} pieces, but the model's vocab_size is "
+            f"{vocab_size}: {advice}"
+        )
+    if not any((base / name).exists() for name in ("tokenizer.json", "vocab.txt")):
+        return
+    own = BertTokenizer.from_pretrained(base)
+    for index, piece in enumerate(own.convert_ids_to_tokens(range(len(own)))):
+        found = tokenizer.convert_tokens_to_ids(piece)
+        if found != index and not piece.startswith("[unused"):
+            here = "absent" if found == tokenizer.unk_token_id else f"piece {found}"
+            raise InputError(
+                f"the vocabulary is not the model's: {piece!r} is {here}, and piece {index} in "
+                f"{base}: {advice}"
+            )
 
 
 def base_directory(m: ModelArguments) -> Path | None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import toy
 import toy_corpus
+from toy_corpus import WORDS
 
 from minibert import BertConfig, BertForPreTraining, BertTokenizer
 from minibert.pipelines import FillMaskPipeline
@@ -173,6 +174,31 @@ def test_a_vocabulary_of_another_model_is_refused(script, flags, tmp_path):
     assert "the vocabulary has 115 pieces, but the model's vocab_size is 20" in ended.err
     long = script("pretrain", *flags, "--model_name_or_path", base, "--max_seq_length", 128)
     assert "more than the model's position table holds" in long.err
+
+
+@pytest.mark.parametrize(
+    ("own", "given", "said"),
+    [
+        (WORDS, ["moon", "sun", *WORDS[2:]], "'sun' is piece 7, and piece 6 in"),
+        (WORDS, [*WORDS[:3], "root", *WORDS[4:]], "'tree' is absent, and piece 9 in"),
+        ([*WORDS, "[unused0]"], [*WORDS, "root"], None),
+        (WORDS[:-1], WORDS, None),  # in a row of the table that was free
+    ],
+)
+def test_a_vocabulary_with_other_ids_is_refused(script, flags, tmp_path, own, given, said):
+    """Of the same pieces too: the model would read and write other words, and nobody told."""
+    base, other = tmp_path / "base", tmp_path / "tokenizer"
+    first = toy_corpus.VOCABULARY[:6]
+    model = toy_corpus.model(max_position_embeddings=24)
+    model.save_pretrained(base, tokenizer=BertTokenizer.from_vocab([*first, *own]))
+    BertTokenizer.from_vocab([*first, *given]).save_pretrained(other)
+    run = ["--model_name_or_path", base, "--tokenizer_name", other, "--dry_run"]
+    ended = script("pretrain", *flags, *run)
+    if said is None:
+        assert (ended.status, ended.err) == (0, "")
+    else:
+        assert (ended.status, ended.err.count("\n")) == (2, 1)
+        assert said in ended.err
 
 
 def test_invalid_bytes_and_long_sentences_are_counted(script, flags, tmp_path):
