@@ -86,7 +86,7 @@ def main() -> None:
         start_from_counts(model, sources, args.seed, quiet)
     train, held_out = make_examples(examples, sources, tokenizer, args)
     task = PreTraining(next_sentence=not examples.no_nsp)
-    trainer = Trainer(model, args, task, train, held_out, tokenizer)
+    trainer = Trainer(model, args, task, train, held_out, tokenizer, shape.identity(model.config))
     describe(trainer)
     if args.dry_run:
         print(trainer.dry_run())

@@ -76,6 +76,16 @@ def test_a_start_from_counts_is_the_corpus_own_and_survives_a_resume(script, fla
     resumed = script("pretrain", *counted, "--max_steps", 6, "--resume_from_checkpoint", "last")
     assert (resumed.status, resumed.err) == (0, "")
     assert (tmp_path / "out/model.safetensors").read_bytes() == whole
+    last = [*flags, "--save_steps", 3, "--resume_from_checkpoint", "last"]
+    others = {
+        "embeddings_from_counts: then True, now False": last,
+        "initializer_range: then 0.05, now 0.1":
+            [*last, "--embeddings_from_counts", "--initializer_range", 0.1],
+    }  # fmt: skip
+    for said, run in others.items():  # the tables would stay wide, or be made narrower
+        ended = script("pretrain", *run)
+        assert (ended.status, ended.err.count("\n")) == (2, 1)
+        assert f"was written by a different run ({said}). Resume with the same" in ended.err
 
     model = BertForPreTraining.from_pretrained(tmp_path / "out", backend="numpy")
     tokenizer = BertTokenizer.from_pretrained(tmp_path / "out")
