@@ -49,12 +49,18 @@ class Sources(NamedTuple):
     validation_documents: Ints
 
 
-def store_directory(a: CorpusArguments, v: VocabularyArguments) -> Path:
-    """Where vocabulary and stores of these arguments are kept."""
+def store_directory(
+    a: CorpusArguments, v: VocabularyArguments, given: BertTokenizer | None = None
+) -> Path:
+    """Where vocabulary and stores of these arguments are kept.
+
+    given: a vocabulary that is not learnt from the corpus; every such one has stores of its own.
+    """
     if a.store:
         return Path(a.store)
     paths = [str(Path(path).resolve()) for path in (*a.corpus, "", *(a.validation_corpus or ()))]
     settings = [a.documents, a.sentences, a.text_field, *vars(v).values()]
+    settings += [given.fingerprint()] if given else []
     key = hashlib.sha256(json.dumps([paths, settings]).encode()).hexdigest()[:12]
     return cache_directory() / "corpora" / f"{Path(a.corpus[0]).stem}-{key}"
 
@@ -88,12 +94,14 @@ def make_tokenizer(
 
 
 def tokenise(
-    a: CorpusArguments, v: VocabularyArguments, tokenizer: BertTokenizer, seed: int, quiet: bool
-) -> Sources:
+    a: CorpusArguments, v: VocabularyArguments, base: str | Path | None, tokenizer: BertTokenizer,
+    seed: int, quiet: bool,
+) -> Sources:  # fmt: skip
     """The corpus in its store, and what of it, or of another corpus, is held out."""
-    train = _tokenised(a, v, "train", a.corpus, tokenizer, quiet)
+    stores = store_directory(a, v, tokenizer if v.tokenizer_name or base else None)
+    train = _tokenised(a, stores / "train", a.corpus, tokenizer, quiet)
     if a.validation_corpus:
-        validation = _tokenised(a, v, "validation", a.validation_corpus, tokenizer, quiet)
+        validation = _tokenised(a, stores / "validation", a.validation_corpus, tokenizer, quiet)
         return Sources(
             train, hold_out(train, 0, seed)[0], validation, hold_out(validation, 0, seed)[0]
         )
@@ -109,23 +117,18 @@ def _corpus(a: CorpusArguments, paths: list[str]) -> Corpus:
 
 
 def _tokenised(
-    a: CorpusArguments,
-    v: VocabularyArguments,
-    part: str,
-    paths: list[str],
-    tokenizer: BertTokenizer,
-    quiet: bool,
+    a: CorpusArguments, directory: Path, paths: list[str], tokenizer: BertTokenizer, quiet: bool
 ) -> TokenStore:
     store = tokenised(
         _corpus(a, paths),
         tokenizer,
-        store_directory(a, v) / part,
+        directory,
         processes=a.preprocessing_num_workers or available_cores(),
         overwrite=a.overwrite_store,
         quiet=quiet,
     )
     say(
-        f"{part}: {len(store.ids):,} tokens, {store.num_sentences:,} sentences, "
+        f"{directory.name}: {len(store.ids):,} tokens, {store.num_sentences:,} sentences, "
         f"{store.num_documents:,} documents in {store.directory}"
     )
     for name, count in store.replaced.items():

@@ -121,6 +121,23 @@ def test_going_on_with_a_model_in_two_phases_without_next_sentences(script, flag
     assert "nsp" not in (tmp_path / "out/all_results.json").read_text()
 
 
+def test_models_of_several_vocabularies_share_a_corpus(script, flags, tmp_path, monkeypatch):
+    """Each has its store in the cache; in a --store that is named, the other one's is not lost."""
+    monkeypatch.setenv("MINIBERT_CACHE", str(tmp_path / "cache"))
+    base = tmp_path / "base"
+    toy_corpus.model().save_pretrained(base, tokenizer=toy_corpus.tokenizer())
+    cached = [flag for flag in flags if flag not in ("--store", tmp_path / "store")]
+    for more in ([], ["--model_name_or_path", base], []):
+        ended = script("pretrain", *cached, *more, "--dry_run")
+        assert (ended.status, ended.err) == (0, "")
+    assert len(list((tmp_path / "cache/corpora").iterdir())) == 2
+
+    assert script("pretrain", *flags, "--dry_run").status == 0
+    refused = script("pretrain", *flags, "--model_name_or_path", base)
+    assert (refused.status, refused.err.count("\n")) == (2, 1)
+    assert "tokenised with another tokenizer; choose another --store" in refused.err
+
+
 def test_a_dry_run_writes_no_model(script, flags, tmp_path):
     ended = script("pretrain", *flags, "--dry_run")
     assert ended.status == 0
