@@ -80,7 +80,7 @@ def main() -> None:
     refuse_overwriting(output, bool(free))
     base = base_directory(shape)
     tokenizer = make_tokenizer(corpus, vocabulary, base, quiet)
-    model = make_model(shape, base, tokenizer, examples.longest, args)
+    model = make_model(shape, base, tokenizer, examples, args)
     sources = tokenise(corpus, vocabulary, base, tokenizer, args.seed, quiet)
     if shape.embeddings_from_counts and not (args.resume_from_checkpoint or args.dry_run):
         start_from_counts(model, sources, args.seed, quiet)

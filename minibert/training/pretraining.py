@@ -178,10 +178,10 @@ def make_examples(
 
 
 def make_model(
-    m: ModelArguments, base: Path | None, tokenizer: BertTokenizer, longest: int,
+    m: ModelArguments, base: Path | None, tokenizer: BertTokenizer, e: ExampleArguments,
     args: TrainingArguments,
 ) -> BertForPreTraining:  # fmt: skip
-    """A new model, or the one in the directory `base`, for this vocabulary and length."""
+    """A new model, or the one in the directory `base`, for this vocabulary and these examples."""
     dropout: dict[str, Any] = {}
     if m.dropout is not None:
         dropout = dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob"), m.dropout)
@@ -195,7 +195,7 @@ def make_model(
         config = sized_config(
             m.model_size,
             len(tokenizer),
-            max_position_embeddings=max(512, longest),
+            max_position_embeddings=max(512, e.longest),
             pad_token_id=tokenizer.pad_token_id,
             initializer_range=m.initializer_range,
             **dropout,
@@ -207,9 +207,10 @@ def make_model(
     say(f"model {m.model_name_or_path}\n{model.load_report}")
     config = model.config
     _check_vocabulary(tokenizer, base, config.vocab_size)
-    if longest > config.max_position_embeddings:
+    if e.longest > config.max_position_embeddings:
+        name = "max_seq" if e.longest == e.max_seq_length else "second_phase"
         raise InputError(
-            f"--max_seq_length {longest} is more than the model's position table holds "
+            f"--{name}_length {e.longest} is more than the model's position table holds "
             f"(max_position_embeddings = {config.max_position_embeddings}): lower it"
         )
     return model

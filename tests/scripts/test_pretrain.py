@@ -199,8 +199,10 @@ def test_a_vocabulary_of_another_model_is_refused(script, flags, tmp_path):
     ended = script("pretrain", *flags, "--model_name_or_path", base, "--tokenizer_name", other)
     assert ended.status == 2
     assert "the vocabulary has 115 pieces, but the model's vocab_size is 20" in ended.err
-    long = script("pretrain", *flags, "--model_name_or_path", base, "--max_seq_length", 128)
-    assert "more than the model's position table holds" in long.err
+    phases = [*flags, "--second_phase_steps", 2, "--second_phase_length", 20]
+    for name, length in (("max_seq_length", 128), ("second_phase_length", 513)):
+        ended = script("pretrain", *phases, "--model_name_or_path", base, f"--{name}", length)
+        assert f"--{name} {length} is more than the model's position table holds" in ended.err
 
 
 @pytest.mark.parametrize(
