@@ -80,13 +80,13 @@ def main() -> None:
     refuse_overwriting(output, bool(free))
     base = base_directory(shape)
     tokenizer = make_tokenizer(corpus, vocabulary, base, quiet)
-    model = make_model(shape, base, tokenizer, examples.longest, args)
-    sources = tokenise(corpus, vocabulary, tokenizer, args.seed, quiet)
+    model = make_model(shape, base, tokenizer, examples, args)
+    sources = tokenise(corpus, vocabulary, base, tokenizer, args.seed, quiet)
     if shape.embeddings_from_counts and not (args.resume_from_checkpoint or args.dry_run):
         start_from_counts(model, sources, args.seed, quiet)
     train, held_out = make_examples(examples, sources, tokenizer, args)
     task = PreTraining(next_sentence=not examples.no_nsp)
-    trainer = Trainer(model, args, task, train, held_out, tokenizer)
+    trainer = Trainer(model, args, task, train, held_out, tokenizer, shape.identity(model.config))
     describe(trainer)
     if args.dry_run:
         print(trainer.dry_run())

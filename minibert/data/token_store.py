@@ -67,7 +67,13 @@ def open_store(directory: Path, made_of: Mapping[str, Any]) -> TokenStore:
     head = read_json_object(directory / HEAD)
     if head.get("format") != FORMAT:
         raise InputError(f"{directory}: not a store of format {FORMAT}; {ANEW}")
-    if changed := _differences(head, made_of):
+    changed = _differences(head, made_of)
+    if changed == ["tokenizer"]:
+        raise InputError(
+            f"{directory}: the corpus was tokenised with another tokenizer; choose another "
+            "--store, or replace this one with --overwrite_store"
+        )
+    if changed:
         what = ", ".join(changed[:3]) + (" …" if len(changed) > 3 else "")
         raise InputError(
             f"{directory}: the corpus has changed since it was tokenised ({what}); {ANEW}"

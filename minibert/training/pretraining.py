@@ -49,12 +49,18 @@ class Sources(NamedTuple):
     validation_documents: Ints
 
 
-def store_directory(a: CorpusArguments, v: VocabularyArguments) -> Path:
-    """Where vocabulary and stores of these arguments are kept."""
+def store_directory(
+    a: CorpusArguments, v: VocabularyArguments, given: BertTokenizer | None = None
+) -> Path:
+    """Where vocabulary and stores of these arguments are kept.
+
+    given: a vocabulary that is not learnt from the corpus; every such one has stores of its own.
+    """
     if a.store:
         return Path(a.store)
     paths = [str(Path(path).resolve()) for path in (*a.corpus, "", *(a.validation_corpus or ()))]
     settings = [a.documents, a.sentences, a.text_field, *vars(v).values()]
+    settings += [given.fingerprint()] if given else []
     key = hashlib.sha256(json.dumps([paths, settings]).encode()).hexdigest()[:12]
     return cache_directory() / "corpora" / f"{Path(a.corpus[0]).stem}-{key}"
 
@@ -88,12 +94,14 @@ def make_tokenizer(
 
 
 def tokenise(
-    a: CorpusArguments, v: VocabularyArguments, tokenizer: BertTokenizer, seed: int, quiet: bool
-) -> Sources:
+    a: CorpusArguments, v: VocabularyArguments, base: str | Path | None, tokenizer: BertTokenizer,
+    seed: int, quiet: bool,
+) -> Sources:  # fmt: skip
     """The corpus in its store, and what of it, or of another corpus, is held out."""
-    train = _tokenised(a, v, "train", a.corpus, tokenizer, quiet)
+    stores = store_directory(a, v, tokenizer if v.tokenizer_name or base else None)
+    train = _tokenised(a, stores / "train", a.corpus, tokenizer, quiet)
     if a.validation_corpus:
-        validation = _tokenised(a, v, "validation", a.validation_corpus, tokenizer, quiet)
+        validation = _tokenised(a, stores / "validation", a.validation_corpus, tokenizer, quiet)
         return Sources(
             train, hold_out(train, 0, seed)[0], validation, hold_out(validation, 0, seed)[0]
         )
@@ -109,23 +117,18 @@ def _corpus(a: CorpusArguments, paths: list[str]) -> Corpus:
 
 
 def _tokenised(
-    a: CorpusArguments,
-    v: VocabularyArguments,
-    part: str,
-    paths: list[str],
-    tokenizer: BertTokenizer,
-    quiet: bool,
+    a: CorpusArguments, directory: Path, paths: list[str], tokenizer: BertTokenizer, quiet: bool
 ) -> TokenStore:
     store = tokenised(
         _corpus(a, paths),
         tokenizer,
-        store_directory(a, v) / part,
+        directory,
         processes=a.preprocessing_num_workers or available_cores(),
         overwrite=a.overwrite_store,
         quiet=quiet,
     )
     say(
-        f"{part}: {len(store.ids):,} tokens, {store.num_sentences:,} sentences, "
+        f"{directory.name}: {len(store.ids):,} tokens, {store.num_sentences:,} sentences, "
         f"{store.num_documents:,} documents in {store.directory}"
     )
     for name, count in store.replaced.items():
@@ -175,10 +178,10 @@ def make_examples(
 
 
 def make_model(
-    m: ModelArguments, base: Path | None, tokenizer: BertTokenizer, longest: int,
+    m: ModelArguments, base: Path | None, tokenizer: BertTokenizer, e: ExampleArguments,
     args: TrainingArguments,
 ) -> BertForPreTraining:  # fmt: skip
-    """A new model, or the one in the directory `base`, for this vocabulary and length."""
+    """A new model, or the one in the directory `base`, for this vocabulary and these examples."""
     dropout: dict[str, Any] = {}
     if m.dropout is not None:
         dropout = dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob"), m.dropout)
@@ -192,7 +195,7 @@ def make_model(
         config = sized_config(
             m.model_size,
             len(tokenizer),
-            max_position_embeddings=max(512, longest),
+            max_position_embeddings=max(512, e.longest),
             pad_token_id=tokenizer.pad_token_id,
             initializer_range=m.initializer_range,
             **dropout,
@@ -203,17 +206,38 @@ def make_model(
     model = BertForPreTraining.from_pretrained(base, seed=args.seed, **machine, **dropout)
     say(f"model {m.model_name_or_path}\n{model.load_report}")
     config = model.config
-    if len(tokenizer) > config.vocab_size:
+    _check_vocabulary(tokenizer, base, config.vocab_size)
+    if e.longest > config.max_position_embeddings:
+        name = "max_seq" if e.longest == e.max_seq_length else "second_phase"
         raise InputError(
-            f"the vocabulary has {len(tokenizer)} pieces, but the model's vocab_size is "
-            f"{config.vocab_size}: they do not belong together; leave out --tokenizer_name"
-        )
-    if longest > config.max_position_embeddings:
-        raise InputError(
-            f"--max_seq_length {longest} is more than the model's position table holds "
+            f"--{name}_length {e.longest} is more than the model's position table holds "
             f"(max_position_embeddings = {config.max_position_embeddings}): lower it"
         )
     return model
+
+
+def _check_vocabulary(tokenizer: BertTokenizer, base: Path, vocab_size: int) -> None:
+    """InputError unless the ids mean to `tokenizer` what they mean to the model in `base`.
+
+    Pieces that the model's vocabulary calls unused may be others: that is what they are for.
+    """
+    advice = "they do not belong together; leave out --tokenizer_name"
+    if len(tokenizer) > vocab_size:
+        raise InputError(
+            f"the vocabulary has {len(tokenizer)} pieces, but the model's vocab_size is "
+            f"{vocab_size}: {advice}"
+        )
+    if not any((base / name).exists() for name in ("tokenizer.json", "vocab.txt")):
+        return
+    own = BertTokenizer.from_pretrained(base)
+    for index, piece in enumerate(own.convert_ids_to_tokens(range(len(own)))):
+        found = tokenizer.convert_tokens_to_ids(piece)
+        if found != index and not piece.startswith("[unused"):
+            here = "absent" if found == tokenizer.unk_token_id else f"piece {found}"
+            raise InputError(
+                f"the vocabulary is not the model's: {piece!r} is {here}, and piece {index} in "
+                f"{base}: {advice}"
+            )
 
 
 def base_directory(m: ModelArguments) -> Path | None:

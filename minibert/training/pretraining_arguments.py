@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from minibert.config import BertConfig
 from minibert.data.corpus import DOCUMENTS, SENTENCES
 from minibert.errors import InputError
 from minibert.models.initialization import INITIALIZATIONS
@@ -118,6 +119,13 @@ class ModelArguments:
                 "--embeddings_from_counts makes tables as wide as --initializer_range says, which "
                 f"is {self.initializer_range:g}: set it above 0, such as 0.02"
             )
+
+    def identity(self, config: BertConfig) -> dict[str, Any]:
+        """What a resumed run must share: how tables are made wide, and narrow at the end."""
+        return {
+            "embeddings_from_counts": self.embeddings_from_counts,
+            "initializer_range": config.initializer_range,
+        }
 
 
 def _changed(name: str, default: Any) -> Any:

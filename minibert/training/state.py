@@ -28,6 +28,7 @@ from minibert.optim import LossScale, Optimizer
 
 STATE, MOMENTS, LOG = "trainer_state.json", "optimizer.safetensors", "log.jsonl"
 MACHINE = ("backend", "threads", "precision")  # where a run computes
+LATER = ("embeddings_from_counts", "initializer_range")  # older checkpoints do not say them
 _NAME = re.compile(r"checkpoint-(\d+)")
 
 
@@ -179,6 +180,7 @@ def _check_identity(directory: Path, then: Any, now: dict[str, Any]) -> None:
     if moved:  # bytes cannot be the same: what they depend on besides may change as well
         say(f"resuming on {now['backend']} what {then['backend']} began: other roundings from here")
     names = [name for name in now if not (moved and name in MACHINE)]
+    names = [name for name in names if name in then or name not in LATER]
     changed = [name for name in names if then.get(name) != now[name]]
     if changed:
         what = "; ".join(f"{name}: then {then.get(name)!r}, now {now[name]!r}" for name in changed)

@@ -6,7 +6,7 @@ import json
 import math
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -58,9 +58,12 @@ class Trainer:
         train: TrainingData,
         evaluate: Features | None = None,
         tokenizer: Any = None,
+        identity: Mapping[str, Any] | None = None,
     ) -> None:
+        """identity: what, besides the arguments, a resumed run must share, as JSON."""
         self.model, self.args, self.task, self.tokenizer = model, args, task, tokenizer
         self.train_features, self.eval_features = train, evaluate
+        self.further_identity = dict(identity or {})
         self.output_dir = Path(args.output_dir)
         for name, part in (("training", train), ("validation", evaluate)):
             if isinstance(part, Features) and not (len(part) and model.has_targets(part)):
@@ -341,7 +344,8 @@ class Trainer:
         args = {k: v for k, v in asdict(self.args).items() if k not in FREE_TO_CHANGE}
         args |= {name: getattr(self.model.config, name) for name in SETTINGS}
         args |= {"backend": self.model.xp.name, "threads": self.model.workers.threads}
-        return args | {"total_steps": self.total_steps, "data": self.train_features.fingerprint()}
+        args |= {"total_steps": self.total_steps, "data": self.train_features.fingerprint()}
+        return args | self.further_identity
 
     def _save_checkpoint(self) -> Path:
         self._check_finite()

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import toy
 import toy_corpus
+from toy_corpus import WORDS
 
 from minibert import BertConfig, BertForPreTraining, BertTokenizer
 from minibert.pipelines import FillMaskPipeline
@@ -75,6 +76,16 @@ def test_a_start_from_counts_is_the_corpus_own_and_survives_a_resume(script, fla
     resumed = script("pretrain", *counted, "--max_steps", 6, "--resume_from_checkpoint", "last")
     assert (resumed.status, resumed.err) == (0, "")
     assert (tmp_path / "out/model.safetensors").read_bytes() == whole
+    last = [*flags, "--save_steps", 3, "--resume_from_checkpoint", "last"]
+    others = {
+        "embeddings_from_counts: then True, now False": last,
+        "initializer_range: then 0.05, now 0.1":
+            [*last, "--embeddings_from_counts", "--initializer_range", 0.1],
+    }  # fmt: skip
+    for said, run in others.items():  # the tables would stay wide, or be made narrower
+        ended = script("pretrain", *run)
+        assert (ended.status, ended.err.count("\n")) == (2, 1)
+        assert f"was written by a different run ({said}). Resume with the same" in ended.err
 
     model = BertForPreTraining.from_pretrained(tmp_path / "out", backend="numpy")
     tokenizer = BertTokenizer.from_pretrained(tmp_path / "out")
@@ -108,6 +119,23 @@ def test_going_on_with_a_model_in_two_phases_without_next_sentences(script, flag
     assert (config.hidden_size, config.hidden_dropout_prob) == (24, 0.0)
     assert not (tmp_path / "store/tokenizer").exists()
     assert "nsp" not in (tmp_path / "out/all_results.json").read_text()
+
+
+def test_models_of_several_vocabularies_share_a_corpus(script, flags, tmp_path, monkeypatch):
+    """Each has its store in the cache; in a --store that is named, the other one's is not lost."""
+    monkeypatch.setenv("MINIBERT_CACHE", str(tmp_path / "cache"))
+    base = tmp_path / "base"
+    toy_corpus.model().save_pretrained(base, tokenizer=toy_corpus.tokenizer())
+    cached = [flag for flag in flags if flag not in ("--store", tmp_path / "store")]
+    for more in ([], ["--model_name_or_path", base], []):
+        ended = script("pretrain", *cached, *more, "--dry_run")
+        assert (ended.status, ended.err) == (0, "")
+    assert len(list((tmp_path / "cache/corpora").iterdir())) == 2
+
+    assert script("pretrain", *flags, "--dry_run").status == 0
+    refused = script("pretrain", *flags, "--model_name_or_path", base)
+    assert (refused.status, refused.err.count("\n")) == (2, 1)
+    assert "tokenised with another tokenizer; choose another --store" in refused.err
 
 
 def test_a_dry_run_writes_no_model(script, flags, tmp_path):
@@ -171,8 +199,35 @@ def test_a_vocabulary_of_another_model_is_refused(script, flags, tmp_path):
     ended = script("pretrain", *flags, "--model_name_or_path", base, "--tokenizer_name", other)
     assert ended.status == 2
     assert "the vocabulary has 115 pieces, but the model's vocab_size is 20" in ended.err
-    long = script("pretrain", *flags, "--model_name_or_path", base, "--max_seq_length", 128)
-    assert "more than the model's position table holds" in long.err
+    phases = [*flags, "--second_phase_steps", 2, "--second_phase_length", 20]
+    for name, length in (("max_seq_length", 128), ("second_phase_length", 513)):
+        ended = script("pretrain", *phases, "--model_name_or_path", base, f"--{name}", length)
+        assert f"--{name} {length} is more than the model's position table holds" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("own", "given", "said"),
+    [
+        (WORDS, ["moon", "sun", *WORDS[2:]], "'sun' is piece 7, and piece 6 in"),
+        (WORDS, [*WORDS[:3], "root", *WORDS[4:]], "'tree' is absent, and piece 9 in"),
+        ([*WORDS, "[unused0]"], [*WORDS, "root"], None),
+        (WORDS[:-1], WORDS, None),  # in a row of the table that was free
+    ],
+)
+def test_a_vocabulary_with_other_ids_is_refused(script, flags, tmp_path, own, given, said):
+    """Of the same pieces too: the model would read and write other words, and nobody told."""
+    base, other = tmp_path / "base", tmp_path / "tokenizer"
+    first = toy_corpus.VOCABULARY[:6]
+    model = toy_corpus.model(max_position_embeddings=24)
+    model.save_pretrained(base, tokenizer=BertTokenizer.from_vocab([*first, *own]))
+    BertTokenizer.from_vocab([*first, *given]).save_pretrained(other)
+    run = ["--model_name_or_path", base, "--tokenizer_name", other, "--dry_run"]
+    ended = script("pretrain", *flags, *run)
+    if said is None:
+        assert (ended.status, ended.err) == (0, "")
+    else:
+        assert (ended.status, ended.err.count("\n")) == (2, 1)
+        assert said in ended.err
 
 
 def test_invalid_bytes_and_long_sentences_are_counted(script, flags, tmp_path):

@@ -113,6 +113,16 @@ def test_a_damaged_checkpoint_is_refused(name, saved):
         training_state.load(saved, model, optimizer_of(model), IDENTITY)
 
 
+def test_what_older_checkpoints_do_not_say_is_not_asked_of_them(saved):
+    """They resume; one that says it must say the same."""
+    model = toy.model()
+    now = IDENTITY | {"embeddings_from_counts": True, "initializer_range": 0.02}
+    training_state.load(saved, model, optimizer_of(model), now)
+    damaged_state(identity=now | {"initializer_range": 0.05})(saved)
+    with pytest.raises(CheckpointError, match=r"\(initializer_range: then 0.05, now 0.02\)"):
+        training_state.load(saved, model, optimizer_of(model), now)
+
+
 def test_another_model_or_rule_is_refused(saved):
     larger = toy.model(intermediate_size=24)
     with pytest.raises(CheckpointError, match="got shape"):
