@@ -126,7 +126,7 @@ def _results(
     chunks = tracked(
         _chunks(corpus), None, "tokenising", size=_size, unit=" characters", disable=quiet
     )
-    set_up = (tokenizer, corpus.sentences == "rule", dtype)
+    set_up = (tokenizer.of_plain_text(), corpus.sentences == "rule", dtype)
     results = (
         (_tokenise(chunk, *set_up) for chunk in chunks)
         if processes == 1
@@ -174,9 +174,9 @@ def _tokenise(
 _set_up: tuple[BertTokenizer, bool, str]
 
 
-def _begin(*set_up: Any) -> None:
+def _begin(tokenizer: BertTokenizer, by_rule: bool, dtype: str) -> None:
     global _set_up  # noqa: PLW0603  a process is given it once, not with every chunk
-    _set_up = set_up
+    _set_up = (tokenizer.of_plain_text(), by_rule, dtype)  # which it is no more when it arrives
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
 
