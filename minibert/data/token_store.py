@@ -40,6 +40,7 @@ class TokenStore:
     documents: NDArray[np.int64]
     sha256: str
     replaced: dict[str, int]  # bytes of its files that were not UTF-8
+    unknown: int | None = None  # pieces that are [UNK]; None: a store from before they were counted
 
     @property
     def num_documents(self) -> int:
@@ -84,6 +85,7 @@ def open_store(directory: Path, made_of: Mapping[str, Any]) -> TokenStore:
         _mapped(directory / DOCUMENTS, "<i8"),
         head["sha256"],
         head["invalid_bytes_replaced"],
+        head.get("unknown"),
     )
 
 

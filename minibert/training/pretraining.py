@@ -128,9 +128,22 @@ def _tokenised(
         f"{part}: {len(store.ids):,} tokens, {store.num_sentences:,} sentences, "
         f"{store.num_documents:,} documents in {store.directory}"
     )
+    if store.unknown is not None:
+        say_unknown(part, store.unknown / len(store.ids))
     for name, count in store.replaced.items():
         say(f"warning: {name}: {count} bytes are not UTF-8 and were replaced by U+FFFD")
     return store
+
+
+def say_unknown(part: str, share: float) -> None:
+    """What share of a store's tokens is [UNK], as a warning where it is more than 1 %."""
+    if share > 0.01:
+        say(
+            f"warning: {part}: {share:.1%} of the tokens are [UNK], which the vocabulary has no "
+            "pieces for: raise --limit_alphabet and --vocab_size, or name another --tokenizer_name"
+        )
+    else:
+        say(f"{part}: {share:.3%} of the tokens are [UNK]")
 
 
 def make_examples(

@@ -183,6 +183,21 @@ def test_invalid_bytes_and_long_sentences_are_counted(script, flags, tmp_path):
     assert "1 sentences are longer than an example of 24 tokens" in ended.out
 
 
+def test_the_share_of_unknown_tokens_is_said(script, flags, tmp_path):
+    """With a warning above one in a hundred, which an alphabet that is too small brings about."""
+    ended = script("pretrain", *flags, "--dry_run")
+    assert "train: 0.000% of the tokens are [UNK]" in ended.out
+    assert "warning" not in ended.out
+    few = script("pretrain", *flags, "--overwrite_store", "--limit_alphabet", 9, "--dry_run")
+    assert few.status == 0
+    warning = next(line for line in few.out.splitlines() if "warning" in line)
+    assert "% of the tokens are [UNK]" in warning
+    assert "raise --limit_alphabet and --vocab_size" in warning
+    refused = script("pretrain", *flags, "--limit_alphabet", -1)
+    assert refused.status == 2
+    assert refused.err.endswith("--limit_alphabet must be at least 1, got -1\n")
+
+
 def test_flags_from_a_file(script, flags, tmp_path):
     """A list of paths too."""
     settings = toy_json(tmp_path, {"corpus": [str(tmp_path / "corpus")], "max_steps": 2})
