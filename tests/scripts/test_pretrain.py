@@ -158,10 +158,56 @@ def test_bad_input_is_said_in_one_line(script, flags, tmp_path):
     assert "unknown name 'copus'" in error("--config", toy_json(tmp_path, {"copus": []}))
     one.write_bytes(one.read_bytes().swapcase())  # of the same size; touched alone, it is taken
     os.utime(one, (0, 0))
+    assert "have changed since this vocabulary was learnt (" in error()
+    shutil.rmtree(tmp_path / "store/tokenizer")  # as for one that was not learnt here
     assert "has changed since it was tokenised (" in error()
     assert script("pretrain", *flags, "--overwrite_store", "--dry_run").status == 0
     (corpus / "picture.txt").write_bytes(b"\x89PNG\0")
     assert "picture.txt: it holds a zero byte" in error("--overwrite_store")
+
+
+@pytest.mark.parametrize("change", ["text", "a file", "size", "case", "alphabet", "order"])
+def test_a_vocabulary_of_another_corpus_or_settings_is_refused(script, flags, tmp_path, change):
+    """Also where there is no store yet that would notice, as after a start that was broken off."""
+    assert script("pretrain", *flags, "--dry_run").status == 0
+    shutil.rmtree(tmp_path / "store/train")
+    corpus, more, named = tmp_path / "corpus", list[Any](), "files"
+    if change == "text":
+        (corpus / "002.txt").write_text("something else")
+        named = "002.txt"
+    elif change == "a file":
+        (corpus / "new.txt").write_text("more")
+        named = "new.txt"
+    elif change == "order":
+        paths = sorted(corpus.iterdir())
+        more = ["--corpus", *paths[::-1]]
+    else:
+        more = {"size": ["--vocab_size", 300], "case": ["--cased"]}.get(
+            change, ["--limit_alphabet", 50]
+        )
+        named = more[0].removeprefix("--")
+    learnt = (tmp_path / "store/tokenizer/vocab.txt").stat().st_mtime_ns
+    refused = script("pretrain", *flags, *more, "--dry_run")
+    assert refused.status == 2
+    assert refused.err.count("\n") == 1
+    assert "have changed since this vocabulary was learnt (" in refused.err
+    assert f"{named})" in refused.err
+    assert "add --overwrite_store" in refused.err
+    assert (tmp_path / "store/tokenizer/vocab.txt").stat().st_mtime_ns == learnt
+    assert script("pretrain", *flags, *more, "--dry_run", "--overwrite_store").status == 0
+    assert (tmp_path / "store/tokenizer/vocab.txt").stat().st_mtime_ns > learnt
+
+
+def test_a_vocabulary_of_touched_files_or_from_before_the_record_is_taken(script, flags, tmp_path):
+    assert script("pretrain", *flags, "--dry_run").status == 0
+    vocabulary, record = (tmp_path / "store/tokenizer" / n for n in ("vocab.txt", "made_of.json"))
+    learnt, before = vocabulary.stat().st_mtime_ns, record.read_bytes()
+    os.utime(tmp_path / "corpus/001.txt", (0, 0))
+    assert script("pretrain", *flags, "--dry_run").status == 0
+    assert record.read_bytes() != before  # the new time is known from now on
+    record.unlink()
+    assert script("pretrain", *flags, "--dry_run").status == 0
+    assert vocabulary.stat().st_mtime_ns == learnt
 
 
 def test_a_vocabulary_of_another_model_is_refused(script, flags, tmp_path):
