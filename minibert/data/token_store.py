@@ -26,6 +26,7 @@ from minibert.io.files import atomic_write
 from minibert.io.json_io import error_text, read_json_object
 
 HEAD, IDS, SENTENCES, DOCUMENTS = "store.json", "ids", "sentences", "documents"
+SOURCE = "made_of.json"  # beside a vocabulary: of what corpus and settings it was learnt
 FORMAT = 1
 ANEW = "add --overwrite_store to tokenise the corpus anew"
 
@@ -40,6 +41,7 @@ class TokenStore:
     documents: NDArray[np.int64]
     sha256: str
     replaced: dict[str, int]  # bytes of its files that were not UTF-8
+    unknown: int | None = None  # pieces that are [UNK]; None: a store from before they were counted
 
     @property
     def num_documents(self) -> int:
@@ -90,6 +92,7 @@ def open_store(directory: Path, made_of: Mapping[str, Any]) -> TokenStore:
         _mapped(directory / DOCUMENTS, "<i8"),
         head["sha256"],
         head["invalid_bytes_replaced"],
+        head.get("unknown"),
     )
 
 
@@ -114,6 +117,36 @@ def _mapped(path: Path, dtype: str) -> NDArray[Any]:
 def write_head(directory: Path, head: Mapping[str, Any]) -> None:
     """Write store.json, in one step."""
     atomic_write(directory / HEAD, json.dumps(head, indent=1) + "\n")
+
+
+def source_record(made_of: Mapping[str, Any]) -> dict[str, Any]:
+    """What SOURCE holds; taken before a vocabulary is learnt, a later change will show."""
+    return {"made_of": made_of, "corpus_sha256": hashes_of(name for name, *_ in made_of["files"])}
+
+
+def write_source(directory: Path, record: Mapping[str, Any]) -> None:
+    """Write SOURCE, in one step."""
+    atomic_write(directory / SOURCE, json.dumps(record, indent=1) + "\n")
+
+
+def check_source(directory: Path, made_of: Mapping[str, Any]) -> None:
+    """Raises InputError for a vocabulary of another corpus or other settings, as `open_store` does.
+
+    One from before this was noted is taken as it is.
+    """
+    if not (directory / SOURCE).exists():
+        return
+    record = read_json_object(directory / SOURCE)
+    if changed := _differences(record, made_of):
+        what = ", ".join(changed[:3]) + (" …" if len(changed) > 3 else "")
+        raise InputError(
+            f"{directory}: the corpus or the settings have changed since this vocabulary was "
+            f"learnt ({what}); add --overwrite_store to make it and the tokenised corpus anew, or "
+            "name another --store"
+        )
+    if record["made_of"] != made_of:
+        with suppress(OSError):
+            write_source(directory, record | {"made_of": made_of})
 
 
 def hashes_of(names: Iterable[str]) -> dict[str, str]:

@@ -90,7 +90,8 @@ def build_store(
     hashes = hashes_of(name for name, *_ in made_of["files"])
     dtype = "<u2" if len(tokenizer) <= 1 << 16 else "<u4"
     with new_directory(directory) as stage:
-        counts = _write(stage, _results(corpus, tokenizer, dtype, processes, quiet))
+        results = _results(corpus, tokenizer, dtype, processes, quiet)
+        counts = _write(stage, results, tokenizer.unk_token_id)
         if not counts["sentences"]:
             raise InputError("the corpus holds no text")
         head = {"format": FORMAT, "dtype": dtype, **counts, "sha256": content_hash(stage)}
@@ -98,9 +99,9 @@ def build_store(
         write_head(stage, head | {"corpus_sha256": hashes})
 
 
-def _write(stage: Path, results: Iterator[Tokenised]) -> dict[str, int]:
-    """Write the three arrays piece by piece; → their sizes."""
-    tokens = sentences = documents = 0
+def _write(stage: Path, results: Iterator[Tokenised], unknown_id: int) -> dict[str, int]:
+    """Write the three arrays piece by piece; → their sizes, and how many pieces are [UNK]."""
+    tokens = sentences = documents = unknown = 0
     last = -1
     with (
         (stage / IDS).open("wb") as ids_file,
@@ -113,10 +114,12 @@ def _write(stage: Path, results: Iterator[Tokenised]) -> dict[str, int]:
             (tokens + np.cumsum(lengths)).astype("<i8").tofile(sentences_file)
             begins = np.flatnonzero(np.diff(numbers, prepend=last))
             (sentences + begins).astype("<i8").tofile(documents_file)
+            unknown += int(np.count_nonzero(ids == unknown_id))
             tokens, sentences = tokens + len(ids), sentences + len(lengths)
             documents, last = documents + len(begins), int(numbers[-1])
         np.array([sentences], "<i8").tofile(documents_file)
-    return {"tokens": tokens, "sentences": sentences, "documents": documents}
+    sizes = {"tokens": tokens, "sentences": sentences, "documents": documents}
+    return sizes | {"unknown": unknown}
 
 
 def _results(
@@ -126,7 +129,7 @@ def _results(
     chunks = tracked(
         _chunks(corpus), None, "tokenising", size=_size, unit=" characters", disable=quiet
     )
-    set_up = (tokenizer, corpus.sentences == "rule", dtype)
+    set_up = (tokenizer.of_plain_text(), corpus.sentences == "rule", dtype)
     results = (
         (_tokenise(chunk, *set_up) for chunk in chunks)
         if processes == 1
@@ -174,9 +177,9 @@ def _tokenise(
 _set_up: tuple[BertTokenizer, bool, str]
 
 
-def _begin(*set_up: Any) -> None:
+def _begin(tokenizer: BertTokenizer, by_rule: bool, dtype: str) -> None:
     global _set_up  # noqa: PLW0603  a process is given it once, not with every chunk
-    _set_up = set_up
+    _set_up = (tokenizer.of_plain_text(), by_rule, dtype)  # which it is no more when it arrives
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
 

@@ -40,10 +40,13 @@ def train_tokenizer(
     do_lower_case also strips accents, as in BERT's uncased models. The same texts always give the
     same vocabulary.
 
-    Raises InputError where vocab_size has no room for the characters, or the texts have none.
+    Raises InputError where limit_alphabet is not positive, vocab_size has no room for the
+    characters, or the texts have none.
     """
     from tokenizers import trainers
 
+    if limit_alphabet < 1:
+        raise InputError(f"limit_alphabet: got {limit_alphabet}, wanted 1 character or more")
     settings = {"do_lower_case": do_lower_case, "model_max_length": model_max_length}
     special = special_tokens(unused)
     learner = wordpiece(special, settings)

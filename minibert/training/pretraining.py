@@ -19,7 +19,7 @@ from minibert.data.segments import (
     hold_out,
     too_long,
 )
-from minibert.data.token_store import TokenStore
+from minibert.data.token_store import TokenStore, check_source, source_record, write_source
 from minibert.data.tokenizing import tokenised
 from minibert.errors import InputError
 from minibert.hub import resolve_model
@@ -70,27 +70,38 @@ def make_tokenizer(
 ) -> BertTokenizer:
     """The vocabulary that is named, else that of the model `base`, else one learnt from the corpus.
 
-    A learnt one is kept, and is not learnt again.
+    A learnt one is kept, and is not learnt again. Raises InputError for one that was learnt of
+    another corpus or with other settings, unless `overwrite_store`.
     """
     if v.tokenizer_name or base:
         return BertTokenizer.from_pretrained(v.tokenizer_name or str(base))
     directory = store_directory(a, v) / "tokenizer"
+    corpus = _corpus(a, a.corpus)
+    settings = {name: value for name, value in vars(v).items() if name != "tokenizer_name"}
+    made_of = {"files": [list(state) for state in corpus.state()], "text_field": a.text_field}
+    made_of |= settings
     if a.overwrite_store or not directory.exists():
-        paragraphs = _corpus(a, a.corpus).paragraphs()
-        texts = tracked(
-            (paragraph.text for paragraph in paragraphs), None, "vocabulary", size=len,
-            unit=" characters", disable=quiet,
-        )  # fmt: skip
-        tokenizer = train_tokenizer(
-            texts,
-            v.vocab_size,
-            do_lower_case=not v.cased,
-            limit_alphabet=v.limit_alphabet,
-            min_frequency=v.min_frequency,
-        )
+        record = source_record(made_of)
+        tokenizer = _learnt_tokenizer(corpus, v, quiet)
         with new_directory(directory) as stage:
             tokenizer.save_pretrained(stage)
+            write_source(stage, record)
+    check_source(directory, made_of)
     return BertTokenizer.from_pretrained(directory)
+
+
+def _learnt_tokenizer(corpus: Corpus, v: VocabularyArguments, quiet: bool) -> BertTokenizer:
+    texts = tracked(
+        (paragraph.text for paragraph in corpus.paragraphs()), None, "vocabulary", size=len,
+        unit=" characters", disable=quiet,
+    )  # fmt: skip
+    return train_tokenizer(
+        texts,
+        v.vocab_size,
+        do_lower_case=not v.cased,
+        limit_alphabet=v.limit_alphabet,
+        min_frequency=v.min_frequency,
+    )
 
 
 def tokenise(
@@ -131,9 +142,22 @@ def _tokenised(
         f"{directory.name}: {len(store.ids):,} tokens, {store.num_sentences:,} sentences, "
         f"{store.num_documents:,} documents in {store.directory}"
     )
+    if store.unknown is not None:
+        say_unknown(directory.name, store.unknown / len(store.ids))
     for name, count in store.replaced.items():
         say(f"warning: {name}: {count} bytes are not UTF-8 and were replaced by U+FFFD")
     return store
+
+
+def say_unknown(part: str, share: float) -> None:
+    """What share of a store's tokens is [UNK], as a warning where it is more than 1 %."""
+    if share > 0.01:
+        say(
+            f"warning: {part}: {share:.1%} of the tokens are [UNK], which the vocabulary has no "
+            "pieces for: raise --limit_alphabet and --vocab_size, or name another --tokenizer_name"
+        )
+    else:
+        say(f"{part}: {share:.3%} of the tokens are [UNK]")
 
 
 def make_examples(

@@ -61,6 +61,10 @@ class VocabularyArguments:
     limit_alphabet: int = option(1000, "the most frequent characters, which are kept")
     min_frequency: int = option(2, "of a pair of pieces that is joined")
 
+    def __post_init__(self) -> None:
+        if self.limit_alphabet < 1:
+            raise InputError(f"--limit_alphabet must be at least 1, got {self.limit_alphabet}")
+
 
 @dataclass
 class ExampleArguments:

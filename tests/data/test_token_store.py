@@ -61,6 +61,34 @@ def test_any_chunks_and_processes_write_the_same_bytes(corpus, tmp_path, monkeyp
         assert files(store) == whole
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+def test_special_tokens_in_a_text_are_text(processes: int, tmp_path: Path) -> None:
+    """As BasicTokenizer splits them: a mask that a text speaks of is not one to be predicted."""
+    (tmp_path / "text").write_text("Sun [MASK] moon[SEP] [PAD]. sun [UNK].")
+    words = ["[", "]", "mask", "sep", "pad", "unk"]
+    tokenizer = BertTokenizer.from_vocab([*toy_corpus.VOCABULARY, *words])
+    corpus = Corpus([tmp_path / "text"], sentences="lines")
+    store = tokenised(corpus, tokenizer, tmp_path / "store", processes=processes)
+    found = tokenizer.convert_ids_to_tokens(store.ids.tolist())
+    assert " ".join(found) == "sun [ mask ] moon [ sep ] [ pad ] . sun [ unk ] ."
+    masks = tokenizer.piece_ids(["[MASK]"])  # of other texts it is the special token, as before
+    assert masks == [[tokenizer.mask_token_id]]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_unknown_pieces_are_counted(processes, corpus, tmp_path, monkeypatch):
+    """Over all chunks; a store from before there was a count still opens."""
+    monkeypatch.setattr(tokenizing, "CHUNK", 100)
+    (tmp_path / "corpus/003.txt").write_text("sun Saturn.\nmoon & Io & Europa.")
+    path, tokenizer = tmp_path / "store", toy_corpus.tokenizer()
+    store = tokenised(corpus, tokenizer, path, processes=processes)
+    assert store.unknown == np.sum(store.ids == tokenizer.unk_token_id) == 5
+    head = json.loads((path / "store.json").read_text())
+    del head["unknown"]
+    (path / "store.json").write_text(json.dumps(head))
+    assert tokenised(corpus, tokenizer, path).unknown is None
+
+
 def test_large_vocabularies_take_more_room(corpus: Corpus, tmp_path: Path) -> None:
     many = BertTokenizer.from_vocab(
         [*toy_corpus.VOCABULARY[:6], *map(str, range(1 << 16)), *toy_corpus.WORDS]

@@ -186,10 +186,56 @@ def test_bad_input_is_said_in_one_line(script, flags, tmp_path):
     assert "unknown name 'copus'" in error("--config", toy_json(tmp_path, {"copus": []}))
     one.write_bytes(one.read_bytes().swapcase())  # of the same size; touched alone, it is taken
     os.utime(one, (0, 0))
+    assert "have changed since this vocabulary was learnt (" in error()
+    shutil.rmtree(tmp_path / "store/tokenizer")  # as for one that was not learnt here
     assert "has changed since it was tokenised (" in error()
     assert script("pretrain", *flags, "--overwrite_store", "--dry_run").status == 0
     (corpus / "picture.txt").write_bytes(b"\x89PNG\0")
     assert "picture.txt: it holds a zero byte" in error("--overwrite_store")
+
+
+@pytest.mark.parametrize("change", ["text", "a file", "size", "case", "alphabet", "order"])
+def test_a_vocabulary_of_another_corpus_or_settings_is_refused(script, flags, tmp_path, change):
+    """Also where there is no store yet that would notice, as after a start that was broken off."""
+    assert script("pretrain", *flags, "--dry_run").status == 0
+    shutil.rmtree(tmp_path / "store/train")
+    corpus, more, named = tmp_path / "corpus", list[Any](), "files"
+    if change == "text":
+        (corpus / "002.txt").write_text("something else")
+        named = "002.txt"
+    elif change == "a file":
+        (corpus / "new.txt").write_text("more")
+        named = "new.txt"
+    elif change == "order":
+        paths = sorted(corpus.iterdir())
+        more = ["--corpus", *paths[::-1]]
+    else:
+        more = {"size": ["--vocab_size", 300], "case": ["--cased"]}.get(
+            change, ["--limit_alphabet", 50]
+        )
+        named = more[0].removeprefix("--")
+    learnt = (tmp_path / "store/tokenizer/vocab.txt").stat().st_mtime_ns
+    refused = script("pretrain", *flags, *more, "--dry_run")
+    assert refused.status == 2
+    assert refused.err.count("\n") == 1
+    assert "have changed since this vocabulary was learnt (" in refused.err
+    assert f"{named})" in refused.err
+    assert "add --overwrite_store" in refused.err
+    assert (tmp_path / "store/tokenizer/vocab.txt").stat().st_mtime_ns == learnt
+    assert script("pretrain", *flags, *more, "--dry_run", "--overwrite_store").status == 0
+    assert (tmp_path / "store/tokenizer/vocab.txt").stat().st_mtime_ns > learnt
+
+
+def test_a_vocabulary_of_touched_files_or_from_before_the_record_is_taken(script, flags, tmp_path):
+    assert script("pretrain", *flags, "--dry_run").status == 0
+    vocabulary, record = (tmp_path / "store/tokenizer" / n for n in ("vocab.txt", "made_of.json"))
+    learnt, before = vocabulary.stat().st_mtime_ns, record.read_bytes()
+    os.utime(tmp_path / "corpus/001.txt", (0, 0))
+    assert script("pretrain", *flags, "--dry_run").status == 0
+    assert record.read_bytes() != before  # the new time is known from now on
+    record.unlink()
+    assert script("pretrain", *flags, "--dry_run").status == 0
+    assert vocabulary.stat().st_mtime_ns == learnt
 
 
 def test_a_vocabulary_of_another_model_is_refused(script, flags, tmp_path):
@@ -236,6 +282,21 @@ def test_invalid_bytes_and_long_sentences_are_counted(script, flags, tmp_path):
     assert ended.status == 0
     assert "000.txt: 40 bytes are not UTF-8 and were replaced" in ended.out
     assert "1 sentences are longer than an example of 24 tokens" in ended.out
+
+
+def test_the_share_of_unknown_tokens_is_said(script, flags, tmp_path):
+    """With a warning above one in a hundred, which an alphabet that is too small brings about."""
+    ended = script("pretrain", *flags, "--dry_run")
+    assert "train: 0.000% of the tokens are [UNK]" in ended.out
+    assert "warning" not in ended.out
+    few = script("pretrain", *flags, "--overwrite_store", "--limit_alphabet", 9, "--dry_run")
+    assert few.status == 0
+    warning = next(line for line in few.out.splitlines() if "warning" in line)
+    assert "% of the tokens are [UNK]" in warning
+    assert "raise --limit_alphabet and --vocab_size" in warning
+    refused = script("pretrain", *flags, "--limit_alphabet", -1)
+    assert refused.status == 2
+    assert refused.err.endswith("--limit_alphabet must be at least 1, got -1\n")
 
 
 def test_flags_from_a_file(script, flags, tmp_path):

@@ -51,6 +51,8 @@ def test_sizes_and_limits() -> None:
     assert sorted(c for c in few if len(c) == 1) == ["a", "c", "e", "t"]
     with pytest.raises(InputError, match=r"vocab_size: got 110, but 104 special tokens and the le"):
         train_tokenizer(TEXTS, 110)
+    with pytest.raises(InputError, match="limit_alphabet: got -1, wanted 1"):
+        train_tokenizer(TEXTS, 200, limit_alphabet=-1)
     with pytest.raises(InputError, match="no text to learn a vocabulary from"):
         train_tokenizer([" ", "\n"], 200)
 
