@@ -122,6 +122,8 @@ def save(
     args, output = trainer.args, trainer.output_dir
     hyperparameters = {name: value for name, value in asdict(args).items() if name in SHOWN}
     hyperparameters |= {"steps": trainer.state.step, **asdict(examples)}
+    if not examples.second_phase_steps:
+        del hyperparameters["second_phase_steps"], hyperparameters["second_phase_length"]
     card = model_card(
         output.resolve().name,
         base_model=shape.model_name_or_path or f"a BERT of size {shape.model_size}, from scratch",

@@ -56,6 +56,8 @@ def test_the_main_job(script, flags, tmp_path):
     assert results.keys() >= {"mlm_loss", "perplexity", "mlm_accuracy", "nsp_accuracy"}
     card = (out / "README.md").read_text()
     assert "a BERT of size tiny, from scratch, pretrained on corpus" in card
+    assert "second_phase" not in card
+    assert "language" not in card
 
     ids = (tmp_path / "store/train/ids").stat().st_mtime_ns
     again = script("pretrain", *flags, "--validation_documents", 2, "--overwrite_output_dir")
@@ -108,6 +110,7 @@ def test_going_on_with_a_model_in_two_phases_without_next_sentences(script, flag
     assert (config.hidden_size, config.hidden_dropout_prob) == (24, 0.0)
     assert not (tmp_path / "store/tokenizer").exists()
     assert "nsp" not in (tmp_path / "out/all_results.json").read_text()
+    assert "| second_phase_length | 40 |" in (tmp_path / "out/README.md").read_text()
 
 
 def test_a_dry_run_writes_no_model(script, flags, tmp_path):
