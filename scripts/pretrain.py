@@ -81,11 +81,12 @@ def main() -> None:
     base = base_directory(shape)
     tokenizer = make_tokenizer(corpus, vocabulary, base, quiet)
     model = make_model(shape, base, tokenizer, examples.longest, args)
-    sources = tokenise(corpus, vocabulary, tokenizer, args.seed, quiet)
+    pairs = not examples.no_nsp
+    sources = tokenise(corpus, vocabulary, tokenizer, args.seed, quiet, pairs)
     if shape.embeddings_from_counts and not (args.resume_from_checkpoint or args.dry_run):
         start_from_counts(model, sources, args.seed, quiet)
     train, held_out = make_examples(examples, sources, tokenizer, args)
-    task = PreTraining(next_sentence=not examples.no_nsp)
+    task = PreTraining(next_sentence=pairs)
     trainer = Trainer(model, args, task, train, held_out, tokenizer)
     describe(trainer)
     if args.dry_run:

@@ -88,9 +88,13 @@ def make_tokenizer(
 
 
 def tokenise(
-    a: CorpusArguments, v: VocabularyArguments, tokenizer: BertTokenizer, seed: int, quiet: bool
-) -> Sources:
-    """The corpus in its store, and what of it, or of another corpus, is held out."""
+    a: CorpusArguments, v: VocabularyArguments, tokenizer: BertTokenizer, seed: int, quiet: bool,
+    next_sentence: bool = True,
+) -> Sources:  # fmt: skip
+    """The corpus in its store, and what of it, or of another corpus, is held out.
+
+    next_sentence: whether examples are pairs, whose random half comes from another document.
+    """
     train = _tokenised(a, v, "train", a.corpus, tokenizer, quiet)
     if a.validation_corpus:
         validation = _tokenised(a, v, "validation", a.validation_corpus, tokenizer, quiet)
@@ -99,9 +103,25 @@ def tokenise(
         )
     count = a.validation_documents
     if count is None:
-        count = max(2, train.num_documents // 20)
+        count = _number_to_hold_out(a, train.num_documents, 2 if next_sentence else 1)
     rest, held = hold_out(train, count, seed)
     return Sources(train, rest, train, held)
+
+
+def _number_to_hold_out(a: CorpusArguments, documents: int, least: int) -> int:
+    """One in twenty, where nobody has said how many; training and evaluation need `least` each."""
+    count = max(least, documents // 20)
+    if documents - count < least:
+        cut = "--documents blank_lines, if blank lines separate them; or " * (
+            a.documents == "files"
+        )
+        pairs = " and --no_nsp" * (documents < least)
+        raise InputError(
+            f"the corpus has {documents} document{'s' * (documents > 1)}, of which {count} would "
+            f"be held out and {least} or more trained on: {cut}add files; or hold out none "
+            f"(--validation_documents 0{pairs})"
+        )
+    return count
 
 
 def _corpus(a: CorpusArguments, paths: list[str]) -> Corpus:

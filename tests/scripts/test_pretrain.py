@@ -167,6 +167,34 @@ def test_bad_input_is_said_in_one_line(script, flags, tmp_path):
     assert "picture.txt: it holds a zero byte" in error("--overwrite_store")
 
 
+def test_a_corpus_of_few_documents_is_told_how_many_are_held_out(script, flags, tmp_path):
+    """Without a flag that the user never gave; and the advice works."""
+    texts = sorted((tmp_path / "corpus").iterdir())
+
+    def start(documents: int, *more: object) -> Any:
+        places = ("--corpus", *texts[:documents], "--store", tmp_path / f"store {documents}")
+        return script("pretrain", *places, *flags[4:], "--dry_run", *more)
+
+    for documents, said in ((1, "1 document, of"), (3, "3 documents, of")):
+        ended = start(documents)
+        assert (ended.status, ended.err.count("\n")) == (2, 1)
+        assert f"the corpus has {said} which 2 would be held out and 2 or more" in ended.err
+        assert "--documents blank_lines" in ended.err
+    assert "(--validation_documents 0)" in ended.err
+    assert start(3, "--validation_documents", 0).status == 0
+    assert "(--validation_documents 0 and --no_nsp)" in start(1).err
+    assert start(1, "--validation_documents", 0, "--no_nsp").status == 0
+    assert start(4).status == 0
+
+    alone = start(1, "--no_nsp").err
+    assert "the corpus has 1 document, of which 1 would be held out and 1 or more" in alone
+    assert start(2, "--no_nsp").status == 0
+    (tmp_path / "corpus/000.txt").write_text("Sun sun.\n" * 30 + "\nMoon moon.\n")
+    lines = start(1, "--documents", "blank_lines", "--overwrite_store")
+    assert "the corpus has 2 documents" in lines.err
+    assert "blank_lines" not in lines.err
+
+
 def test_a_vocabulary_of_another_model_is_refused(script, flags, tmp_path):
     base, other = tmp_path / "base", tmp_path / "tokenizer"
     toy.save_model(base)
