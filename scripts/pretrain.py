@@ -48,6 +48,7 @@ from minibert.training.counted_start import narrow_embeddings, start_from_counts
 from minibert.training.plot import plot_log
 from minibert.training.pretraining import (
     base_directory,
+    check_files,
     make_examples,
     make_model,
     make_tokenizer,
@@ -78,6 +79,7 @@ def main() -> None:
     output, quiet = Path(args.output_dir), args.disable_tqdm
     free = args.overwrite_output_dir or args.resume_from_checkpoint or args.dry_run
     refuse_overwriting(output, bool(free))
+    check_files(corpus)
     base = base_directory(shape)
     tokenizer = make_tokenizer(corpus, vocabulary, base, quiet)
     model = make_model(shape, base, tokenizer, examples.longest, args)

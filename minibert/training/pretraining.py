@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -124,8 +125,31 @@ def _number_to_hold_out(a: CorpusArguments, documents: int, least: int) -> int:
     return count
 
 
+def check_files(a: CorpusArguments) -> None:
+    """Say which files are named twice; raise InputError where one is trained on and held out."""
+    train, validation = (
+        [file.resolve() for file in Corpus(paths).files] if paths else []
+        for paths in (a.corpus, a.validation_corpus)
+    )
+    if both := [file for file in train if file in set(validation)]:
+        raise InputError(
+            f"{both[0]} is in --corpus and in --validation_corpus: what is held out must not be "
+            "trained on; leave it out of one of them"
+        )
+    for files, name in ((train, "corpus"), (validation, "validation_corpus")):
+        if again := [file for file, times in Counter(files).items() if times > 1]:
+            say(
+                f"warning: --{name} names {len(again):,} files more than once, {again[0]} the "
+                "first of them; each is read once"
+            )
+
+
 def _corpus(a: CorpusArguments, paths: list[str]) -> Corpus:
-    return Corpus(paths, a.documents, a.sentences, a.text_field)
+    """Each file once: one that counted twice could be trained on and held out."""
+    once: dict[Path, Path] = {}
+    for file in Corpus(paths).files:
+        once.setdefault(file.resolve(), file)
+    return Corpus(list(once.values()), a.documents, a.sentences, a.text_field)
 
 
 def _tokenised(

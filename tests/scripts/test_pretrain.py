@@ -195,6 +195,23 @@ def test_a_corpus_of_few_documents_is_told_how_many_are_held_out(script, flags, 
     assert "blank_lines" not in lines.err
 
 
+def test_no_text_counts_twice_or_on_both_sides(script, flags, tmp_path):
+    """By whatever name it is given."""
+    corpus, rest = tmp_path / "corpus", flags[2:]
+    one = corpus / "001.txt"
+    (tmp_path / "link.txt").symlink_to(one)
+    ended = script("pretrain", "--corpus", corpus, tmp_path / "link.txt", *rest, "--dry_run")
+    assert ended.status == 0
+    assert f"--corpus names 1 files more than once, {one} the first of them" in ended.out
+    assert "sentences, 8 documents in" in ended.out
+
+    for held_out in (one, tmp_path / "link.txt", corpus):
+        ended = script("pretrain", *flags, "--validation_corpus", held_out)
+        assert (ended.status, ended.err.count("\n")) == (2, 1)
+        assert "is in --corpus and in --validation_corpus: what is held out" in ended.err
+    assert f"error: {corpus / '000.txt'} is" in ended.err
+
+
 def test_a_vocabulary_of_another_model_is_refused(script, flags, tmp_path):
     base, other = tmp_path / "base", tmp_path / "tokenizer"
     toy.save_model(base)
