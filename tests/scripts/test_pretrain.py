@@ -150,8 +150,10 @@ def test_bad_input_is_said_in_one_line(script, flags, tmp_path):
 
     assert "nowhere: there is no such file" in error("--corpus", tmp_path / "nowhere")
     one = corpus / "000.txt"
-    single = ("--corpus", one, "--store", other, "--validation_documents", 0)
-    assert "needs two documents or more, got 1: add files" in error(*single)
+    single = ("--corpus", one, "--store", other, *flags[4:], "--validation_documents", 0)
+    ended = script("pretrain", *single)
+    assert (ended.status, ended.err.count("\n")) == (2, 1)
+    assert "needs two documents or more, got 1: add files" in ended.err
     assert "validation_documents: got 8, but the corpus has 8" in error("--validation_documents", 8)
     assert "one document is held out" in error("--validation_documents", 1)
     assert "are the last of --max_steps, which is 6" in error("--second_phase_steps", 6)
