@@ -42,6 +42,7 @@ from pathlib import Path
 from minibert.checkpoint.model_card import model_card
 from minibert.io.command_line import Parser, run
 from minibert.io.files import atomic_write
+from minibert.io.numbers import four_places
 from minibert.tasks.pre_training import PreTraining
 from minibert.training.arguments import parse
 from minibert.training.counted_start import narrow_embeddings, start_from_counts
@@ -145,7 +146,8 @@ def save(
 
 def report(results: dict[str, float], output: Path) -> None:
     if results:
-        print("held out  " + "  ".join(f"{name} {value:.4f}" for name, value in results.items()))
+        shown = "  ".join(f"{name} {four_places(value)}" for name, value in results.items())
+        print(f"held out  {shown}")
     python, model = Path(sys.executable).name, shlex.quote(str(output))
     print(f"model saved; try\n  {python} scripts/finetune.py --model_name_or_path {model}")
 

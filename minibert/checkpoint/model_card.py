@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 
+from minibert.io.numbers import four_places
+
 TASKS = ("text-classification", "token-classification", "question-answering", "fill-mask")
 MASKED = "The [MASK] is here."  # a text for fill-mask, which refuses one without a mask
 
@@ -31,7 +33,7 @@ def model_card(
     https://huggingface.co/docs/hub/model-cards
     """
     front = _front_matter(name, base_model, data, metrics, task, license, language)
-    scores = {metric: f"{value:.4f}" for metric, value in metrics.items()}
+    scores = {metric: four_places(value) for metric, value in metrics.items()}
     text = MASKED if task == "fill-mask" else "some text"
     return "\n".join(
         [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import time
@@ -111,6 +112,17 @@ def test_going_on_with_a_model_in_two_phases_without_next_sentences(script, flag
     assert not (tmp_path / "store/tokenizer").exists()
     assert "nsp" not in (tmp_path / "out/all_results.json").read_text()
     assert "| second_phase_length | 40 |" in (tmp_path / "out/README.md").read_text()
+
+
+def test_a_diverged_run_prints_no_page_of_digits(script, flags, tmp_path):
+    """Held out, in the log's lines and in the card; the files have the number itself."""
+    wild = ("--learning_rate", 1e4, "--max_grad_norm", 0, "--optim", "sgd", "--warmup_ratio", 0)
+    ended = script("pretrain", *flags, *wild, "--max_steps", 2)
+    assert ended.status == 0
+    assert json.loads((tmp_path / "out/all_results.json").read_text())["perplexity"] > 1e30
+    for text in (ended.out, (tmp_path / "out/README.md").read_text().split("## Results")[1]):
+        assert "e+" in text
+        assert not re.search(r"\d{20}", text)
 
 
 def test_a_dry_run_writes_no_model(script, flags, tmp_path):
