@@ -42,12 +42,14 @@ from pathlib import Path
 from minibert.checkpoint.model_card import model_card
 from minibert.io.command_line import Parser, run
 from minibert.io.files import atomic_write
+from minibert.io.numbers import four_places
 from minibert.tasks.pre_training import PreTraining
 from minibert.training.arguments import parse
 from minibert.training.counted_start import narrow_embeddings, start_from_counts
 from minibert.training.plot import plot_log
 from minibert.training.pretraining import (
     base_directory,
+    check_files,
     make_examples,
     make_model,
     make_tokenizer,
@@ -78,14 +80,16 @@ def main() -> None:
     output, quiet = Path(args.output_dir), args.disable_tqdm
     free = args.overwrite_output_dir or args.resume_from_checkpoint or args.dry_run
     refuse_overwriting(output, bool(free))
+    check_files(corpus)
     base = base_directory(shape)
     tokenizer = make_tokenizer(corpus, vocabulary, base, quiet)
     model = make_model(shape, base, tokenizer, examples, args)
-    sources = tokenise(corpus, vocabulary, base, tokenizer, args.seed, quiet)
+    pairs = not examples.no_nsp
+    sources = tokenise(corpus, vocabulary, base, tokenizer, args.seed, quiet, pairs)
     if shape.embeddings_from_counts and not (args.resume_from_checkpoint or args.dry_run):
         start_from_counts(model, sources, args.seed, quiet)
     train, held_out = make_examples(examples, sources, tokenizer, args)
-    task = PreTraining(next_sentence=not examples.no_nsp)
+    task = PreTraining(next_sentence=pairs)
     trainer = Trainer(model, args, task, train, held_out, tokenizer, shape.identity(model.config))
     describe(trainer)
     if args.dry_run:
@@ -122,6 +126,8 @@ def save(
     args, output = trainer.args, trainer.output_dir
     hyperparameters = {name: value for name, value in asdict(args).items() if name in SHOWN}
     hyperparameters |= {"steps": trainer.state.step, **asdict(examples)}
+    if not examples.second_phase_steps:
+        del hyperparameters["second_phase_steps"], hyperparameters["second_phase_length"]
     card = model_card(
         output.resolve().name,
         base_model=shape.model_name_or_path or f"a BERT of size {shape.model_size}, from scratch",
@@ -140,7 +146,8 @@ def save(
 
 def report(results: dict[str, float], output: Path) -> None:
     if results:
-        print("held out  " + "  ".join(f"{name} {value:.4f}" for name, value in results.items()))
+        shown = "  ".join(f"{name} {four_places(value)}" for name, value in results.items())
+        print(f"held out  {shown}")
     python, model = Path(sys.executable).name, shlex.quote(str(output))
     print(f"model saved; try\n  {python} scripts/finetune.py --model_name_or_path {model}")
 

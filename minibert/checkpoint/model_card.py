@@ -7,7 +7,10 @@ import re
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 
+from minibert.io.numbers import four_places
+
 TASKS = ("text-classification", "token-classification", "question-answering", "fill-mask")
+MASKED = "The [MASK] is here."  # a text for fill-mask, which refuses one without a mask
 
 
 def model_card(
@@ -20,16 +23,18 @@ def model_card(
     metrics: Mapping[str, float],
     task: str = "text-classification",
     license: str | None = None,
-    language: Sequence[str] = ("en",),
+    language: Sequence[str] = (),
     training: str = "fine-tuned",
 ) -> str:
     """A model card: YAML front matter as the Hugging Face hub reads it, then Markdown.
 
     metrics: {"accuracy": 0.85, …} on held-out data, fractions as the metric defines them.
+    language: codes such as "en"; no line of the card says one unless it is known.
     https://huggingface.co/docs/hub/model-cards
     """
     front = _front_matter(name, base_model, data, metrics, task, license, language)
-    scores = {metric: f"{value:.4f}" for metric, value in metrics.items()}
+    scores = {metric: four_places(value) for metric, value in metrics.items()}
+    text = MASKED if task == "fill-mask" else "some text"
     return "\n".join(
         [
             "---",
@@ -42,7 +47,7 @@ def model_card(
             "",
             "```python",
             "from transformers import pipeline",
-            f'print(pipeline("{task}", "path/to/this/directory")("some text"))',
+            f'print(pipeline("{task}", "path/to/this/directory")("{text}"))',
             "```",
             "",
             "## Results on held-out data",
@@ -67,7 +72,8 @@ def _front_matter(
     language: Sequence[str],
 ) -> list[str]:
     lines = ["library_name: transformers", f"pipeline_tag: {_yaml(task)}", "tags: [minibert]"]
-    lines.append(f"language: {_yaml(list(language))}")
+    if language:
+        lines.append(f"language: {_yaml(list(language))}")
     if license is not None:
         lines.append(f"license: {_yaml(license)}")
     if re.fullmatch(r"[\w.-]+/[\w.-]+", base_model):  # the hub refuses anything but a hub id here

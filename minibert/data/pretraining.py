@@ -1,4 +1,7 @@
-"""Batches for pretraining, made when they are asked for: newly cut and masked in every epoch."""
+"""Batches for pretraining, made when they are asked for: newly masked in every epoch.
+
+Pairs of sentences are newly cut in every epoch too; full sequences keep their cuts.
+"""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from minibert.packing import PackedBatch
 from minibert.tasks.base import Outputs
 
 MASKED = ("mlm_loss", "perplexity", "mlm_accuracy", "mlm_baseline")
-NEXT = ("nsp_loss", "nsp_accuracy")
+NEXT = ("nsp_loss", "nsp_accuracy", "nsp_baseline")
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,8 @@ class PreTraining:
     def metrics(self, outputs: Outputs, features: Features) -> dict[str, float]:
         """Means over all masked tokens, and over all examples.
 
-        `mlm_baseline` is the accuracy of always saying the token that is asked for most often.
+        `mlm_baseline` is the accuracy of always saying the token that is asked for most often,
+        `nsp_baseline` that of always saying the more frequent of "next" and "random".
         `loss` is the sum of both.
         """
         assert features.token_labels is not None
@@ -80,6 +81,8 @@ class PreTraining:
         if self.next_sentence:
             metrics["nsp_loss"] = float(np.mean(outputs["next_loss"]))
             metrics["nsp_accuracy"] = float(np.mean(outputs["next_right"]))
+            relations = np.bincount(np.asarray(features.labels))
+            metrics["nsp_baseline"] = float(relations.max() / relations.sum())
             metrics["loss"] += metrics["nsp_loss"]
         return metrics
 

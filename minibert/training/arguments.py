@@ -214,7 +214,8 @@ def _values(f: dataclasses.Field[Any], base: type) -> dict[str, Any]:
     if base is bool:
         return {"nargs": "?", "const": True, "type": _boolean, "metavar": "BOOL"}
     if base is list:
-        return {"nargs": "+", "metavar": metavar or "NAME"}
+        # Given twice, both count: argparse alone would forget the first without a word.
+        return {"nargs": "+", "action": "extend", "metavar": metavar or "NAME"}
     letter = {int: "N", float: "X", str: "NAME"}[base]
     return {"type": base, "metavar": None if choices else metavar or letter, "choices": choices}
 

@@ -20,6 +20,7 @@ ACCURACIES: Sequence[Curve] = (
     ("eval_mlm_accuracy", "masked tokens"),
     ("eval_mlm_baseline", "always the most frequent token"),
     ("eval_nsp_accuracy", "next sentence"),
+    ("eval_nsp_baseline", "always the more frequent answer"),
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -106,9 +107,12 @@ def _learnt_tokenizer(corpus: Corpus, v: VocabularyArguments, quiet: bool) -> Be
 
 def tokenise(
     a: CorpusArguments, v: VocabularyArguments, base: str | Path | None, tokenizer: BertTokenizer,
-    seed: int, quiet: bool,
+    seed: int, quiet: bool, next_sentence: bool = True,
 ) -> Sources:  # fmt: skip
-    """The corpus in its store, and what of it, or of another corpus, is held out."""
+    """The corpus in its store, and what of it, or of another corpus, is held out.
+
+    next_sentence: whether examples are pairs, whose random half comes from another document.
+    """
     stores = store_directory(a, v, tokenizer if v.tokenizer_name or base else None)
     train = _tokenised(a, stores / "train", a.corpus, tokenizer, quiet)
     if a.validation_corpus:
@@ -118,13 +122,52 @@ def tokenise(
         )
     count = a.validation_documents
     if count is None:
-        count = max(2, train.num_documents // 20)
+        count = _number_to_hold_out(a, train.num_documents, 2 if next_sentence else 1)
     rest, held = hold_out(train, count, seed)
     return Sources(train, rest, train, held)
 
 
+def _number_to_hold_out(a: CorpusArguments, documents: int, least: int) -> int:
+    """One in twenty, where nobody has said how many; training and evaluation need `least` each."""
+    count = max(least, documents // 20)
+    if documents - count < least:
+        cut = "--documents blank_lines, if blank lines separate them; or " * (
+            a.documents == "files"
+        )
+        pairs = " and --no_nsp" * (documents < least)
+        raise InputError(
+            f"the corpus has {documents} document{'s' * (documents > 1)}, of which {count} would "
+            f"be held out and {least} or more trained on: {cut}add files; or hold out none "
+            f"(--validation_documents 0{pairs})"
+        )
+    return count
+
+
+def check_files(a: CorpusArguments) -> None:
+    """Say which files are named twice; raise InputError where one is trained on and held out."""
+    train, validation = (
+        [file.resolve() for file in Corpus(paths).files] if paths else []
+        for paths in (a.corpus, a.validation_corpus)
+    )
+    if both := [file for file in train if file in set(validation)]:
+        raise InputError(
+            f"{both[0]} is in --corpus and in --validation_corpus: what is held out must not be "
+            "trained on; leave it out of one of them"
+        )
+    for files, name in ((train, "corpus"), (validation, "validation_corpus")):
+        if again := [file for file, times in Counter(files).items() if times > 1]:
+            say(
+                f"warning: --{name} names {len(again):,} files more than once, {again[0]} the "
+                "first of them; each is read once"
+            )
+
+
 def _corpus(a: CorpusArguments, paths: list[str]) -> Corpus:
-    return Corpus(paths, a.documents, a.sentences, a.text_field)
+    """Each file once: one that counted twice could be trained on and held out."""
+    once: dict[Path, Path] = {}
+    for file in Corpus(paths).files:
+        once.setdefault(file.resolve(), file)
+    return Corpus(list(once.values()), a.documents, a.sentences, a.text_field)
 
 
 def _tokenised(

@@ -24,8 +24,9 @@ class CorpusArguments:
         None, "text to evaluate on, read in the same way", metavar="PATH"
     )
     validation_documents: int | None = option(
-        None, "documents of the corpus to hold out instead", shown="one in twenty, 2 at least"
-    )
+        None, "documents of the corpus to hold out instead",
+        shown="one in twenty, 2 at least, or 1 with no_nsp",
+    )  # fmt: skip
     documents: str = option(
         "files", "a document is a file (of an archive: a member), or ends at a blank line; a JSON "
         "line is always one", DOCUMENTS,

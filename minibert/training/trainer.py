@@ -16,6 +16,7 @@ import numpy as np
 from minibert.data.features import Features, TrainingData
 from minibert.errors import InputError, Interrupted, TrainingDiverged
 from minibert.io.files import atomic_write
+from minibert.io.numbers import four_places
 from minibert.io.progress import bar, say
 from minibert.models import BertPreTrainedModel, Run
 from minibert.optim import LossScale, Optimizer, clip_scale, global_norm, schedule
@@ -271,7 +272,7 @@ class Trainer:
         else:
             state.evaluations_without_gain += 1
         self._log({"step": state.step} | {f"eval_{name}": v for name, v in metrics.items()})
-        shown = "  ".join(f"{name} {v:.4f}" for name, v in metrics.items())
+        shown = "  ".join(f"{name} {four_places(v)}" for name, v in metrics.items())
         say(f"step {state.step:>6}  evaluation  {shown}{'  (best)' if better else ''}")
         if self._out_of_patience():
             say(f"stopped early: no gain in {state.evaluations_without_gain} evaluations")

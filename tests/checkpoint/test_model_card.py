@@ -48,6 +48,19 @@ def test_a_local_base_model_stays_out_of_the_front_matter() -> None:
     assert "model-index" not in card
 
 
+def test_its_code_runs_for_a_masked_language_model() -> None:
+    """fill-mask refuses a text without a mask."""
+    facts = {"base_model": "b", "data": "d", "hyperparameters": {}, "seed": 0, "metrics": {}}
+    code = model_card("x", **facts, task="fill-mask").split("```")[1]
+    assert '("The [MASK] is here.")' in code
+
+
+def test_a_language_is_said_where_it_is_known() -> None:
+    facts = {"base_model": "b", "data": "d", "hyperparameters": {}, "seed": 0, "metrics": {}}
+    assert "language" not in model_card("x", **facts)
+    assert 'language: ["de", "fr"]' in model_card("x", **facts, language=["de", "fr"])
+
+
 def test_the_hub_library_reads_it() -> None:
     hub = pytest.importorskip("huggingface_hub", reason="it comes with tokenizers, but may not")
     data = hub.ModelCard(CARD).data

@@ -79,6 +79,24 @@ def test_epochs_and_seeds_differ(store: TokenStore) -> None:
     assert len({tuple((row != -100).tolist()) for row in masks if row is not None}) > 4
 
 
+@pytest.mark.parametrize("next_sentence", [True, False])
+def test_pairs_are_cut_anew_in_every_epoch_and_full_sequences_are_not(
+    next_sentence: bool, store: TokenStore
+) -> None:
+    """What the README says; masks are new either way."""
+    data = toy_corpus.data(store, next_sentence=next_sentence)
+    texts, masks = [], []
+    for epoch in (0, 1):
+        starts = np.sort(plan(data.phases[0].rule, 5, epoch))
+        made = data.features(Address(5, epoch, 0, starts))
+        assert made.token_labels is not None
+        pairs = zip(made.ids, made.token_labels, strict=True)
+        texts.append([np.where(found == -100, ids, found).tolist() for ids, found in pairs])
+        masks.append([found.tolist() for found in made.token_labels])
+    assert (texts[0] == texts[1]) == (not next_sentence)
+    assert masks[0] != masks[1]
+
+
 def test_an_epoch_holds_each_example_once(store: TokenStore) -> None:
     data = toy_corpus.data(store)
     rule = data.phases[0].rule

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import time
@@ -57,6 +58,8 @@ def test_the_main_job(script, flags, tmp_path):
     assert results.keys() >= {"mlm_loss", "perplexity", "mlm_accuracy", "nsp_accuracy"}
     card = (out / "README.md").read_text()
     assert "a BERT of size tiny, from scratch, pretrained on corpus" in card
+    assert "second_phase" not in card
+    assert "language" not in card
 
     ids = (tmp_path / "store/train/ids").stat().st_mtime_ns
     again = script("pretrain", *flags, "--validation_documents", 2, "--overwrite_output_dir")
@@ -119,6 +122,18 @@ def test_going_on_with_a_model_in_two_phases_without_next_sentences(script, flag
     assert (config.hidden_size, config.hidden_dropout_prob) == (24, 0.0)
     assert not (tmp_path / "store/tokenizer").exists()
     assert "nsp" not in (tmp_path / "out/all_results.json").read_text()
+    assert "| second_phase_length | 40 |" in (tmp_path / "out/README.md").read_text()
+
+
+def test_a_diverged_run_prints_no_page_of_digits(script, flags, tmp_path):
+    """Held out, in the log's lines and in the card; the files have the number itself."""
+    wild = ("--learning_rate", 1e4, "--max_grad_norm", 0, "--optim", "sgd", "--warmup_ratio", 0)
+    ended = script("pretrain", *flags, *wild, "--max_steps", 2)
+    assert ended.status == 0
+    assert json.loads((tmp_path / "out/all_results.json").read_text())["perplexity"] > 1e30
+    for text in (ended.out, (tmp_path / "out/README.md").read_text().split("## Results")[1]):
+        assert "e+" in text
+        assert not re.search(r"\d{20}", text)
 
 
 def test_models_of_several_vocabularies_share_a_corpus(script, flags, tmp_path, monkeypatch):
@@ -175,8 +190,10 @@ def test_bad_input_is_said_in_one_line(script, flags, tmp_path):
 
     assert "nowhere: there is no such file" in error("--corpus", tmp_path / "nowhere")
     one = corpus / "000.txt"
-    single = ("--corpus", one, "--store", other, "--validation_documents", 0)
-    assert "needs two documents or more, got 1: add files" in error(*single)
+    single = ("--corpus", one, "--store", other, *flags[4:], "--validation_documents", 0)
+    ended = script("pretrain", *single)
+    assert (ended.status, ended.err.count("\n")) == (2, 1)
+    assert "needs two documents or more, got 1: add files" in ended.err
     assert "validation_documents: got 8, but the corpus has 8" in error("--validation_documents", 8)
     assert "one document is held out" in error("--validation_documents", 1)
     assert "are the last of --max_steps, which is 6" in error("--second_phase_steps", 6)
@@ -207,8 +224,7 @@ def test_a_vocabulary_of_another_corpus_or_settings_is_refused(script, flags, tm
         (corpus / "new.txt").write_text("more")
         named = "new.txt"
     elif change == "order":
-        paths = sorted(corpus.iterdir())
-        more = ["--corpus", *paths[::-1]]
+        flags = ["--corpus", *sorted(corpus.iterdir())[::-1], *flags[2:]]
     else:
         more = {"size": ["--vocab_size", 300], "case": ["--cased"]}.get(
             change, ["--limit_alphabet", 50]
@@ -236,6 +252,51 @@ def test_a_vocabulary_of_touched_files_or_from_before_the_record_is_taken(script
     record.unlink()
     assert script("pretrain", *flags, "--dry_run").status == 0
     assert vocabulary.stat().st_mtime_ns == learnt
+
+
+def test_a_corpus_of_few_documents_is_told_how_many_are_held_out(script, flags, tmp_path):
+    """Without a flag that the user never gave; and the advice works."""
+    texts = sorted((tmp_path / "corpus").iterdir())
+
+    def start(documents: int, *more: object) -> Any:
+        places = ("--corpus", *texts[:documents], "--store", tmp_path / f"store {documents}")
+        return script("pretrain", *places, *flags[4:], "--dry_run", *more)
+
+    for documents, said in ((1, "1 document, of"), (3, "3 documents, of")):
+        ended = start(documents)
+        assert (ended.status, ended.err.count("\n")) == (2, 1)
+        assert f"the corpus has {said} which 2 would be held out and 2 or more" in ended.err
+        assert "--documents blank_lines" in ended.err
+    assert "(--validation_documents 0)" in ended.err
+    assert start(3, "--validation_documents", 0).status == 0
+    assert "(--validation_documents 0 and --no_nsp)" in start(1).err
+    assert start(1, "--validation_documents", 0, "--no_nsp").status == 0
+    assert start(4).status == 0
+
+    alone = start(1, "--no_nsp").err
+    assert "the corpus has 1 document, of which 1 would be held out and 1 or more" in alone
+    assert start(2, "--no_nsp").status == 0
+    (tmp_path / "corpus/000.txt").write_text("Sun sun.\n" * 30 + "\nMoon moon.\n")
+    lines = start(1, "--documents", "blank_lines", "--overwrite_store")
+    assert "the corpus has 2 documents" in lines.err
+    assert "blank_lines" not in lines.err
+
+
+def test_no_text_counts_twice_or_on_both_sides(script, flags, tmp_path):
+    """By whatever name it is given."""
+    corpus, rest = tmp_path / "corpus", flags[2:]
+    one = corpus / "001.txt"
+    (tmp_path / "link.txt").symlink_to(one)
+    ended = script("pretrain", "--corpus", corpus, tmp_path / "link.txt", *rest, "--dry_run")
+    assert ended.status == 0
+    assert f"--corpus names 1 files more than once, {one} the first of them" in ended.out
+    assert "sentences, 8 documents in" in ended.out
+
+    for held_out in (one, tmp_path / "link.txt", corpus):
+        ended = script("pretrain", *flags, "--validation_corpus", held_out)
+        assert (ended.status, ended.err.count("\n")) == (2, 1)
+        assert "is in --corpus and in --validation_corpus: what is held out" in ended.err
+    assert f"error: {corpus / '000.txt'} is" in ended.err
 
 
 def test_a_vocabulary_of_another_model_is_refused(script, flags, tmp_path):

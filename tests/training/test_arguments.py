@@ -32,6 +32,13 @@ def test_without_flags_everything_is_the_default():
     assert parsed() == (ToyArguments(), TrainingArguments())
 
 
+def test_a_list_may_be_given_in_parts(tmp_path):
+    assert parsed("--names", "a", "b", "--names", "c")[0].names == ["a", "b", "c"]
+    config = tmp_path / "flags.json"
+    config.write_text('{"names": ["x"]}')
+    assert parsed("--config", str(config), "--names", "a", "--names", "b")[0].names == ["a", "b"]
+
+
 # transformers' TrainingArguments and run_glue.py know these names; the values are of their types.
 SAMPLES = {
     "output_dir": ("out", "out"),
