@@ -52,7 +52,12 @@ from minibert.hub import resolve_model
 from minibert.io.command_line import Parser, run
 from minibert.io.files import atomic_write
 from minibert.models import BertPreTrainedModel
-from minibert.pipelines.trained_for import check_architectures, check_trained, task_of
+from minibert.pipelines.trained_for import (
+    OF_ARCHITECTURE,
+    check_architectures,
+    check_trained,
+    task_of,
+)
 from minibert.tasks.base import Outputs, Task
 from minibert.tasks.classification import Classification
 from minibert.tasks.question_answering import QuestionAnswering
@@ -236,6 +241,7 @@ def save(output: Path, trainer: Trainer, data: DataArguments, results: dict[str,
         hyperparameters=hyperparameters,
         seed=trainer.args.seed,
         metrics=results,
+        task=OF_ARCHITECTURE[type(trainer.model).__name__],
     )
     trainer.model.save_pretrained(output, tokenizer=trainer.tokenizer, card=card)
     atomic_write(output / "all_results.json", json.dumps(results, indent=1) + "\n")

@@ -47,14 +47,7 @@ from minibert.tasks.pre_training import PreTraining
 from minibert.training.arguments import parse
 from minibert.training.counted_start import narrow_embeddings, start_from_counts
 from minibert.training.plot import plot_log
-from minibert.training.pretraining import (
-    base_directory,
-    check_files,
-    make_examples,
-    make_model,
-    make_tokenizer,
-    tokenise,
-)
+from minibert.training.pretraining import base_directory, make_examples, make_model
 from minibert.training.pretraining_arguments import (
     CorpusArguments,
     ExampleArguments,
@@ -62,6 +55,7 @@ from minibert.training.pretraining_arguments import (
     PretrainingArguments,
     VocabularyArguments,
 )
+from minibert.training.pretraining_sources import check_files, make_tokenizer, tokenise
 from minibert.training.state import LOG, refuse_overwriting
 from minibert.training.trainer import Trainer
 

@@ -9,8 +9,18 @@ from importlib.metadata import PackageNotFoundError, version
 
 from minibert.io.numbers import four_places
 
-TASKS = ("text-classification", "token-classification", "question-answering", "fill-mask")
-MASKED = "The [MASK] is here."  # a text for fill-mask, which refuses one without a mask
+EXAMPLES = {
+    "text-classification": ("transformers", '"some text"'),
+    "token-classification": ("transformers", '"some text"'),
+    "fill-mask": ("transformers", '"The [MASK] is here."'),
+    "question-answering": ("minibert", 'question="Who came?", context="Anna came home."'),
+    "multiple-choice": (
+        "minibert",
+        '{"question": "It rains.", "choices": ["It is wet.", "It is dry."]}',
+    ),
+    "sentence-similarity": ("minibert", '"some text", ["another text", "a third"]'),
+}
+"""A task's pipeline: whose, and what to ask it. (transformers 5 has none for the lower three.)"""
 
 
 def model_card(
@@ -34,7 +44,7 @@ def model_card(
     """
     front = _front_matter(name, base_model, data, metrics, task, license, language)
     scores = {metric: four_places(value) for metric, value in metrics.items()}
-    text = MASKED if task == "fill-mask" else "some text"
+    library, asked = EXAMPLES[task]
     return "\n".join(
         [
             "---",
@@ -46,8 +56,8 @@ def model_card(
             f"with minibert {_version()}, seed {seed}.",
             "",
             "```python",
-            "from transformers import pipeline",
-            f'print(pipeline("{task}", "path/to/this/directory")("{text}"))',
+            f"from {library} import pipeline",
+            f'print(pipeline("{task}", "path/to/this/directory")({asked}))',
             "```",
             "",
             "## Results on held-out data",

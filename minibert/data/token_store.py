@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from minibert.data.made_of import differences
 from minibert.errors import InputError
 from minibert.io.files import atomic_write
-from minibert.io.json_io import error_text, read_json_object
+from minibert.io.json_io import read_json_object
 
 HEAD, IDS, SENTENCES, DOCUMENTS = "store.json", "ids", "sentences", "documents"
-SOURCE = "made_of.json"  # beside a vocabulary: of what corpus and settings it was learnt
 FORMAT = 1
 ANEW = "add --overwrite_store to tokenise the corpus anew"
 
@@ -69,7 +69,7 @@ def open_store(directory: Path, made_of: Mapping[str, Any]) -> TokenStore:
     head = read_json_object(directory / HEAD)
     if head.get("format") != FORMAT:
         raise InputError(f"{directory}: not a store of format {FORMAT}; {ANEW}")
-    changed = _differences(head, made_of)
+    changed = differences(head, made_of)
     if changed == ["tokenizer"]:
         raise InputError(
             f"{directory}: the corpus was tokenised with another tokenizer; choose another "
@@ -117,66 +117,3 @@ def _mapped(path: Path, dtype: str) -> NDArray[Any]:
 def write_head(directory: Path, head: Mapping[str, Any]) -> None:
     """Write store.json, in one step."""
     atomic_write(directory / HEAD, json.dumps(head, indent=1) + "\n")
-
-
-def source_record(made_of: Mapping[str, Any]) -> dict[str, Any]:
-    """What SOURCE holds; taken before a vocabulary is learnt, a later change will show."""
-    return {"made_of": made_of, "corpus_sha256": hashes_of(name for name, *_ in made_of["files"])}
-
-
-def write_source(directory: Path, record: Mapping[str, Any]) -> None:
-    """Write SOURCE, in one step."""
-    atomic_write(directory / SOURCE, json.dumps(record, indent=1) + "\n")
-
-
-def check_source(directory: Path, made_of: Mapping[str, Any]) -> None:
-    """Raises InputError for a vocabulary of another corpus or other settings, as `open_store` does.
-
-    One from before this was noted is taken as it is.
-    """
-    if not (directory / SOURCE).exists():
-        return
-    record = read_json_object(directory / SOURCE)
-    if changed := _differences(record, made_of):
-        what = ", ".join(changed[:3]) + (" …" if len(changed) > 3 else "")
-        raise InputError(
-            f"{directory}: the corpus or the settings have changed since this vocabulary was "
-            f"learnt ({what}); add --overwrite_store to make it and the tokenised corpus anew, or "
-            "name another --store"
-        )
-    if record["made_of"] != made_of:
-        with suppress(OSError):
-            write_source(directory, record | {"made_of": made_of})
-
-
-def hashes_of(names: Iterable[str]) -> dict[str, str]:
-    """The sha256 of each file, whatever its size."""
-    found = {}
-    for name in names:
-        try:
-            with open(name, "rb") as file:
-                found[name] = hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            raise InputError(f"{name}: the file cannot be read: {error_text(error)}") from error
-    return found
-
-
-def _differences(head: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """The files of the corpus that have changed, else the settings.
-
-    A file of the same size and time has not; of one with another time the content decides.
-    """
-    then = head.get("made_of")
-    then = then if isinstance(then, dict) else {}
-    before, after = ({f[0]: f[1:] for f in made.get("files", ())} for made in (then, now))
-    names = sorted(before | after)
-    changed = [name for name in names if before.get(name, [])[:1] != after.get(name, [])[:1]]
-    if not changed:
-        hashes = hashes_of(name for name in names if before[name] != after[name])
-        known = head.get("corpus_sha256", {})
-        changed = [name for name, sha256 in hashes.items() if sha256 != known.get(name)]
-    if changed:
-        return changed
-    timeless = [made | {"files": [f[:2] for f in made["files"]]} for made in (then, dict(now))]
-    keys = (*now, *(then.keys() - now.keys()))
-    return [key for key in keys if timeless[0].get(key) != timeless[1].get(key)]

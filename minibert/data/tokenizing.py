@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minibert.data.corpus import Corpus, Paragraph
+from minibert.data.made_of import hashes_of
 from minibert.data.sentences import split_sentences
 from minibert.data.token_store import (
     DOCUMENTS,
@@ -24,7 +25,6 @@ from minibert.data.token_store import (
     SENTENCES,
     TokenStore,
     content_hash,
-    hashes_of,
     open_store,
     write_head,
 )

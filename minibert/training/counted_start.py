@@ -9,7 +9,7 @@ import numpy as np
 from minibert.data.word_vectors import word_vectors
 from minibert.models import BertForPreTraining
 from minibert.models.initialization import sinusoids
-from minibert.training.pretraining import Sources
+from minibert.training.pretraining_sources import Sources
 
 WORDS, POSITIONS, TYPES = (
     f"bert.embeddings.{name}_embeddings.weight" for name in ("word", "position", "token_type")

@@ -1,10 +1,25 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+import toy
 
+from minibert import (
+    BertForMultipleChoice,
+    BertForPreTraining,
+    BertForQuestionAnswering,
+    BertForSentenceEmbedding,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+    BertTokenizer,
+)
 from minibert.checkpoint.model_card import model_card
+from minibert.models import BertPreTrainedModel
+from minibert.pipelines.trained_for import OF_ARCHITECTURE
 
 CARD = model_card(
     "tiny | reviews",
@@ -48,11 +63,28 @@ def test_a_local_base_model_stays_out_of_the_front_matter() -> None:
     assert "model-index" not in card
 
 
-def test_its_code_runs_for_a_masked_language_model() -> None:
-    """fill-mask refuses a text without a mask."""
+@pytest.mark.parametrize(
+    "kind",
+    [
+        BertForMultipleChoice, BertForPreTraining, BertForQuestionAnswering,
+        BertForSentenceEmbedding, BertForSequenceClassification, BertForTokenClassification,
+    ],
+)  # fmt: skip
+def test_its_code_runs(kind: type[BertPreTrainedModel], tmp_path: Path) -> None:
+    """With minibert's pipelines, which take what those of transformers take."""
     facts = {"base_model": "b", "data": "d", "hyperparameters": {}, "seed": 0, "metrics": {}}
-    code = model_card("x", **facts, task="fill-mask").split("```")[1]
-    assert '("The [MASK] is here.")' in code
+    task = OF_ARCHITECTURE[kind.__name__]
+    code = model_card("x", **facts, task=task).split("```python")[1].split("```")[0]
+    assert f'pipeline("{task}"' in code
+    tokenizer = BertTokenizer.from_vocab(toy.VOCABULARY)
+    kind(toy.config(), backend="numpy").save_pretrained(tmp_path, tokenizer=tokenizer)
+    code = code.replace("path/to/this/directory", str(tmp_path))
+    ended = subprocess.run(
+        [sys.executable, "-c", code.replace("from transformers", "from minibert")],
+        check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout[0] in "[{"
 
 
 def test_a_language_is_said_where_it_is_known() -> None:

@@ -1,0 +1,191 @@
+"""From a corpus and flags to its vocabulary and its tokens in a store, some held out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+from minibert.data.corpus import Corpus
+from minibert.data.made_of import check_source, source_record, write_source
+from minibert.data.segments import (
+    Ints,
+    hold_out,
+)
+from minibert.data.token_store import TokenStore
+from minibert.data.tokenizing import tokenised
+from minibert.errors import InputError
+from minibert.hub.package_index import cache_directory
+from minibert.io.files import new_directory
+from minibert.io.progress import say, tracked
+from minibert.parallel import available_cores
+from minibert.tokenization import BertTokenizer
+from minibert.tokenization.training import train_tokenizer
+from minibert.training.pretraining_arguments import (
+    CorpusArguments,
+    VocabularyArguments,
+)
+
+
+class Sources(NamedTuple):
+    """Tokenised text, and which of its documents are for what."""
+
+    train: TokenStore
+    train_documents: Ints
+    validation: TokenStore
+    validation_documents: Ints
+
+
+def store_directory(
+    a: CorpusArguments, v: VocabularyArguments, given: BertTokenizer | None = None
+) -> Path:
+    """Where vocabulary and stores of these arguments are kept.
+
+    given: a vocabulary that is not learnt from the corpus; every such one has stores of its own.
+    """
+    if a.store:
+        return Path(a.store)
+    paths = [str(Path(path).resolve()) for path in (*a.corpus, "", *(a.validation_corpus or ()))]
+    settings = [a.documents, a.sentences, a.text_field, *vars(v).values()]
+    settings += [given.fingerprint()] if given else []
+    key = hashlib.sha256(json.dumps([paths, settings]).encode()).hexdigest()[:12]
+    return cache_directory() / "corpora" / f"{Path(a.corpus[0]).stem}-{key}"
+
+
+def make_tokenizer(
+    a: CorpusArguments, v: VocabularyArguments, base: str | Path | None, quiet: bool
+) -> BertTokenizer:
+    """The vocabulary that is named, else that of the model `base`, else one learnt from the corpus.
+
+    A learnt one is kept, and is not learnt again. Raises InputError for one that was learnt of
+    another corpus or with other settings, unless `overwrite_store`.
+    """
+    if v.tokenizer_name or base:
+        return BertTokenizer.from_pretrained(v.tokenizer_name or str(base))
+    directory = store_directory(a, v) / "tokenizer"
+    corpus = _corpus(a, a.corpus)
+    settings = {name: value for name, value in vars(v).items() if name != "tokenizer_name"}
+    made_of = {"files": [list(state) for state in corpus.state()], "text_field": a.text_field}
+    made_of |= settings
+    if a.overwrite_store or not directory.exists():
+        record = source_record(made_of)
+        tokenizer = _learnt_tokenizer(corpus, v, quiet)
+        with new_directory(directory) as stage:
+            tokenizer.save_pretrained(stage)
+            write_source(stage, record)
+    check_source(directory, made_of)
+    return BertTokenizer.from_pretrained(directory)
+
+
+def _learnt_tokenizer(corpus: Corpus, v: VocabularyArguments, quiet: bool) -> BertTokenizer:
+    texts = tracked(
+        (paragraph.text for paragraph in corpus.paragraphs()), None, "vocabulary", size=len,
+        unit=" characters", disable=quiet,
+    )  # fmt: skip
+    return train_tokenizer(
+        texts,
+        v.vocab_size,
+        do_lower_case=not v.cased,
+        limit_alphabet=v.limit_alphabet,
+        min_frequency=v.min_frequency,
+    )
+
+
+def tokenise(
+    a: CorpusArguments, v: VocabularyArguments, base: str | Path | None, tokenizer: BertTokenizer,
+    seed: int, quiet: bool, next_sentence: bool = True,
+) -> Sources:  # fmt: skip
+    """The corpus in its store, and what of it, or of another corpus, is held out.
+
+    next_sentence: whether examples are pairs, whose random half comes from another document.
+    """
+    stores = store_directory(a, v, tokenizer if v.tokenizer_name or base else None)
+    train = _tokenised(a, stores / "train", a.corpus, tokenizer, quiet)
+    if a.validation_corpus:
+        validation = _tokenised(a, stores / "validation", a.validation_corpus, tokenizer, quiet)
+        return Sources(
+            train, hold_out(train, 0, seed)[0], validation, hold_out(validation, 0, seed)[0]
+        )
+    count = a.validation_documents
+    if count is None:
+        count = _number_to_hold_out(a, train.num_documents, 2 if next_sentence else 1)
+    rest, held = hold_out(train, count, seed)
+    return Sources(train, rest, train, held)
+
+
+def _number_to_hold_out(a: CorpusArguments, documents: int, least: int) -> int:
+    """One in twenty, where nobody has said how many; training and evaluation need `least` each."""
+    count = max(least, documents // 20)
+    if documents - count < least:
+        cut = "--documents blank_lines, if blank lines separate them; or " * (
+            a.documents == "files"
+        )
+        pairs = " and --no_nsp" * (documents < least)
+        raise InputError(
+            f"the corpus has {documents} document{'s' * (documents > 1)}, of which {count} would "
+            f"be held out and {least} or more trained on: {cut}add files; or hold out none "
+            f"(--validation_documents 0{pairs})"
+        )
+    return count
+
+
+def check_files(a: CorpusArguments) -> None:
+    """Say which files are named twice; raise InputError where one is trained on and held out."""
+    train, validation = (
+        [file.resolve() for file in Corpus(paths).files] if paths else []
+        for paths in (a.corpus, a.validation_corpus)
+    )
+    if both := [file for file in train if file in set(validation)]:
+        raise InputError(
+            f"{both[0]} is in --corpus and in --validation_corpus: what is held out must not be "
+            "trained on; leave it out of one of them"
+        )
+    for files, name in ((train, "corpus"), (validation, "validation_corpus")):
+        if again := [file for file, times in Counter(files).items() if times > 1]:
+            say(
+                f"warning: --{name} names {len(again):,} files more than once, {again[0]} the "
+                "first of them; each is read once"
+            )
+
+
+def _corpus(a: CorpusArguments, paths: list[str]) -> Corpus:
+    """Each file once: one that counted twice could be trained on and held out."""
+    once: dict[Path, Path] = {}
+    for file in Corpus(paths).files:
+        once.setdefault(file.resolve(), file)
+    return Corpus(list(once.values()), a.documents, a.sentences, a.text_field)
+
+
+def _tokenised(
+    a: CorpusArguments, directory: Path, paths: list[str], tokenizer: BertTokenizer, quiet: bool
+) -> TokenStore:
+    store = tokenised(
+        _corpus(a, paths),
+        tokenizer,
+        directory,
+        processes=a.preprocessing_num_workers or available_cores(),
+        overwrite=a.overwrite_store,
+        quiet=quiet,
+    )
+    say(
+        f"{directory.name}: {len(store.ids):,} tokens, {store.num_sentences:,} sentences, "
+        f"{store.num_documents:,} documents in {store.directory}"
+    )
+    if store.unknown is not None:
+        say_unknown(directory.name, store.unknown / len(store.ids))
+    for name, count in store.replaced.items():
+        say(f"warning: {name}: {count} bytes are not UTF-8 and were replaced by U+FFFD")
+    return store
+
+
+def say_unknown(part: str, share: float) -> None:
+    """What share of a store's tokens is [UNK], as a warning where it is more than 1 %."""
+    if share > 0.01:
+        say(
+            f"warning: {part}: {share:.1%} of the tokens are [UNK], which the vocabulary has no "
+            "pieces for: raise --limit_alphabet and --vocab_size, or name another --tokenizer_name"
+        )
+    else:
+        say(f"{part}: {share:.3%} of the tokens are [UNK]")
