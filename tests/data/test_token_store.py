@@ -16,7 +16,7 @@ import pytest
 import toy_corpus
 
 from minibert import BertTokenizer
-from minibert.data import token_store, tokenizing
+from minibert.data import made_of, token_store, tokenizing
 from minibert.data.corpus import Corpus
 from minibert.data.sentences import split_sentences
 from minibert.data.token_store import TokenStore
@@ -142,8 +142,8 @@ def test_files_that_were_only_touched_are_read_once_more(corpus, tmp_path, monke
     store, before = tokenised(corpus, tokenizer, path), files(tokenised(corpus, tokenizer, path))
     touched(corpus, 0, 3)
     read = list[str]()
-    hashes = token_store.hashes_of
-    monkeypatch.setattr(token_store, "hashes_of", lambda n: hashes(n := list(n)) | seen(read, n))
+    hashes = made_of.hashes_of
+    monkeypatch.setattr(made_of, "hashes_of", lambda n: hashes(n := list(n)) | seen(read, n))
     monkeypatch.setattr(tokenizing, "build_store", lambda *_, **__: pytest.fail("built again"))
     assert tokenised(corpus, tokenizer, path).sha256 == store.sha256
     assert read == [str(corpus.files[0]), str(corpus.files[3])]
@@ -215,7 +215,7 @@ def test_a_large_file_is_hashed_by_blocks(tmp_path):
     with large.open("wb") as file:
         file.truncate(64 << 20)  # it takes no room on the disk
     tracemalloc.start()
-    (found,) = token_store.hashes_of([str(large)]).values()
+    (found,) = made_of.hashes_of([str(large)]).values()
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert found == hashlib.sha256(bytes(64 << 20)).hexdigest()
