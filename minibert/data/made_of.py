@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,16 @@ def source_record(made_of: Mapping[str, Any]) -> dict[str, Any]:
     return {"made_of": made_of, "corpus_sha256": hashes_of(name for name, *_ in made_of["files"])}
 
 
-def write_source(directory: Path, record: Mapping[str, Any]) -> None:
-    """Write SOURCE, in one step."""
-    atomic_write(directory / SOURCE, json.dumps(record, indent=1) + "\n")
+def write_record(path: Path, record: Mapping[str, Any]) -> None:
+    """Write it as JSON, in one step."""
+    atomic_write(path, json.dumps(record, indent=1) + "\n")
+
+
+def keep_times(path: Path, record: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Put the files' new times into the record at `path`, of which nothing else has changed."""
+    if record["made_of"] != now:
+        with suppress(OSError):  # where nothing can be written the next start asks again
+            write_record(path, {**record, "made_of": now})
 
 
 def check_source(directory: Path, made_of: Mapping[str, Any]) -> None:
@@ -39,15 +46,17 @@ def check_source(directory: Path, made_of: Mapping[str, Any]) -> None:
         return
     record = read_json_object(directory / SOURCE)
     if changed := differences(record, made_of):
-        what = ", ".join(changed[:3]) + (" …" if len(changed) > 3 else "")
         raise InputError(
             f"{directory}: the corpus or the settings have changed since this vocabulary was "
-            f"learnt ({what}); add --overwrite_store to make it and the tokenised corpus anew, or "
-            "name another --store"
+            f"learnt ({first_three(changed)}); add --overwrite_store to make it and the tokenised "
+            "corpus anew, or name another --store"
         )
-    if record["made_of"] != made_of:
-        with suppress(OSError):
-            write_source(directory, record | {"made_of": made_of})
+    keep_times(directory / SOURCE, record, made_of)
+
+
+def first_three(changed: Sequence[str]) -> str:
+    """As an error names them."""
+    return ", ".join(changed[:3]) + (" …" if len(changed) > 3 else "")
 
 
 def hashes_of(names: Iterable[str]) -> dict[str, str]:

@@ -11,9 +11,7 @@ A store is a directory that appears when it is whole:
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minibert.data.made_of import differences
+from minibert.data.made_of import differences, first_three, keep_times
 from minibert.errors import InputError
-from minibert.io.files import atomic_write
 from minibert.io.json_io import read_json_object
 
 HEAD, IDS, SENTENCES, DOCUMENTS = "store.json", "ids", "sentences", "documents"
@@ -76,15 +73,13 @@ def open_store(directory: Path, made_of: Mapping[str, Any]) -> TokenStore:
             "--store, or replace this one with --overwrite_store"
         )
     if changed:
-        what = ", ".join(changed[:3]) + (" …" if len(changed) > 3 else "")
+        what = first_three(changed)
         raise InputError(
             f"{directory}: the corpus has changed since it was tokenised ({what}); {ANEW}"
         )
     if content_hash(directory) != head.get("sha256"):
         raise InputError(f"{directory}: the store is damaged, its sha256 is not its own; {ANEW}")
-    if head["made_of"] != made_of:
-        with suppress(OSError):  # of a store that cannot be written the next start asks again
-            write_head(directory, head | {"made_of": made_of})
+    keep_times(directory / HEAD, head, made_of)
     return TokenStore(
         directory,
         _mapped(directory / IDS, head["dtype"]),
@@ -112,8 +107,3 @@ def content_hash(directory: Path) -> str:
 
 def _mapped(path: Path, dtype: str) -> NDArray[Any]:
     return np.asarray(np.memmap(path, dtype, "r"))  # a plain array: indexing it costs less
-
-
-def write_head(directory: Path, head: Mapping[str, Any]) -> None:
-    """Write store.json, in one step."""
-    atomic_write(directory / HEAD, json.dumps(head, indent=1) + "\n")

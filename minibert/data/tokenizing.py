@@ -16,17 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minibert.data.corpus import Corpus, Paragraph
-from minibert.data.made_of import hashes_of
+from minibert.data.made_of import hashes_of, write_record
 from minibert.data.sentences import split_sentences
 from minibert.data.token_store import (
     DOCUMENTS,
     FORMAT,
+    HEAD,
     IDS,
     SENTENCES,
     TokenStore,
     content_hash,
     open_store,
-    write_head,
 )
 from minibert.errors import InputError
 from minibert.io.files import new_directory
@@ -96,7 +96,7 @@ def build_store(
             raise InputError("the corpus holds no text")
         head = {"format": FORMAT, "dtype": dtype, **counts, "sha256": content_hash(stage)}
         head |= {"invalid_bytes_replaced": dict(corpus.replaced), "made_of": made_of}
-        write_head(stage, head | {"corpus_sha256": hashes})
+        write_record(stage / HEAD, head | {"corpus_sha256": hashes})
 
 
 def _write(stage: Path, results: Iterator[Tokenised], unknown_id: int) -> dict[str, int]:

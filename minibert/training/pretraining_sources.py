@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from minibert.data.corpus import Corpus
-from minibert.data.made_of import check_source, source_record, write_source
+from minibert.data.made_of import SOURCE, check_source, source_record, write_record
 from minibert.data.segments import (
     Ints,
     hold_out,
@@ -74,7 +74,7 @@ def make_tokenizer(
         tokenizer = _learnt_tokenizer(corpus, v, quiet)
         with new_directory(directory) as stage:
             tokenizer.save_pretrained(stage)
-            write_source(stage, record)
+            write_record(stage / SOURCE, record)
     check_source(directory, made_of)
     return BertTokenizer.from_pretrained(directory)
 

@@ -16,7 +16,7 @@ import pytest
 import toy_corpus
 
 from minibert import BertTokenizer
-from minibert.data import made_of, token_store, tokenizing
+from minibert.data import made_of, tokenizing
 from minibert.data.corpus import Corpus
 from minibert.data.sentences import split_sentences
 from minibert.data.token_store import TokenStore
@@ -206,7 +206,7 @@ def test_a_store_that_cannot_be_written_asks_again(corpus, tmp_path, monkeypatch
     def refused(*_: object) -> None:
         raise PermissionError
 
-    monkeypatch.setattr(token_store, "atomic_write", refused)
+    monkeypatch.setattr(made_of, "atomic_write", refused)
     assert files(tokenised(corpus, tokenizer, path)) == before
 
 
