@@ -10,8 +10,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from minibert.backend import Array, Backend
-from minibert.layers.embeddings import RowGradient
+from minibert.backend import Array, Backend, RowGradient
 
 Shapes = Mapping[str, tuple[int, ...]]
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from minibert.backend import RowGradient
 from minibert.backend.numpy_backend import NumpyBackend
-from minibert.layers.embeddings import RowGradient
 from minibert.parameters import Layout, Parameters, accumulate, is_decayed
 
 SHAPES = {

@@ -8,10 +8,19 @@ layer functions (see `twinned`).
 
 from __future__ import annotations
 
-from minibert.backend.base import PRECISIONS, Array, Backend, Ints, Targets, twinned
+from minibert.backend.base import PRECISIONS, Array, Backend, Ints, RowGradient, Targets, twinned
 from minibert.errors import InputError
 
-__all__ = ["PRECISIONS", "Array", "Backend", "Ints", "Targets", "get_backend", "twinned"]
+__all__ = [
+    "PRECISIONS",
+    "Array",
+    "Backend",
+    "Ints",
+    "RowGradient",
+    "Targets",
+    "get_backend",
+    "twinned",
+]
 
 NAMES = ("auto", "numpy", "cupy")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable
 from types import ModuleType
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 Array: TypeAlias = Any
 """A floating-point (or complex) array of the backend in use; the gradient checks cover it."""
@@ -30,6 +30,20 @@ def dropout_threshold(p: float) -> tuple[int, float]:
     """
     threshold = min(round(p * 65536), 65535)
     return threshold, 65536 / (65536 - threshold)
+
+
+class RowGradient(NamedTuple):
+    """The gradient of a table of which only a few rows were looked up: zero everywhere else."""
+
+    rows: Ints  # (U,) row numbers; beside one that repeats stand the same values each time
+    values: Array  # (U, H)
+    shape: tuple[int, ...]  # of the table
+
+    def dense(self, xp: Backend) -> Array:
+        """The same as an array of the table's shape."""
+        table = xp.zeros(self.shape, dtype=self.values.dtype)
+        table[self.rows] = self.values
+        return table
 
 
 class Backend:

