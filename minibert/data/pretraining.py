@@ -167,8 +167,10 @@ class PretrainingOrder:
 
     def _whole(self, epoch: int, phase: int) -> int:
         """The number of batches of a whole epoch."""
+        rule = self.data.phases[phase].rule
+        epoch = epoch if rule.cut_anew else 0
         if (epoch, phase) not in self._counts:
-            starts = self.data.phases[phase].rule.starts(self.seed, epoch)
+            starts = rule.starts(self.seed, epoch)
             self._counts[epoch, phase] = self.batches_of(sum(map(len, starts)))
         return self._counts[epoch, phase]
 

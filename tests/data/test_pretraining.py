@@ -132,7 +132,8 @@ def test_phases_follow_each_other_in_the_middle_of_an_epoch(store: TokenStore) -
 def test_steps_are_so_many_times_the_first_epoch(next_sentence, store, monkeypatch) -> None:
     """Rounded up; no epoch is planned for it, and no later one even counted."""
     data = toy_corpus.data(store, next_sentence=next_sentence)
-    whole = len(data.order(5, 4, None, 1).epoch(0))
+    counts = [len(data.order(5, 4, None, 1).epoch(epoch)) for epoch in range(3)]
+    whole = counts[0]
     seen = list[int]()
     kind, plain = type(data.phases[0].rule), type(data.phases[0].rule).starts
     monkeypatch.setattr(kind, "starts", lambda self, s, e: seen.append(e) or plain(self, s, e))
@@ -142,6 +143,8 @@ def test_steps_are_so_many_times_the_first_epoch(next_sentence, store, monkeypat
         40 * whole, math.ceil(2.5 * whole), 1
     ]  # fmt: skip
     assert seen == [0]
+    assert [order.count(epoch) for epoch in (2, 1)] == counts[:0:-1]
+    assert seen == ([0, 2, 1] if next_sentence else [0])  # full sequences keep their cuts
 
 
 def test_an_epoch_is_counted_without_being_shuffled(store, monkeypatch) -> None:
