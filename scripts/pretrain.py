@@ -130,7 +130,7 @@ def named(results: Mapping[int, Mapping[str, float]]) -> dict[str, float]:
     if len(results) == 1:
         return dict(*results.values())
     return {
-        f"{name}_at_{length}": value
+        f"{name}_at_{length}_tokens": value
         for length, metrics in results.items()
         for name, value in metrics.items()
     }

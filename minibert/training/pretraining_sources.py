@@ -168,14 +168,14 @@ def _held_out(
     if count is None:
         count = _number_to_hold_out(a, store.num_documents, least)
     rest, held = hold_out(store, count, seed)
-    if count and len(rest) < least:
-        most = store.num_documents - least
+    most = store.num_documents - least
+    if count and (len(rest) < least or most < least):
         fewer = f"at most {most}" if most >= least else "none (--validation_documents 0)"
         raise InputError(
             f"held out: {count} of the corpus' {store.num_documents} documents "
             f"(--validation_documents), which leaves {len(rest)} to train on, and next-sentence "
-            f"prediction needs two or more: hold out {fewer}; {_more_documents(a)}; or do without "
-            "next sentences (--no_nsp)"
+            f"prediction needs two or more of either: hold out {fewer}; {_more_documents(a)}; or "
+            "do without next sentences (--no_nsp)"
         )
     return rest, store, held
 

@@ -137,15 +137,14 @@ def test_going_on_with_a_model_in_two_phases_without_next_sentences(script, flag
     card = (tmp_path / "out/README.md").read_text()
     assert "| second_phase_length | 40 |" in card
     names = ("loss", "mlm_loss", "perplexity", "mlm_accuracy", "mlm_baseline")
-    assert [*results] == [f"{name}_at_{length}" for length in (24, 40) for name in names]
+    assert [*results] == [f"{name}_at_{length}_tokens" for length in (24, 40) for name in names]
     for length in (24, 40):
-        shown = four_places(results[f"perplexity_at_{length}"])
+        shown = four_places(results[f"perplexity_at_{length}_tokens"])
         assert re.search(rf"held out, {length} tokens  loss .*perplexity {shown} ", ended.out)
-        assert f"| perplexity_at_{length} | {shown} |" in card
+        assert f"| perplexity_at_{length}_tokens | {shown} |" in card
     log = [json.loads(line) for line in (tmp_path / "out/log.jsonl").read_text().splitlines()]
-    assert (
-        results["mlm_loss_at_24"] == [e for e in log if "eval_mlm_loss" in e][-1]["eval_mlm_loss"]
-    )
+    evaluated = [entry["eval_mlm_loss"] for entry in log if "eval_mlm_loss" in entry]
+    assert results["mlm_loss_at_24_tokens"] == evaluated[-1]
 
 
 def test_a_diverged_run_prints_no_page_of_digits(script, flags, tmp_path):
@@ -487,13 +486,13 @@ def test_held_out_documents_that_leave_one_are_counted(script, flags, tmp_path):
         held = ("--validation_documents", held_out, "--dry_run")
         return script("pretrain", *places, *flags[4:], *held, *more)
 
-    for documents, held_out, fewer in ((3, 2, "none (--validation_documents 0)"),
-                                       (5, 4, "at most 3")):  # fmt: skip
+    none = "none (--validation_documents 0)"
+    for documents, held_out, fewer in ((3, 2, none), (3, 1, none), (5, 4, "at most 3")):
         ended = start(documents, held_out)
         assert (ended.status, ended.err.count("\n")) == (2, 1)
         assert f"held out: {held_out} of the corpus' {documents} documents" in ended.err
-        assert f"leaves 1 to train on, and next-sentence prediction needs two or more: hold out " \
-            f"{fewer}; --documents blank_lines" in ended.err  # fmt: skip
+        assert f"which leaves {documents - held_out} to train on, and next-sentence" in ended.err
+        assert f"two or more of either: hold out {fewer}; --documents blank_lines" in ended.err
     assert start(3, 0).status == start(3, 2, "--no_nsp").status == start(5, 3).status == 0
 
 
