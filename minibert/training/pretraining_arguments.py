@@ -174,7 +174,9 @@ class PretrainingArguments(TrainingArguments):
     """How to train. Every field is a flag of the same name."""
 
     output_dir: str = _changed("output_dir", "outputs/pretrained")
-    num_train_epochs: float = _changed("num_train_epochs", 40.0)
+    num_train_epochs: float = option(
+        40.0, "times to go through the corpus, counted as so many times the steps of the first"
+    )
     learning_rate: float = _changed("learning_rate", 1e-4)
     optim: str = _changed("optim", "adam_google")
     adam_epsilon: float = _changed("adam_epsilon", 1e-6)

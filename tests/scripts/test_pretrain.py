@@ -520,6 +520,13 @@ def test_the_share_of_unknown_tokens_is_said(script, flags, tmp_path):
         assert refused.err.endswith(f"--{name} must be at least 1, got -1\n")
 
 
+def test_the_help_gives_the_defaults_of_pretraining(script):
+    """Not those of fine-tuning, whose flags most of them are."""
+    text = " ".join(script("pretrain", "--help").out.split())
+    assert "so many times the steps of the first (default 40.0)" in text
+    assert "vocabulary and store are made and kept, nothing else is written" in text
+
+
 def test_flags_from_a_file(script, flags, tmp_path):
     """A list of paths too."""
     settings = toy_json(tmp_path, {"corpus": [str(tmp_path / "corpus")], "max_steps": 2})
