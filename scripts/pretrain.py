@@ -14,6 +14,7 @@
 
     python scripts/pretrain.py --corpus … --max_steps 20000 --second_phase_steps 2000
         The first 18,000 steps on examples of 128 tokens, the last 2,000 on 512.
+        The final results are those of both lengths.
 
     python scripts/pretrain.py --corpus papers/ --model_name_or_path google-bert/bert-base-uncased
         Go on with a pretrained model and its vocabulary, on text of your own.
@@ -36,10 +37,12 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
 from minibert.checkpoint.model_card import model_card
+from minibert.data.features import Features
 from minibert.io.command_line import Parser, run
 from minibert.io.files import atomic_write
 from minibert.io.numbers import four_places
@@ -54,8 +57,9 @@ from minibert.training.pretraining_arguments import (
     ModelArguments,
     PretrainingArguments,
     VocabularyArguments,
+    refuse_idle_flags,
 )
-from minibert.training.pretraining_sources import check_files, make_tokenizer, tokenise
+from minibert.training.pretraining_sources import list_files, make_tokenizer, tokenise
 from minibert.training.state import LOG, refuse_overwriting
 from minibert.training.trainer import Trainer
 
@@ -74,40 +78,62 @@ def main() -> None:
     output, quiet = Path(args.output_dir), args.disable_tqdm
     free = args.overwrite_output_dir or args.resume_from_checkpoint or args.dry_run
     refuse_overwriting(output, bool(free))
-    check_files(corpus)
+    refuse_idle_flags(shape, vocabulary)
+    corpora = list_files(corpus)
     base = base_directory(shape)
-    tokenizer = make_tokenizer(corpus, vocabulary, base, quiet)
-    model = make_model(shape, base, tokenizer, examples, args)
+    tokenizer = make_tokenizer(corpus, vocabulary, corpora, base, quiet)
+    model = make_model(shape, vocabulary, base, tokenizer, examples, args)
     pairs = not examples.no_nsp
-    sources = tokenise(corpus, vocabulary, base, tokenizer, args.seed, quiet, pairs)
+    sources = tokenise(corpus, vocabulary, corpora, base, tokenizer, args.seed, quiet, pairs)
     if shape.embeddings_from_counts and not (args.resume_from_checkpoint or args.dry_run):
         start_from_counts(model, sources, args.seed, quiet)
     train, held_out = make_examples(examples, sources, tokenizer, args)
-    task = PreTraining(next_sentence=pairs)
-    trainer = Trainer(model, args, task, train, held_out, tokenizer, shape.identity(model.config))
-    describe(trainer)
+    trainer = Trainer(
+        model, args, PreTraining(next_sentence=pairs), train, held_out.get(examples.max_seq_length),
+        tokenizer, shape.identity(model.config),
+    )  # fmt: skip
+    describe(trainer, held_out)
     if args.dry_run:
-        print(trainer.dry_run())
+        own = base or vocabulary.tokenizer_name
+        made = "the tokenised corpus is" if own else "vocabulary and tokenised corpus are"
+        kept = f"{made} kept in {sources.train.directory.parent}"
+        print(trainer.dry_run(f"No model was written; {kept}."))
         return
     trainer.train()
-    results = trainer.evaluate(held_out, "held out") if held_out else {}
+    results = {
+        length: trainer.evaluate(part, f"held out, {length} tokens")
+        for length, part in held_out.items()
+    }
     if shape.embeddings_from_counts:
         narrow_embeddings(model)
-    save(trainer, corpus, examples, shape, results)
+    save(trainer, corpus, examples, shape, named(results))
     report(results, output)
 
 
-def describe(trainer: Trainer) -> None:
+def describe(trainer: Trainer, held_out: Mapping[int, Features]) -> None:
     model, args = trainer.model, trainer.args
     c = model.config
     where = model.xp.name if model.xp.name != "numpy" else f"numpy, {model.workers.threads} threads"
     precision = args.dtype if args.precision == "fp32" else args.precision
-    held_out = 0 if trainer.eval_features is None else len(trainer.eval_features)
     print(
         f"{model.parameters.layout.size:,} parameters ({c.num_hidden_layers} layers of "
         f"{c.hidden_size}, vocabulary of {c.vocab_size:,}), {precision}, on {where}"
     )
-    print(f"{trainer.total_steps:,} steps; {held_out:,} held-out examples", flush=True)
+    counts = [
+        f"{len(part):,} held-out examples of {length} tokens" for length, part in held_out.items()
+    ]
+    print(f"{trainer.total_steps:,} steps; {', '.join(counts) or 'nothing held out'}", flush=True)
+
+
+def named(results: Mapping[int, Mapping[str, float]]) -> dict[str, float]:
+    """The results by name; with that of the length where there are several."""
+    if len(results) == 1:
+        return dict(*results.values())
+    return {
+        f"{name}_at_{length}_tokens": value
+        for length, metrics in results.items()
+        for name, value in metrics.items()
+    }
 
 
 def save(
@@ -134,14 +160,14 @@ def save(
     )
     trainer.model.save_pretrained(output, tokenizer=trainer.tokenizer, card=card)
     atomic_write(output / "all_results.json", json.dumps(results, indent=1) + "\n")
-    if not plot_log(output / LOG, output / "curves.png"):
+    if not plot_log(output / LOG, output / "curves.png", not examples.no_nsp):
         print('no picture of the curves: pip install "minibert[plot]" for it')
 
 
-def report(results: dict[str, float], output: Path) -> None:
-    if results:
-        shown = "  ".join(f"{name} {four_places(value)}" for name, value in results.items())
-        print(f"held out  {shown}")
+def report(results: Mapping[int, Mapping[str, float]], output: Path) -> None:
+    for length, metrics in results.items():
+        shown = "  ".join(f"{name} {four_places(value)}" for name, value in metrics.items())
+        print(f"held out{f', {length} tokens' * (len(results) > 1)}  {shown}")
     python, model = Path(sys.executable).name, shlex.quote(str(output))
     print(f"model saved; try\n  {python} scripts/finetune.py --model_name_or_path {model}")
 

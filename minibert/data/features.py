@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -26,6 +27,21 @@ class Order(Protocol):
     """The batches of every epoch."""
 
     def epoch(self, epoch: int) -> Batches: ...
+
+    def count(self, epoch: int) -> int:
+        """How many batches an epoch has."""
+        ...
+
+    def steps(self, num_train_epochs: float) -> int:
+        """How many steps so many epochs are, and at least one."""
+        ...
+
+    def parts(self, total_steps: int) -> Sequence[tuple[Batches, int]]:
+        """The parts of a run in which batches are made by one rule.
+
+        An epoch of each, and its steps.
+        """
+        ...
 
 
 class TrainingData(Protocol):
@@ -141,6 +157,24 @@ class BatchOrder:
             cut = list(self._cut(part))
             batches += [cut[i] for i in rng.permutation(len(cut))]
         return batches
+
+    def count(self, epoch: int) -> int:
+        """How many batches an epoch has."""
+        if self.max_tokens is None:
+            return -(-len(self.lengths) // self.batch_size)  # the windows hold whole batches
+        return len(self.epoch(epoch))
+
+    def steps(self, num_train_epochs: float) -> int:
+        """How many steps so many epochs are; a part of an epoch is rounded up."""
+        whole = int(num_train_epochs)
+        steps = sum(map(self.count, range(whole)))
+        if fraction := num_train_epochs - whole:
+            steps += math.ceil(fraction * self.count(whole))
+        return max(steps, 1)
+
+    def parts(self, total_steps: int) -> Sequence[tuple[Batches, int]]:
+        """One: the batches of the first epoch."""
+        return [(self.epoch(0), total_steps)]
 
     def _typical_batch(self) -> int:
         if self.max_tokens is None:

@@ -6,6 +6,7 @@ Pairs of sentences are newly cut in every epoch too; full sequences keep their c
 from __future__ import annotations
 
 import hashlib
+import math
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -121,23 +122,61 @@ class PretrainingOrder:
 
     def epoch(self, epoch: int) -> Epoch:
         """One epoch; a phase ends in the middle of it if its steps do, and with it the epoch."""
+        phase, left = self._phase_of(epoch)
+        return self._planned(epoch, phase, left)
+
+    def count(self, epoch: int) -> int:
+        """How many batches an epoch has. It is not shuffled for that."""
+        phase, left = self._phase_of(epoch)
+        whole = self._whole(epoch, phase)
+        return whole if left is None else min(whole, left)
+
+    def steps(self, num_train_epochs: float) -> int:
+        """So many times the batches of the first epoch, rounded up.
+
+        Pairs are cut anew in every epoch, so that a later one may have a few more or less; to know
+        it, one would have to go through the corpus as often as the training will.
+        """
+        return max(1, math.ceil(num_train_epochs * self._whole(0, 0)))
+
+    def parts(self, total_steps: int) -> list[tuple[Epoch, int]]:
+        """Of each phase an epoch, made as if the run began with it, and its steps."""
+        found, left = [], total_steps
+        for number, phase in enumerate(self.data.phases):
+            steps = left if phase.steps is None else min(left, phase.steps)
+            found.append((self._planned(0, number, None), steps))
+            left -= steps
+        return found
+
+    def _phase_of(self, epoch: int) -> tuple[int, int | None]:
+        """The phase that an epoch belongs to, and the steps that are left of it (None: all)."""
         phase, left = 0, self.data.phases[0].steps
         for earlier in range(epoch):
             if left is None:
                 break
-            left -= self._count(earlier, phase)
+            left -= self._whole(earlier, phase)
             if left <= 0:
                 phase += 1
                 left = self.data.phases[phase].steps
-        rule = self.data.phases[phase].rule
-        return Epoch(plan(rule, self.seed, epoch), self, epoch, phase, left)
+        return phase, left
 
-    def _count(self, epoch: int, phase: int) -> int:
+    def _planned(self, epoch: int, phase: int, most: int | None) -> Epoch:
+        starts = plan(self.data.phases[phase].rule, self.seed, epoch)
+        self._counts[epoch, phase] = self.batches_of(len(starts))
+        return Epoch(starts, self, epoch, phase, most)
+
+    def _whole(self, epoch: int, phase: int) -> int:
         """The number of batches of a whole epoch."""
+        rule = self.data.phases[phase].rule
+        epoch = epoch if rule.cut_anew else 0
         if (epoch, phase) not in self._counts:
-            starts = self.data.phases[phase].rule.starts(self.seed, epoch)
-            self._counts[epoch, phase] = -(-sum(map(len, starts)) // self.batch_size)
+            starts = rule.starts(self.seed, epoch)
+            self._counts[epoch, phase] = self.batches_of(sum(map(len, starts)))
         return self._counts[epoch, phase]
+
+    def batches_of(self, examples: int) -> int:
+        """In how many batches they go."""
+        return -(-examples // self.batch_size)
 
 
 class Epoch:
@@ -147,7 +186,7 @@ class Epoch:
         self, starts: Ints, order: PretrainingOrder, epoch: int, phase: int, most: int | None
     ) -> None:
         self._starts, self._order, self._epoch, self._phase = starts, order, epoch, phase
-        whole = -(-len(starts) // order.batch_size)
+        whole = order.batches_of(len(starts))
         self._count = whole if most is None else min(whole, most)
 
     def __len__(self) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,9 @@ class Example(NamedTuple):
 
 class Segmentation(Protocol):
     """A rule that makes examples of some of a store's documents."""
+
+    cut_anew: ClassVar[bool]
+    """Whether examples begin elsewhere in every epoch."""
 
     @property
     def store(self) -> TokenStore: ...
@@ -84,6 +87,8 @@ class SentencePairs:
     documents: Ints  # those of the store that take part, in rising order
     length: int  # of an example, special tokens counted
     short_seq_prob: float = 0.1
+
+    cut_anew: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if len(self.documents) < 2:
@@ -180,6 +185,8 @@ class FullSequences:
     store: TokenStore
     documents: Ints  # those of the store that take part, in rising order
     length: int  # of an example, special tokens counted
+
+    cut_anew: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.length < 3:

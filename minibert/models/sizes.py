@@ -1,6 +1,7 @@
 """The sizes of BERT that Google published, by name.
 
-Devlin et al. 2019 (base); Turc et al. 2019, "Well-Read Students Learn Better" (the smaller ones).
+Devlin et al. 2019 (base and large); Turc et al. 2019, "Well-Read Students Learn Better" (the
+smaller ones).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ SIZES = {
     "small": (4, 512),
     "medium": (8, 512),
     "base": (12, 768),
+    "large": (24, 1024),
 }
 """Layers and hidden size; a head has 64 of it, the feed-forward layer four times as many."""
 

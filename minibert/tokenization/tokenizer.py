@@ -141,6 +141,24 @@ class BertTokenizer:
         """A hash of all that decides the ids of a text."""
         return hashlib.sha256(self._tokenizer.to_str().encode()).hexdigest()[:16]
 
+    @property
+    def normalization(self) -> dict[str, bool]:
+        """do_lower_case, strip_accents and tokenize_chinese_chars, as they take effect.
+
+        Empty where a tokenizer.json brought a normalizer of another kind.
+        """
+        from tokenizers.normalizers import BertNormalizer
+
+        normalizer = self._tokenizer.normalizer
+        if not isinstance(normalizer, BertNormalizer):
+            return {}
+        lower, strip = normalizer.lowercase, normalizer.strip_accents
+        return {
+            "do_lower_case": lower,
+            "strip_accents": lower if strip is None else strip,
+            "tokenize_chinese_chars": normalizer.handle_chinese_chars,
+        }
+
     def encode(
         self,
         texts: Sequence[str],

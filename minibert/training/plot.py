@@ -11,8 +11,13 @@ from typing import Any
 from minibert.io.files import atomic_write
 
 Curve = tuple[str, str]  # an entry of the log, and its name in the picture
-LOSSES: Sequence[Curve] = (
-    ("loss", "training (sum of both)"),
+MASKED: Sequence[Curve] = (
+    ("loss", "training: masked tokens"),
+    ("eval_mlm_loss", "held out: masked tokens"),
+)
+BOTH: Sequence[Curve] = (
+    ("loss", "training: sum of both"),
+    ("eval_loss", "held out: sum of both"),
     ("eval_mlm_loss", "held out: masked tokens"),
     ("eval_nsp_loss", "held out: next sentence"),
 )
@@ -24,8 +29,11 @@ ACCURACIES: Sequence[Curve] = (
 )
 
 
-def plot_log(log: Path, picture: Path) -> bool:
-    """Draw the losses and accuracies of a log as a PNG; False where matplotlib is not installed."""
+def plot_log(log: Path, picture: Path, next_sentence: bool = True) -> bool:
+    """Draw the losses and accuracies of a log as a PNG; False where matplotlib is not installed.
+
+    next_sentence: whether it was trained too, so that training's loss is the sum of both.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -33,7 +41,8 @@ def plot_log(log: Path, picture: Path) -> bool:
     entries = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for axes, title, curves in ((left, "loss", LOSSES), (right, "accuracy, held out", ACCURACIES)):
+    losses = BOTH if next_sentence else MASKED
+    for axes, title, curves in ((left, "loss", losses), (right, "accuracy, held out", ACCURACIES)):
         _draw(axes, title, entries, curves)
     right.set_ylim(0, 1)
     content = io.BytesIO()

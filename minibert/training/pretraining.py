@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from minibert.data.features import Features
 from minibert.data.masking import Masking
@@ -26,14 +26,22 @@ from minibert.training.arguments import TrainingArguments
 from minibert.training.pretraining_arguments import (
     ExampleArguments,
     ModelArguments,
+    VocabularyArguments,
 )
 from minibert.training.pretraining_sources import Sources
 
 
+class Examples(NamedTuple):
+    """What to train on, and the examples to evaluate on, by the length they are made for."""
+
+    train: PretrainingData
+    held_out: dict[int, Features]  # the first phase's first; empty where nothing is held out
+
+
 def make_examples(
     e: ExampleArguments, sources: Sources, tokenizer: BertTokenizer, args: TrainingArguments
-) -> tuple[PretrainingData, Features | None]:
-    """What to train on, and the examples to evaluate on."""
+) -> Examples:
+    """The examples of each phase; held-out ones of each phase's length."""
     masking = Masking.by(tokenizer, e.mlm_probability, e.max_predictions_per_seq, e.whole_word_mask)
 
     def rule(store: TokenStore, documents: Ints, length: int, short: float) -> Segmentation:
@@ -58,22 +66,22 @@ def make_examples(
             "tokens, and are cut to fit"
         )
     held_out = sources.validation, sources.validation_documents
-    evaluate = None
-    if len(sources.validation_documents) == 1 and not e.no_nsp:
+    if len(held_out[1]) == 1 and not e.no_nsp:
         raise InputError(
             "one document is held out, but the random next sentences of its examples come from "
             "another: hold out two or more, or leave next sentences out (--no_nsp)"
         )
-    if len(sources.validation_documents):
-        full = rule(*held_out, e.max_seq_length, 0.0)
-        check = PretrainingData(masking, (Phase(full),))
-        evaluate = check.sample(args.seed, e.max_eval_samples)
-    return PretrainingData(masking, phases), evaluate
+    lengths = [phase.rule.length for phase in phases] if len(held_out[1]) else []
+    evaluate = {}
+    for length in lengths:
+        check = PretrainingData(masking, (Phase(rule(*held_out, length, 0.0)),))
+        evaluate[length] = check.sample(args.seed, e.max_eval_samples)
+    return Examples(PretrainingData(masking, phases), evaluate)
 
 
 def make_model(
-    m: ModelArguments, base: Path | None, tokenizer: BertTokenizer, e: ExampleArguments,
-    args: TrainingArguments,
+    m: ModelArguments, v: VocabularyArguments, base: Path | None, tokenizer: BertTokenizer,
+    e: ExampleArguments, args: TrainingArguments,
 ) -> BertForPreTraining:  # fmt: skip
     """A new model, or the one in the directory `base`, for this vocabulary and these examples."""
     dropout: dict[str, Any] = {}
@@ -100,7 +108,7 @@ def make_model(
     model = BertForPreTraining.from_pretrained(base, seed=args.seed, **machine, **dropout)
     say(f"model {m.model_name_or_path}\n{model.load_report}")
     config = model.config
-    _check_vocabulary(tokenizer, base, config.vocab_size)
+    _check_vocabulary(tokenizer, base, config.vocab_size, bool(v.tokenizer_name))
     if e.longest > config.max_position_embeddings:
         name = "max_seq" if e.longest == e.max_seq_length else "second_phase"
         raise InputError(
@@ -110,18 +118,19 @@ def make_model(
     return model
 
 
-def _check_vocabulary(tokenizer: BertTokenizer, base: Path, vocab_size: int) -> None:
+def _check_vocabulary(tokenizer: BertTokenizer, base: Path, vocab_size: int, named: bool) -> None:
     """InputError unless the ids mean to `tokenizer` what they mean to the model in `base`.
 
-    Pieces that the model's vocabulary calls unused may be others: that is what they are for.
+    named: whether it is one that the user names, and not the model's own. Pieces that the model's
+    vocabulary calls unused may be others: that is what they are for.
     """
-    advice = "they do not belong together; leave out --tokenizer_name"
+    apart = "they do not belong together" + ("; leave out --tokenizer_name" if named else "")
     if len(tokenizer) > vocab_size:
         raise InputError(
             f"the vocabulary has {len(tokenizer)} pieces, but the model's vocab_size is "
-            f"{vocab_size}: {advice}"
+            f"{vocab_size}: {apart}"
         )
-    if not any((base / name).exists() for name in ("tokenizer.json", "vocab.txt")):
+    if not named or not any((base / name).exists() for name in ("tokenizer.json", "vocab.txt")):
         return
     own = BertTokenizer.from_pretrained(base)
     for index, piece in enumerate(own.convert_ids_to_tokens(range(len(own)))):
@@ -130,7 +139,13 @@ def _check_vocabulary(tokenizer: BertTokenizer, base: Path, vocab_size: int) -> 
             here = "absent" if found == tokenizer.unk_token_id else f"piece {found}"
             raise InputError(
                 f"the vocabulary is not the model's: {piece!r} is {here}, and piece {index} in "
-                f"{base}: {advice}"
+                f"{base}: {apart}"
+            )
+    for name, value in own.normalization.items():
+        if (other := tokenizer.normalization.get(name, value)) != value:
+            raise InputError(
+                f"the vocabulary is the model's, but not how a text is read: {name} is {other}, "
+                f"and {value} in {base}: {apart}"
             )
 
 
@@ -138,8 +153,4 @@ def base_directory(m: ModelArguments) -> Path | None:
     """The directory of the model to go on with."""
     if m.model_name_or_path is None:
         return None
-    if m.embeddings_from_counts:
-        raise InputError(
-            "--embeddings_from_counts is for a new model: leave it out, or --model_name_or_path"
-        )
     return resolve_model(m.model_name_or_path, revision=m.model_revision)

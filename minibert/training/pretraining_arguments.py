@@ -63,8 +63,9 @@ class VocabularyArguments:
     min_frequency: int = option(2, "of a pair of pieces that is joined")
 
     def __post_init__(self) -> None:
-        if self.limit_alphabet < 1:
-            raise InputError(f"--limit_alphabet must be at least 1, got {self.limit_alphabet}")
+        for name in ("vocab_size", "limit_alphabet", "min_frequency"):
+            if (value := getattr(self, name)) < 1:
+                raise InputError(f"--{name} must be at least 1, got {value}")
 
 
 @dataclass
@@ -133,6 +134,36 @@ class ModelArguments:
         }
 
 
+NEW_MODEL = ("model_size", "initialization", "initializer_range", "embeddings_from_counts")
+NEW_VOCABULARY = ("vocab_size", "cased", "limit_alphabet", "min_frequency")
+
+
+def refuse_idle_flags(m: ModelArguments, v: VocabularyArguments) -> None:
+    """InputError for flags of a new model, or vocabulary, where there is one that is gone on with.
+
+    They would change nothing, and nobody told.
+    """
+    model = _given(m, NEW_MODEL) if m.model_name_or_path else []
+    vocabulary = _given(v, NEW_VOCABULARY) if m.model_name_or_path or v.tokenizer_name else []
+    if not (idle := model + vocabulary):
+        return
+    kinds = [kind for kind, names in (("model", model), ("vocabulary", vocabulary)) if names]
+    named = (("--model_name_or_path", m.model_name_or_path),
+             ("--tokenizer_name", vocabulary and v.tokenizer_name))  # fmt: skip
+    whose = " and ".join(flag for flag, given in named if given)
+    are, them = ("are", "them") if len(idle) > 1 else ("is", "it")
+    raise InputError(
+        f"{', '.join(f'--{name}' for name in idle)} {are} for a new {' or '.join(kinds)}: leave "
+        f"{them} out, or {whose}"
+    )
+
+
+def _given(arguments: Any, names: tuple[str, ...]) -> list[str]:
+    """Those of the names whose value is not the default."""
+    fields = type(arguments).__dataclass_fields__
+    return [name for name in names if getattr(arguments, name) != fields[name].default]
+
+
 def _changed(name: str, default: Any) -> Any:
     """A field of `TrainingArguments` with another default."""
     return field(default=default, metadata=TrainingArguments.__dataclass_fields__[name].metadata)
@@ -143,7 +174,9 @@ class PretrainingArguments(TrainingArguments):
     """How to train. Every field is a flag of the same name."""
 
     output_dir: str = _changed("output_dir", "outputs/pretrained")
-    num_train_epochs: float = _changed("num_train_epochs", 40.0)
+    num_train_epochs: float = option(
+        40.0, "times to go through the corpus, counted as so many times the steps of the first"
+    )
     learning_rate: float = _changed("learning_rate", 1e-4)
     optim: str = _changed("optim", "adam_google")
     adam_epsilon: float = _changed("adam_epsilon", 1e-6)
@@ -153,3 +186,7 @@ class PretrainingArguments(TrainingArguments):
     save_steps: int = _changed("save_steps", 1000)
     load_best_model_at_end: bool = _changed("load_best_model_at_end", False)
     logging_steps: int = _changed("logging_steps", 50)
+    dry_run: bool = option(
+        False, "do a step of each phase and print memory and time estimates; vocabulary and store "
+        "are made and kept, nothing else is written",
+    )  # fmt: skip

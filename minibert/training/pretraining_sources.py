@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
 from minibert.data.corpus import Corpus
-from minibert.data.made_of import SOURCE, check_source, source_record, write_record
+from minibert.data.made_of import (
+    SOURCE,
+    check_source,
+    forget_hashes,
+    source_record,
+    write_record,
+)
 from minibert.data.segments import (
     Ints,
     hold_out,
@@ -29,6 +34,13 @@ from minibert.training.pretraining_arguments import (
 )
 
 
+class Corpora(NamedTuple):
+    """The files to train on, and those of another corpus to evaluate on: listed once."""
+
+    train: Corpus
+    validation: Corpus | None
+
+
 class Sources(NamedTuple):
     """Tokenised text, and which of its documents are for what."""
 
@@ -36,6 +48,42 @@ class Sources(NamedTuple):
     train_documents: Ints
     validation: TokenStore
     validation_documents: Ints
+
+
+def list_files(a: CorpusArguments) -> Corpora:
+    """The files that are named, each once: one that counted twice could be held out and trained on.
+
+    Says which are named twice; raises InputError where one is trained on and held out.
+    """
+    train = _corpus(a, a.corpus, "corpus")
+    if not a.validation_corpus:
+        return Corpora(train, None)
+    validation = _corpus(a, a.validation_corpus, "validation_corpus")
+    held_out = {file.resolve() for file in validation.files}
+    for file in train.files:
+        if file.resolve() in held_out:
+            raise InputError(
+                f"{file.resolve()} is in --corpus and in --validation_corpus: what is held out "
+                "must not be trained on; leave it out of one of them"
+            )
+    return Corpora(train, validation)
+
+
+def _corpus(a: CorpusArguments, paths: list[str], name: str) -> Corpus:
+    corpus = Corpus(paths, a.documents, a.sentences, a.text_field)
+    once: dict[Path, Path] = {}
+    again: dict[Path, None] = {}
+    for file in corpus.files:
+        resolved = file.resolve()
+        if once.setdefault(resolved, file) is not file:
+            again[resolved] = None
+    if again:
+        say(
+            f"warning: --{name} names {len(again):,} files more than once, {next(iter(again))} the "
+            "first of them; each is read once"
+        )
+    corpus.files = list(once.values())
+    return corpus
 
 
 def store_directory(
@@ -55,8 +103,9 @@ def store_directory(
 
 
 def make_tokenizer(
-    a: CorpusArguments, v: VocabularyArguments, base: str | Path | None, quiet: bool
-) -> BertTokenizer:
+    a: CorpusArguments, v: VocabularyArguments, corpora: Corpora, base: str | Path | None,
+    quiet: bool,
+) -> BertTokenizer:  # fmt: skip
     """The vocabulary that is named, else that of the model `base`, else one learnt from the corpus.
 
     A learnt one is kept, and is not learnt again. Raises InputError for one that was learnt of
@@ -65,13 +114,12 @@ def make_tokenizer(
     if v.tokenizer_name or base:
         return BertTokenizer.from_pretrained(v.tokenizer_name or str(base))
     directory = store_directory(a, v) / "tokenizer"
-    corpus = _corpus(a, a.corpus)
     settings = {name: value for name, value in vars(v).items() if name != "tokenizer_name"}
-    made_of = {"files": [list(state) for state in corpus.state()], "text_field": a.text_field}
-    made_of |= settings
+    files = [list(state) for state in corpora.train.state()]
+    made_of = {"files": files, "text_field": a.text_field, **settings}
     if a.overwrite_store or not directory.exists():
         record = source_record(made_of)
-        tokenizer = _learnt_tokenizer(corpus, v, quiet)
+        tokenizer = _learnt_tokenizer(corpora.train, v, quiet)
         with new_directory(directory) as stage:
             tokenizer.save_pretrained(stage)
             write_record(stage / SOURCE, record)
@@ -94,75 +142,68 @@ def _learnt_tokenizer(corpus: Corpus, v: VocabularyArguments, quiet: bool) -> Be
 
 
 def tokenise(
-    a: CorpusArguments, v: VocabularyArguments, base: str | Path | None, tokenizer: BertTokenizer,
-    seed: int, quiet: bool, next_sentence: bool = True,
+    a: CorpusArguments, v: VocabularyArguments, corpora: Corpora, base: str | Path | None,
+    tokenizer: BertTokenizer, seed: int, quiet: bool, next_sentence: bool = True,
 ) -> Sources:  # fmt: skip
     """The corpus in its store, and what of it, or of another corpus, is held out.
 
     next_sentence: whether examples are pairs, whose random half comes from another document.
     """
     stores = store_directory(a, v, tokenizer if v.tokenizer_name or base else None)
-    train = _tokenised(a, stores / "train", a.corpus, tokenizer, quiet)
-    if a.validation_corpus:
-        validation = _tokenised(a, stores / "validation", a.validation_corpus, tokenizer, quiet)
-        return Sources(
-            train, hold_out(train, 0, seed)[0], validation, hold_out(validation, 0, seed)[0]
-        )
+    train = _tokenised(a, stores / "train", corpora.train, tokenizer, quiet)
+    if corpora.validation is None:
+        sources = Sources(train, *_held_out(a, train, seed, 2 if next_sentence else 1))
+    else:
+        other = _tokenised(a, stores / "validation", corpora.validation, tokenizer, quiet)
+        sources = Sources(train, hold_out(train, 0, seed)[0], other, hold_out(other, 0, seed)[0])
+    forget_hashes()
+    return sources
+
+
+def _held_out(
+    a: CorpusArguments, store: TokenStore, seed: int, least: int
+) -> tuple[Ints, TokenStore, Ints]:
+    """The documents to train on, and those of the same store to evaluate on."""
     count = a.validation_documents
     if count is None:
-        count = _number_to_hold_out(a, train.num_documents, 2 if next_sentence else 1)
-    rest, held = hold_out(train, count, seed)
-    return Sources(train, rest, train, held)
+        count = _number_to_hold_out(a, store.num_documents, least)
+    rest, held = hold_out(store, count, seed)
+    most = store.num_documents - least
+    if count and (len(rest) < least or most < least):
+        fewer = f"at most {most}" if most >= least else "none (--validation_documents 0)"
+        raise InputError(
+            f"held out: {count} of the corpus' {store.num_documents} documents "
+            f"(--validation_documents), which leaves {len(rest)} to train on, and next-sentence "
+            f"prediction needs two or more of either: hold out {fewer}; {_more_documents(a)}; or "
+            "do without next sentences (--no_nsp)"
+        )
+    return rest, store, held
 
 
 def _number_to_hold_out(a: CorpusArguments, documents: int, least: int) -> int:
     """One in twenty, where nobody has said how many; training and evaluation need `least` each."""
     count = max(least, documents // 20)
     if documents - count < least:
-        cut = "--documents blank_lines, if blank lines separate them; or " * (
-            a.documents == "files"
-        )
         pairs = " and --no_nsp" * (documents < least)
         raise InputError(
             f"the corpus has {documents} document{'s' * (documents > 1)}, of which {count} would "
-            f"be held out and {least} or more trained on: {cut}add files; or hold out none "
+            f"be held out and {least} or more trained on: {_more_documents(a)}; or hold out none "
             f"(--validation_documents 0{pairs})"
         )
     return count
 
 
-def check_files(a: CorpusArguments) -> None:
-    """Say which files are named twice; raise InputError where one is trained on and held out."""
-    train, validation = (
-        [file.resolve() for file in Corpus(paths).files] if paths else []
-        for paths in (a.corpus, a.validation_corpus)
-    )
-    if both := [file for file in train if file in set(validation)]:
-        raise InputError(
-            f"{both[0]} is in --corpus and in --validation_corpus: what is held out must not be "
-            "trained on; leave it out of one of them"
-        )
-    for files, name in ((train, "corpus"), (validation, "validation_corpus")):
-        if again := [file for file, times in Counter(files).items() if times > 1]:
-            say(
-                f"warning: --{name} names {len(again):,} files more than once, {again[0]} the "
-                "first of them; each is read once"
-            )
-
-
-def _corpus(a: CorpusArguments, paths: list[str]) -> Corpus:
-    """Each file once: one that counted twice could be trained on and held out."""
-    once: dict[Path, Path] = {}
-    for file in Corpus(paths).files:
-        once.setdefault(file.resolve(), file)
-    return Corpus(list(once.values()), a.documents, a.sentences, a.text_field)
+def _more_documents(a: CorpusArguments) -> str:
+    """How a corpus comes to more of them."""
+    cut = "--documents blank_lines, if blank lines separate them; or " * (a.documents == "files")
+    return f"{cut}add files"
 
 
 def _tokenised(
-    a: CorpusArguments, directory: Path, paths: list[str], tokenizer: BertTokenizer, quiet: bool
+    a: CorpusArguments, directory: Path, corpus: Corpus, tokenizer: BertTokenizer, quiet: bool
 ) -> TokenStore:
     store = tokenised(
-        _corpus(a, paths),
+        corpus,
         tokenizer,
         directory,
         processes=a.preprocessing_num_workers or available_cores(),

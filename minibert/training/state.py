@@ -29,6 +29,7 @@ from minibert.optim import LossScale, Optimizer
 STATE, MOMENTS, LOG = "trainer_state.json", "optimizer.safetensors", "log.jsonl"
 MACHINE = ("backend", "threads", "precision")  # where a run computes
 LATER = ("embeddings_from_counts", "initializer_range")  # older checkpoints do not say them
+SUMS = ("loss_sum", "loss_steps")  # nor these
 _NAME = re.compile(r"checkpoint-(\d+)")
 
 
@@ -41,6 +42,8 @@ class TrainingState:
     best_step: int | None = None
     evaluations_without_gain: int = 0
     log: list[dict[str, Any]] = field(default_factory=list)
+    loss_sum: float = 0.0  # of the steps since the log's last line, …
+    loss_steps: int = 0  # … and how many they are
 
 
 def save(
@@ -92,12 +95,18 @@ def load(
 
 
 def _state(path: Path, content: dict[str, Any]) -> TrainingState:
+    names = [name for name in TrainingState.__annotations__ if name in content or name not in SUMS]
     try:
-        state = TrainingState(**{name: content[name] for name in TrainingState.__annotations__})
+        state = TrainingState(**{name: content[name] for name in names})
     except KeyError as error:
         raise CheckpointError(f"{path}: lacks {error}") from None
     if type(state.step) is not int or state.step < 0 or not isinstance(state.log, list):
         raise CheckpointError(f"{path}: got step {state.step!r}, wanted a number, and a log's list")
+    if type(state.loss_sum) is not float or type(state.loss_steps) is not int:
+        raise CheckpointError(
+            f"{path}: got loss_sum {state.loss_sum!r} and loss_steps {state.loss_steps!r}, wanted "
+            "a sum and the number of its steps"
+        )
     return state
 
 

@@ -27,6 +27,7 @@ from minibert.training.arguments import TrainingArguments
 from minibert.training.diagnosis import first_not_finite
 from minibert.training.evaluation import predict
 from minibert.training.interruption import Interruptible
+from minibert.training.mean_loss import MeanLoss
 from minibert.training.state import LOG, TrainingState
 from minibert.training.throughput import Meter, measured_gemm_rate
 
@@ -77,7 +78,8 @@ class Trainer:
             and args.max_tokens_per_batch * args.gradient_accumulation_steps,
             args.length_window if args.group_by_length else 1,
         )
-        self.total_steps = args.max_steps if args.max_steps > 0 else self._steps_of_epochs()
+        epochs = args.num_train_epochs
+        self.total_steps = args.max_steps if args.max_steps > 0 else self.order.steps(epochs)
         warmup = args.warmup_steps or math.ceil(self.total_steps * args.warmup_ratio)
         self.rate = schedule(
             args.lr_scheduler_type, num_training_steps=self.total_steps, num_warmup_steps=warmup
@@ -100,6 +102,7 @@ class Trainer:
         model.gradient_checkpointing = args.gradient_checkpointing
         self.loss_scale = LossScale(model.xp) if model.xp.precision == "fp16" else None
         self.state = TrainingState()
+        self.mean_loss = MeanLoss(model.xp)
         self.metric = self._known_metric()
         greater = args.greater_is_better
         self.greater = self.metric not in ("loss", "mse") if greater is None else greater
@@ -131,6 +134,7 @@ class Trainer:
             while self.state.step < self.total_steps and not self._out_of_patience():
                 epoch, batch, ends_epoch = coming
                 result = self.step(batch)
+                self.mean_loss.add(result.loss)
                 coming = next(batches)  # while a GPU still computes
                 meter.count(batch)
                 progress.update()
@@ -168,26 +172,37 @@ class Trainer:
         self.state.step += 1
         return result
 
-    def dry_run(self) -> str:
-        """One step on the largest batch of the first epoch: what the run will take."""
-        batches = self.order.epoch(0)
-        tokens = [self.train_features.tokens(which) for which in batches]
-        largest = self.train_features.batch(batches[tokens.index(max(tokens))])
-        self.step(largest)  # touches all memory, compiles all kernels
-        start = time.perf_counter()
-        result = self.step(largest)
-        loss = self._number(result.loss)  # waits for the device
-        seconds = time.perf_counter() - start
-        whole = seconds * self.total_steps * (sum(tokens) / len(tokens)) / max(tokens)
+    def dry_run(self, written: str = "Nothing was written.") -> str:
+        """Two steps on the largest batch of each of the run's parts: what the run will take.
+
+        written: the last sentence, for a script that has written something before.
+        """
+        parts, whole = [], 0.0
+        for batches, steps in self.order.parts(self.total_steps):
+            tokens = [self.train_features.tokens(which) for which in batches]
+            largest = max(tokens)
+            loss, seconds = self._timed(self.train_features.batch(batches[tokens.index(largest)]))
+            whole += seconds * steps * (sum(tokens) / len(tokens)) / largest
+            parts.append(f"loss {loss:.4f}, {seconds:.2f} s for a step of {largest} tokens")
         return (
-            f"dry run: loss {loss:.4f}, {seconds:.2f} s for a step of {max(tokens)} tokens, about "
-            f"{whole / 60:.1f} minutes for {self.total_steps} steps without evaluation; peak "
-            f"memory {self.model.xp.memory() / 2**30:.2f} GiB. Nothing was written."
+            f"dry run: {'; then '.join(parts)}; about {whole / 60:.1f} minutes for "
+            f"{self.total_steps} steps without evaluation; peak memory "
+            f"{self.model.xp.memory() / 2**30:.2f} GiB. {written}"
         )
+
+    def _timed(self, batch: PackedBatch) -> tuple[float, float]:
+        """The loss and the seconds of a step; one before it touches memory, compiles kernels."""
+        self.step(batch)
+        self.model.xp.synchronize()
+        start = time.perf_counter()
+        loss = self._number(self.step(batch).loss)  # waits for the device
+        return loss, time.perf_counter() - start
 
     def _batches(self, start: int) -> Iterator[tuple[float, Any, bool]]:
         """Endless (epoch with fraction, which batch, last of its epoch), from step `start`."""
         step, epoch = 0, 0
+        while step < start and step + (count := self.order.count(epoch)) <= start:
+            step, epoch = step + count, epoch + 1
         while True:
             batches = self.order.epoch(epoch)
             for i in range(max(0, start - step), len(batches)):
@@ -201,14 +216,6 @@ class Trainer:
             batch = self.train_features.batch(which)
             self.model.xp.send_ahead([batch.input_ids, batch.position_ids, batch.token_type_ids])
             yield epoch, batch, ends_epoch
-
-    def _steps_of_epochs(self) -> int:
-        whole = int(self.args.num_train_epochs)
-        steps = sum(len(self.order.epoch(epoch)) for epoch in range(whole))
-        fraction = self.args.num_train_epochs - whole
-        if fraction:
-            steps += math.ceil(fraction * len(self.order.epoch(whole)))
-        return max(steps, 1)
 
     def _after_step(self, ends_epoch: bool) -> None:
         """Evaluate and save when it is time."""
@@ -281,7 +288,7 @@ class Trainer:
 
     def _log_step(self, result: StepResult, epoch: float, meter: Meter, progress: Any) -> None:
         self._check_step()
-        loss, norm = self._number(result.loss), self._number(result.gradient_norm)
+        loss, norm = self.mean_loss.take(), self._number(result.gradient_norm)
         rates = meter.read()
         self._log(
             {"step": self.state.step, "epoch": round(epoch, 4), "loss": loss,
@@ -351,6 +358,7 @@ class Trainer:
     def _save_checkpoint(self) -> Path:
         self._check_finite()
         path, state = self.output_dir / f"checkpoint-{self.state.step}", self.state
+        state.loss_sum, state.loss_steps = self.mean_loss.state()
         try:
             training_state.save(
                 path, self.model, self.tokenizer, self.optimizer, state, self._identity(),
@@ -370,6 +378,7 @@ class Trainer:
         self.state = training_state.load(
             checkpoint, self.model, self.optimizer, self._identity(), self.loss_scale
         )
+        self.mean_loss = MeanLoss(self.model.xp, self.state.loss_sum, self.state.loss_steps)
         lines = "".join(json.dumps(entry) + "\n" for entry in self.state.log)
         self.output_dir.mkdir(parents=True, exist_ok=True)
         atomic_write(self.output_dir / LOG, lines)  # later lines belong to lost steps

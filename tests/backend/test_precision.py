@@ -128,6 +128,28 @@ def test_losses_are_those_of_full_precision(fake: Any, make_trainer: Any, precis
 
 
 @needs_compiler
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_the_mean_loss_stays_on_the_device(fake: Any, make_trainer: Any, precision: str) -> None:
+    """Nothing is read back between two lines of the log; the loss scale is not in it."""
+    xp = CupyBackend(precision=precision)
+    trainer = make_trainer(xp, max_steps=6, logging_steps=3)
+    losses, reads, plain = list[Any](), list[int](), trainer.step
+
+    def step(batch: Any) -> Any:
+        reads.append(len(fake.to_host))
+        result = plain(batch)
+        losses.append(result.loss)
+        return result
+
+    trainer.step = step
+    trainer.train()
+    assert reads[0] == reads[1] == reads[2] < reads[3] == reads[4] == reads[5]
+    each = [float(xp.to_host(loss)) for loss in losses]
+    means = [np.mean(each[:3]), np.mean(each[3:])]
+    assert [entry["loss"] for entry in trainer.state.log] == pytest.approx(means, rel=1e-12)
+
+
+@needs_compiler
 def test_fp16_resumes_to_the_same_bytes(fake: Any, make_trainer: Any, tmp_path: Path) -> None:
     def run(output: str, **changes: Any) -> Any:
         xp = CupyBackend(precision="fp16")

@@ -46,6 +46,24 @@ def test_the_order_is_a_function_of_seed_and_epoch(order, epoch):
         assert a.tolist() == b.tolist()
 
 
+@given(orders, st.integers(0, 5))
+def test_batches_are_counted_without_a_look_at_them(order, epoch):
+    assert order.count(epoch) == len(order.epoch(epoch))
+
+
+@pytest.mark.parametrize(
+    ("epochs", "max_tokens", "steps"),
+    [(3.0, None, 21), (1.5, None, 11), (0.01, None, 1), (2.0, 12, 10), (1.3, 12, 7)],
+)
+def test_steps_are_those_of_the_epochs(epochs, max_tokens, steps):
+    """Seven batches of 8, or five of 12 tokens; a part of an epoch is rounded up."""
+    order = BatchOrder(np.ones(50, np.int64), 1, 8, max_tokens)
+    assert order.steps(epochs) == steps
+    ((batches, all_steps),) = order.parts(9)
+    assert all_steps == 9
+    assert [b.tolist() for b in batches] == [b.tolist() for b in order.epoch(0)]
+
+
 def test_epochs_and_seeds_differ():
     order = BatchOrder(np.ones(50, np.int64), seed=1)
     first = np.concatenate(order.epoch(0)).tolist()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import toy_corpus
 
+from minibert.data import pretraining
 from minibert.data.masking import Masking
 from minibert.data.pretraining import Address, Phase, PretrainingData, plan
 from minibert.data.segments import SentencePairs
@@ -124,6 +126,48 @@ def test_phases_follow_each_other_in_the_middle_of_an_epoch(store: TokenStore) -
     assert [data.tokens(epoch[0]) for epoch in epochs] == [48, 48, 160, 160]
     exact = replace(data, phases=(Phase(short, whole), Phase(long)))
     assert [exact.order(5, 4, None, 1).epoch(e)[0].phase for e in range(2)] == [0, 1]
+
+
+@pytest.mark.parametrize("next_sentence", [True, False])
+def test_steps_are_so_many_times_the_first_epoch(next_sentence, store, monkeypatch) -> None:
+    """Rounded up; no epoch is planned for it, and no later one even counted."""
+    data = toy_corpus.data(store, next_sentence=next_sentence)
+    counts = [len(data.order(5, 4, None, 1).epoch(epoch)) for epoch in range(3)]
+    whole = counts[0]
+    seen = list[int]()
+    kind, plain = type(data.phases[0].rule), type(data.phases[0].rule).starts
+    monkeypatch.setattr(kind, "starts", lambda self, s, e: seen.append(e) or plain(self, s, e))
+    monkeypatch.setattr(pretraining, "plan", lambda *_: pytest.fail("planned"))
+    order = data.order(5, 4, None, 1)
+    assert [order.steps(epochs) for epochs in (40, 2.5, 0.001)] == [
+        40 * whole, math.ceil(2.5 * whole), 1
+    ]  # fmt: skip
+    assert seen == [0]
+    assert [order.count(epoch) for epoch in (2, 1)] == counts[:0:-1]
+    assert seen == ([0, 2, 1] if next_sentence else [0])  # full sequences keep their cuts
+
+
+def test_an_epoch_is_counted_without_being_shuffled(store, monkeypatch) -> None:
+    """In both phases, and in the epoch that the first one ends in."""
+    short, long = (toy_corpus.data(store, length).phases[0].rule for length in (12, 40))
+    data = PretrainingData(Masking.by(toy_corpus.tokenizer()), (Phase(short, 100), Phase(long)))
+    lengths = [len(data.order(5, 4, None, 1).epoch(e)) for e in range(4)]
+    monkeypatch.setattr(pretraining, "plan", lambda *_: pytest.fail("planned"))
+    order = data.order(5, 4, None, 1)
+    assert [order.count(e) for e in (3, 0, 2, 1)] == [lengths[e] for e in (3, 0, 2, 1)]
+
+
+def test_the_parts_of_a_run_are_its_phases(store: TokenStore) -> None:
+    """Each with whole batches of its own length, as if the run began with it."""
+    short, long = (toy_corpus.data(store, length).phases[0].rule for length in (12, 40))
+    data = PretrainingData(Masking.by(toy_corpus.tokenizer()), (Phase(short, 100), Phase(long)))
+    parts = data.order(5, 4, None, 1).parts(130)
+    assert [(part[0].phase, steps) for part, steps in parts] == [(0, 100), (1, 30)]
+    assert [data.tokens(part[0]) for part, _ in parts] == [48, 160]
+    alone = toy_corpus.data(store, 12).order(5, 4, None, 1)
+    assert len(parts[0][0]) == len(alone.epoch(0))
+    ((part, steps),) = alone.parts(7)
+    assert (len(part), steps) == (len(alone.epoch(0)), 7)
 
 
 def test_a_batch_with_nothing_to_find_has_no_such_labels(store: TokenStore) -> None:

@@ -11,8 +11,11 @@ from minibert.parameters import Layout
 
 
 @pytest.mark.parametrize(
-    ("size", "millions"),  # github.com/google-research/bert: README, "smaller BERT models"
-    [("tiny", 4.4), ("mini", 11.3), ("small", 29.1), ("medium", 41.7), ("base", 110.1)],
+    ("size", "millions"),  # github.com/google-research/bert: README, both lists of models
+    [
+        *[("tiny", 4.4), ("mini", 11.3), ("small", 29.1), ("medium", 41.7), ("base", 110.1)],
+        ("large", 340.0),
+    ],
 )
 def test_parameters_are_as_many_as_google_s(size: str, millions: float) -> None:
     """Counted with the pooler and the masked language model's transform, as published."""

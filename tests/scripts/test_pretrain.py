@@ -17,6 +17,9 @@ import toy_corpus
 from toy_corpus import WORDS
 
 from minibert import BertConfig, BertForPreTraining, BertTokenizer
+from minibert.data import corpus as corpora
+from minibert.data import made_of
+from minibert.io.numbers import four_places
 from minibert.pipelines import FillMaskPipeline
 from minibert.training.state import checkpoints
 
@@ -26,6 +29,13 @@ FAST = [
     *("--preprocessing_num_workers", 1, "--logging_steps", 2, "--max_steps", 6, "--eval_steps", 3),
     *("--max_eval_samples", 8, "--initializer_range", 0.05),
 ]
+
+
+def going_on(flags: list[Any]) -> list[Any]:
+    """The flags without those of a new model and a new vocabulary."""
+    new = ("--vocab_size", "--model_size", "--initializer_range")
+    kept = zip(flags, [None, *flags[:-1]], strict=True)
+    return [flag for flag, before in kept if flag not in new and before not in new]
 
 
 @pytest.fixture
@@ -98,7 +108,8 @@ def test_a_start_from_counts_is_the_corpus_own_and_survives_a_resume(script, fla
     assert sun @ moon < 0.3 * (sun @ sun)
 
     refused = script(
-        *("pretrain", *counted, "--overwrite_output_dir", "--model_name_or_path", tmp_path / "out")
+        *("pretrain", *going_on(counted), "--overwrite_output_dir"),
+        *("--model_name_or_path", tmp_path / "out"),
     )
     assert refused.status != 0
     assert "--embeddings_from_counts is for a new model" in refused.err
@@ -113,7 +124,8 @@ def test_going_on_with_a_model_in_two_phases_without_next_sentences(script, flag
     toy_corpus.model().save_pretrained(base, tokenizer=toy_corpus.tokenizer())
     held_out = toy_corpus.write(tmp_path / "held out", documents=2, seed=3)
     ended = script(
-        *("pretrain", *flags, "--model_name_or_path", base, "--validation_corpus", held_out),
+        *("pretrain", *going_on(flags), "--model_name_or_path", base),
+        *("--validation_corpus", held_out),
         *("--no_nsp", "--whole_word_mask", "--second_phase_steps", 2, "--second_phase_length", 40),
         *("--optim", "lamb", "--dropout", 0),
     )
@@ -121,8 +133,18 @@ def test_going_on_with_a_model_in_two_phases_without_next_sentences(script, flag
     config = BertConfig.from_pretrained(tmp_path / "out")
     assert (config.hidden_size, config.hidden_dropout_prob) == (24, 0.0)
     assert not (tmp_path / "store/tokenizer").exists()
-    assert "nsp" not in (tmp_path / "out/all_results.json").read_text()
-    assert "| second_phase_length | 40 |" in (tmp_path / "out/README.md").read_text()
+    results = json.loads((tmp_path / "out/all_results.json").read_text())
+    card = (tmp_path / "out/README.md").read_text()
+    assert "| second_phase_length | 40 |" in card
+    names = ("loss", "mlm_loss", "perplexity", "mlm_accuracy", "mlm_baseline")
+    assert [*results] == [f"{name}_at_{length}_tokens" for length in (24, 40) for name in names]
+    for length in (24, 40):
+        shown = four_places(results[f"perplexity_at_{length}_tokens"])
+        assert re.search(rf"held out, {length} tokens  loss .*perplexity {shown} ", ended.out)
+        assert f"| perplexity_at_{length}_tokens | {shown} |" in card
+    log = [json.loads(line) for line in (tmp_path / "out/log.jsonl").read_text().splitlines()]
+    evaluated = [entry["eval_mlm_loss"] for entry in log if "eval_mlm_loss" in entry]
+    assert results["mlm_loss_at_24_tokens"] == evaluated[-1]
 
 
 def test_a_diverged_run_prints_no_page_of_digits(script, flags, tmp_path):
@@ -142,13 +164,13 @@ def test_models_of_several_vocabularies_share_a_corpus(script, flags, tmp_path, 
     base = tmp_path / "base"
     toy_corpus.model().save_pretrained(base, tokenizer=toy_corpus.tokenizer())
     cached = [flag for flag in flags if flag not in ("--store", tmp_path / "store")]
-    for more in ([], ["--model_name_or_path", base], []):
-        ended = script("pretrain", *cached, *more, "--dry_run")
+    for run in (cached, [*going_on(cached), "--model_name_or_path", base], cached):
+        ended = script("pretrain", *run, "--dry_run")
         assert (ended.status, ended.err) == (0, "")
     assert len(list((tmp_path / "cache/corpora").iterdir())) == 2
 
     assert script("pretrain", *flags, "--dry_run").status == 0
-    refused = script("pretrain", *flags, "--model_name_or_path", base)
+    refused = script("pretrain", *going_on(flags), "--model_name_or_path", base)
     assert (refused.status, refused.err.count("\n")) == (2, 1)
     assert "tokenised with another tokenizer; choose another --store" in refused.err
 
@@ -158,6 +180,15 @@ def test_a_dry_run_writes_no_model(script, flags, tmp_path):
     assert ended.status == 0
     assert "dry run: loss" in ended.out
     assert not (tmp_path / "out").exists()
+    kept = f"vocabulary and tokenised corpus are kept in {tmp_path / 'store'}.\n"
+    assert ended.out.endswith(f"No model was written; {kept}")
+    phases = ["--second_phase_steps", 2, "--second_phase_length", 40]
+    ended = script("pretrain", *flags, *phases, "--validation_documents", 2, "--dry_run")
+    assert ended.status == 0
+    counts = r"6 steps; 8 held-out examples of 24 tokens, [5-8] held-out examples of 40 tokens"
+    assert re.search(counts, ended.out)
+    steps = r"s for a step of 192 tokens; then loss .* s for a step of 320 tokens; about"
+    assert re.search(steps, ended.out)
 
 
 def test_a_killed_run_goes_on_to_the_same_bytes(script, process, flags, tmp_path):
@@ -303,12 +334,13 @@ def test_a_vocabulary_of_another_model_is_refused(script, flags, tmp_path):
     base, other = tmp_path / "base", tmp_path / "tokenizer"
     toy.save_model(base)
     BertTokenizer.from_vocab([*toy_corpus.VOCABULARY, *map(str, range(99))]).save_pretrained(other)
-    ended = script("pretrain", *flags, "--model_name_or_path", base, "--tokenizer_name", other)
+    flags = [*going_on(flags), "--model_name_or_path", base]
+    ended = script("pretrain", *flags, "--tokenizer_name", other)
     assert ended.status == 2
     assert "the vocabulary has 115 pieces, but the model's vocab_size is 20" in ended.err
     phases = [*flags, "--second_phase_steps", 2, "--second_phase_length", 20]
     for name, length in (("max_seq_length", 128), ("second_phase_length", 513)):
-        ended = script("pretrain", *phases, "--model_name_or_path", base, f"--{name}", length)
+        ended = script("pretrain", *phases, f"--{name}", length)
         assert f"--{name} {length} is more than the model's position table holds" in ended.err
 
 
@@ -329,12 +361,139 @@ def test_a_vocabulary_with_other_ids_is_refused(script, flags, tmp_path, own, gi
     model.save_pretrained(base, tokenizer=BertTokenizer.from_vocab([*first, *own]))
     BertTokenizer.from_vocab([*first, *given]).save_pretrained(other)
     run = ["--model_name_or_path", base, "--tokenizer_name", other, "--dry_run"]
-    ended = script("pretrain", *flags, *run)
+    ended = script("pretrain", *going_on(flags), *run)
     if said is None:
         assert (ended.status, ended.err) == (0, "")
     else:
         assert (ended.status, ended.err.count("\n")) == (2, 1)
         assert said in ended.err
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"do_lower_case": False}, "do_lower_case is False, and True in"),
+        ({"strip_accents": False}, "strip_accents is False, and True in"),
+        ({"tokenize_chinese_chars": False}, "tokenize_chinese_chars is False, and True in"),
+        ({"strip_accents": True}, None),  # which is what do_lower_case does anyway
+    ],
+)
+def test_a_vocabulary_that_reads_texts_in_another_way_is_refused(
+    script, flags, tmp_path, changes, said
+):
+    """Of the model's own pieces: a capital letter would be [UNK], or an accent be lost."""
+    base, other = tmp_path / "base", tmp_path / "tokenizer"
+    toy_corpus.model().save_pretrained(base, tokenizer=toy_corpus.tokenizer())
+    BertTokenizer.from_vocab(toy_corpus.VOCABULARY, **changes).save_pretrained(other)
+    run = ["--model_name_or_path", base, "--tokenizer_name", other, "--dry_run"]
+    ended = script("pretrain", *going_on(flags), *run)
+    if said is None:
+        assert (ended.status, ended.err) == (0, "")
+    else:
+        assert (ended.status, ended.err.count("\n")) == (2, 1)
+        assert said in ended.err
+        assert "leave out --tokenizer_name" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "leave"),
+    [
+        ("--model_size tiny", "model", "it out, or --model_name_or_path"),
+        ("--initialization google --initializer_range 0.1", "model", "them out, or --model_name"),
+        ("--vocab_size 9", "vocabulary", "it out, or --model_name_or_path"),
+        ("--cased --limit_alphabet 9 --min_frequency 9", "vocabulary", "them out, or --model_name"),
+        ("--model_size base --cased", "model or vocabulary", "them out, or --model_name_or_path"),
+        ("--tokenizer_name base --vocab_size 9", "vocabulary", "it out, or --model_name_or_path "
+         "and --tokenizer_name"),
+    ],
+)  # fmt: skip
+def test_flags_of_a_new_model_are_refused_where_there_is_one(
+    script, flags, tmp_path, given, kind, leave
+):
+    base = tmp_path / "base"
+    toy_corpus.model().save_pretrained(base, tokenizer=toy_corpus.tokenizer())
+    more = ["--model_name_or_path", base, *given.replace(" base --v", f" {base} --v").split()]
+    ended = script("pretrain", *going_on(flags), *more)
+    assert (ended.status, ended.err.count("\n")) == (2, 1)
+    names = [name for name in given.split() if name.startswith("--") and name != "--tokenizer_name"]
+    are = "are" if len(names) > 1 else "is"
+    assert f"error: {', '.join(names)} {are} for a new {kind}: leave {leave}" in ended.err
+
+
+def test_flags_of_a_new_vocabulary_are_refused_where_one_is_named(script, flags, tmp_path):
+    """A new model of any size may have it."""
+    toy_corpus.tokenizer().save_pretrained(tmp_path / "own")
+    run = [*going_on(flags), "--model_size", "tiny", "--tokenizer_name", tmp_path / "own"]
+    ended = script("pretrain", *run, "--vocab_size", 200)
+    assert (ended.status, ended.err.count("\n")) == (2, 1)
+    said = "--vocab_size is for a new vocabulary: leave it out, or --tokenizer_name\n"
+    assert ended.err.endswith(said)
+    assert script("pretrain", *run, "--dry_run").status == 0
+
+
+def test_a_first_start_lists_and_reads_no_more_than_it_must(script, flags, tmp_path, monkeypatch):
+    """Each folder is listed once, and each file hashed once, for vocabulary and store together."""
+    listed, hashed = list[Path](), list[str]()
+    files, digest = corpora._files, made_of.hashlib.file_digest
+    monkeypatch.setattr(corpora, "_files", lambda path: listed.append(path) or files(path))
+    monkeypatch.setattr(
+        made_of.hashlib, "file_digest", lambda f, kind: hashed.append(f.name) or digest(f, kind)
+    )
+    other = toy_corpus.write(tmp_path / "other", documents=2, seed=3)
+    assert script("pretrain", *flags, "--validation_corpus", other, "--dry_run").status == 0
+    assert listed == [tmp_path / "corpus", other]
+    texts = [*(tmp_path / "corpus").iterdir(), *other.iterdir()]
+    assert sorted(hashed) == sorted(map(str, texts))
+    hashed.clear()
+    assert script("pretrain", *flags, "--validation_corpus", other, "--dry_run").status == 0
+    assert not hashed
+
+
+def test_the_tokenizer_of_a_model_is_loaded_once(script, flags, tmp_path, monkeypatch):
+    base, loaded = tmp_path / "base", list[Any]()
+    toy_corpus.model().save_pretrained(base, tokenizer=toy_corpus.tokenizer())
+    plain = BertTokenizer.from_pretrained
+    monkeypatch.setattr(
+        BertTokenizer, "from_pretrained", lambda name: loaded.append(name) or plain(name)
+    )
+    run = [*going_on(flags), "--model_name_or_path", base, "--dry_run"]
+    assert script("pretrain", *run).status == 0
+    assert loaded == [str(base)]
+
+
+@pytest.mark.parametrize(
+    "content",
+    ['{"made_of": {"fi', "", "[1]", "{}", '{"made_of": 3}', '{"made_of": {"files": [1]}}',
+     '{"made_of": {"files": [["a", 1]]}}', '{"made_of": {"files": []}, "corpus_sha256": []}'],
+)  # fmt: skip
+def test_a_damaged_record_of_a_vocabulary_is_said_in_one_line(script, flags, tmp_path, content):
+    assert script("pretrain", *flags, "--dry_run").status == 0
+    record = tmp_path / "store/tokenizer/made_of.json"
+    record.write_text(content)
+    ended = script("pretrain", *flags, "--dry_run")
+    assert (ended.status, ended.err.count("\n")) == (2, 1)
+    assert f"{record}: it is damaged" in ended.err
+    assert "add --overwrite_store" in ended.err
+    assert script("pretrain", *flags, "--dry_run", "--overwrite_store").status == 0
+    assert json.loads(record.read_text())["corpus_sha256"]
+
+
+def test_held_out_documents_that_leave_one_are_counted(script, flags, tmp_path):
+    texts = sorted((tmp_path / "corpus").iterdir())
+
+    def start(documents: int, held_out: int, *more: object) -> Any:
+        places = ("--corpus", *texts[:documents], "--store", tmp_path / f"store {documents}")
+        held = ("--validation_documents", held_out, "--dry_run")
+        return script("pretrain", *places, *flags[4:], *held, *more)
+
+    none = "none (--validation_documents 0)"
+    for documents, held_out, fewer in ((3, 2, none), (3, 1, none), (5, 4, "at most 3")):
+        ended = start(documents, held_out)
+        assert (ended.status, ended.err.count("\n")) == (2, 1)
+        assert f"held out: {held_out} of the corpus' {documents} documents" in ended.err
+        assert f"which leaves {documents - held_out} to train on, and next-sentence" in ended.err
+        assert f"two or more of either: hold out {fewer}; --documents blank_lines" in ended.err
+    assert start(3, 0).status == start(3, 2, "--no_nsp").status == start(5, 3).status == 0
 
 
 def test_invalid_bytes_and_long_sentences_are_counted(script, flags, tmp_path):
@@ -355,9 +514,17 @@ def test_the_share_of_unknown_tokens_is_said(script, flags, tmp_path):
     warning = next(line for line in few.out.splitlines() if "warning" in line)
     assert "% of the tokens are [UNK]" in warning
     assert "raise --limit_alphabet and --vocab_size" in warning
-    refused = script("pretrain", *flags, "--limit_alphabet", -1)
-    assert refused.status == 2
-    assert refused.err.endswith("--limit_alphabet must be at least 1, got -1\n")
+    for name in ("limit_alphabet", "vocab_size", "min_frequency"):
+        refused = script("pretrain", *flags, f"--{name}", -1)
+        assert refused.status == 2
+        assert refused.err.endswith(f"--{name} must be at least 1, got -1\n")
+
+
+def test_the_help_gives_the_defaults_of_pretraining(script):
+    """Not those of fine-tuning, whose flags most of them are."""
+    text = " ".join(script("pretrain", "--help").out.split())
+    assert "so many times the steps of the first (default 40.0)" in text
+    assert "vocabulary and store are made and kept, nothing else is written" in text
 
 
 def test_flags_from_a_file(script, flags, tmp_path):

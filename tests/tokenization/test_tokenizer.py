@@ -229,6 +229,27 @@ def test_the_settings_rule(
     assert loaded.convert_ids_to_tokens(loaded("É A 中電")["input_ids"][1:-1]) == expected
 
 
+@pytest.mark.parametrize(
+    ("options", "lower", "strip", "chinese"),
+    [
+        ({}, True, True, True),
+        ({"do_lower_case": False}, False, False, True),
+        ({"strip_accents": False, "tokenize_chinese_chars": False}, True, False, False),
+    ],
+)
+def test_the_normalization_is_known_as_it_takes_effect(
+    options: dict[str, Any], lower: bool, strip: bool, chinese: bool
+) -> None:
+    tokenizer = BertTokenizer.from_vocab(VOCAB, **options)
+    assert tokenizer.normalization == {
+        "do_lower_case": lower, "strip_accents": strip, "tokenize_chinese_chars": chinese
+    }  # fmt: skip
+    from tokenizers import normalizers
+
+    tokenizer._tokenizer.normalizer = normalizers.Lowercase()
+    assert tokenizer.normalization == {}
+
+
 def test_a_silent_config_leaves_tokenizer_json_alone(tmp_path: Path) -> None:
     cased = BertTokenizer.from_vocab(VOCAB, do_lower_case=False)
     cased._tokenizer.save(str(tmp_path / "tokenizer.json"))

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import toy_corpus
 
+from minibert.data import pretraining
 from minibert.data.features import Features
+from minibert.data.pretraining import Phase
 from minibert.data.token_store import TokenStore
 from minibert.errors import Interrupted
 from minibert.packing import PackedBatch, unpack
@@ -106,6 +111,57 @@ def test_a_resumed_run_ends_in_the_same_bytes(store: TokenStore, tmp_path: Path)
     for name in WEIGHTS:
         files = [tmp_path / run / f"checkpoint-{epoch + 8}" / name for run in ("whole", "cut")]
         assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_a_run_plans_the_epochs_that_it_trains(store: TokenStore, tmp_path: Path, monkeypatch):
+    """None to know its length; none that is over when it goes on."""
+    planned, plain = list[int](), pretraining.plan
+
+    def plan(rule: Any, seed: int, epoch: int) -> Any:
+        planned.append(epoch)
+        return plain(rule, seed, epoch)
+
+    monkeypatch.setattr(pretraining, "plan", plan)
+    run: dict[str, Any] = {"num_train_epochs": 3.0}
+    counts = [make(store, tmp_path, **run).order.count(epoch) for epoch in range(2)]
+    run["save_steps"] = sum(counts) + 1
+    trainer = make(store, tmp_path, **run)
+    assert trainer.total_steps == 3 * counts[0]
+    assert not planned
+    trainer.train()
+    assert planned[:3] == [0, 1, 2]
+    planned.clear()
+    start = tmp_path / f"checkpoint-{sum(counts) + 1}"
+    make(store, tmp_path, resume_from_checkpoint=str(start), **run).train()
+    assert planned[0] == 2
+
+
+def test_a_dry_run_does_a_step_of_each_phase(store: TokenStore, tmp_path: Path, monkeypatch):
+    """The time is that of both, on a clock on which a token takes a second."""
+    now, trained = [0.0], list[int]()
+    trainer = make(store, tmp_path / "none", max_steps=100, dry_run=True)
+    rules = [toy_corpus.data(store, length).phases[0].rule for length in (12, 40)]
+    phases = (Phase(rules[0], 70), Phase(rules[1]))
+    trainer.train_features = replace(toy_corpus.data(store), phases=phases)
+    trainer.order = trainer.train_features.order(42, 16, None, 1)
+    plain = trainer.step
+
+    def step(batch: PackedBatch) -> Any:
+        trained.append(int(np.diff(batch.offsets).max()))
+        now[0] += 12.0 if trained[-1] <= 12 else 60.0
+        return plain(batch)
+
+    monkeypatch.setattr(trainer, "step", step)
+    monkeypatch.setattr(trainer_module, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    said = trainer.dry_run("Nothing.")
+    assert max(trained[:2]) <= 12 < min(trained[2:])
+    assert len(trained) == 4
+    assert "12.00 s for a step of 192 tokens; then loss " in said
+    assert "60.00 s for a step of 640 tokens; about " in said
+    minutes = float(re.search(r"about ([\d.]+) minutes for 100 steps", said)[1])
+    assert 0.9 * (70 * 12 + 30 * 60) / 60 < minutes <= (70 * 12 + 30 * 60) / 60
+    assert said.endswith("GiB. Nothing.")
+    assert not (tmp_path / "none").exists()
 
 
 def test_the_metrics_are_those_of_the_whole_logits(store: TokenStore, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def trained() -> tuple[Any, Optimizer]:
     return model, optimizer
 
 
-STATE = TrainingState(3, 0.9, 2, 1, [{"step": 3, "loss": 0.1}])
+STATE = TrainingState(3, 0.9, 2, 1, [{"step": 3, "loss": 0.1}], 2.0625, 2)
 
 
 @pytest.fixture
@@ -83,12 +84,21 @@ def cut(name: str, size: int) -> Callable[[Path], Any]:
     return lambda path: (path / name).write_bytes((path / name).read_bytes()[:size])
 
 
+def test_a_checkpoint_from_before_there_were_sums_is_read(trained, saved):
+    damaged_state(loss_sum=..., loss_steps=...)(saved)
+    model = toy.model()
+    state = training_state.load(saved, model, optimizer_of(model), IDENTITY)
+    assert state == replace(STATE, loss_sum=0.0, loss_steps=0)
+
+
 DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no state": (lambda p: (p / "trainer_state.json").unlink(), "cannot read .*trainer_state.json"),
     "half a state": (cut("trainer_state.json", 90), "trainer_state.json: not JSON"),
     "no step": (damaged_state(step=...), "trainer_state.json: lacks 'step'"),
     "a step of text": (damaged_state(step="3"), "got step '3', wanted a number"),
     "no log": (damaged_state(log=None), "and a log's list"),
+    "a sum of text": (damaged_state(loss_sum="1"), "got loss_sum '1' and loss_steps 2, wanted"),
+    "half a step": (damaged_state(loss_steps=0.5), "and loss_steps 0.5, wanted a sum and"),
     "no update count": (damaged_state(optimizer_step=...), "step must be an integer"),
     "no identity": (damaged_state(identity=None), "different run .*seed: then None, now 3"),
     "other identity": (damaged_state(identity={"seed": 4}), "seed: then 4, now 3; learning_rate"),

@@ -525,6 +525,56 @@ def test_the_log_has_a_line_for_each_logged_step_and_evaluation(tmp_path, capsys
     assert shown[2].startswith("step      6  evaluation  loss ")
 
 
+def step_losses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """A list to which every step of a trainer adds its loss."""
+    losses, plain = list[float](), Trainer.step
+
+    def stepped(self: Trainer, batch: Any) -> Any:
+        result = plain(self, batch)
+        losses.append(float(result.loss))
+        return result
+
+    monkeypatch.setattr(Trainer, "step", stepped)
+    return losses
+
+
+def test_the_loss_in_the_log_is_the_mean_since_the_line_before(tmp_path, monkeypatch, capsys):
+    """As transformers' is; evaluations between do not begin it anew."""
+    losses = step_losses(monkeypatch)
+    often = {"eval_strategy": "steps", "eval_steps": 2}
+    make(tmp_path, max_steps=8, logging_steps=3, **often).train()
+    means = [np.mean(losses[first : first + 3]) for first in (0, 3, 6)]
+    assert [line["loss"] for line in log(tmp_path) if "loss" in line] == pytest.approx(means)
+    assert f"loss {means[0]:.4f}  lr" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("step", [2, 4, 6])
+def test_a_mean_that_a_stop_cuts_in_two_is_the_same(step, tmp_path):
+    run = {"max_steps": 9, "logging_steps": 5, "save_strategy": "steps", "save_steps": 2}
+    run |= {"save_total_limit": 9, "load_best_model_at_end": False}
+    make(tmp_path / "whole", **run).train()
+    start = tmp_path / "whole" / f"checkpoint-{step}"
+    make(tmp_path / "again", resume_from_checkpoint=str(start), **run).train()
+    assert log(tmp_path / "again") == log(tmp_path / "whole")
+    ends = [state(tmp_path / name / "checkpoint-9") for name in ("whole", "again")]
+    assert ends[0] == ends[1]
+
+
+def test_a_checkpoint_from_before_there_were_sums_is_resumed(tmp_path, monkeypatch):
+    """To the same bytes; the first line's loss is the mean since then."""
+    run = {"max_steps": 6, "logging_steps": 5, "save_strategy": "steps", "save_steps": 3}
+    losses = step_losses(monkeypatch)
+    make(tmp_path, **run).train()
+    whole, path = files(tmp_path / "checkpoint-6"), tmp_path / "checkpoint-3/trainer_state.json"
+    content = json.loads(path.read_text())
+    assert (content.pop("loss_sum"), content.pop("loss_steps")) == (sum(losses[:3]), 3)
+    path.write_text(json.dumps(content))
+    make(tmp_path, resume_from_checkpoint=str(path.parent), **run).train()
+    assert files(tmp_path / "checkpoint-6") == whole
+    found = [line["loss"] for line in log(tmp_path) if "loss" in line]
+    assert found == pytest.approx([np.mean(losses[3:5]), losses[5]])
+
+
 def test_the_rates_are_those_of_training_alone(tmp_path, monkeypatch):
     """On a clock on which a step takes a second and an evaluation a day."""
     now = [0.0]
