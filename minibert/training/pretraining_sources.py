@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from minibert.data.corpus import Corpus
+from minibert.data.long_sentences import PART, WHOLE
 from minibert.data.made_of import SOURCE, check_source, source_record, write_record
 from minibert.data.segments import (
     Ints,
@@ -152,10 +153,12 @@ def check_files(a: CorpusArguments) -> None:
 
 def _corpus(a: CorpusArguments, paths: list[str]) -> Corpus:
     """Each file once: one that counted twice could be trained on and held out."""
+    corpus = Corpus(paths, a.documents, a.sentences, a.text_field)
     once: dict[Path, Path] = {}
-    for file in Corpus(paths).files:
+    for file in corpus.files:
         once.setdefault(file.resolve(), file)
-    return Corpus(list(once.values()), a.documents, a.sentences, a.text_field)
+    corpus.files = list(once.values())
+    return corpus
 
 
 def _tokenised(
@@ -173,8 +176,17 @@ def _tokenised(
         f"{directory.name}: {len(store.ids):,} tokens, {store.num_sentences:,} sentences, "
         f"{store.num_documents:,} documents in {store.directory}"
     )
-    if store.unknown is not None:
-        say_unknown(directory.name, store.unknown / len(store.ids))
+    say_unknown(directory.name, store.unknown / len(store.ids))
+    if store.broken:
+        say(
+            f"{directory.name}: {store.broken:,} sentences of more than {WHOLE} tokens are broken "
+            f"into parts of at most {PART}, at the beginning of words"
+        )
+    if store.skipped:
+        say(
+            f"warning: {store.skipped:,} files, members of archives or JSON lines without text are "
+            f"left out, {store.first_skipped} the first of them"
+        )
     for name, count in store.replaced.items():
         say(f"warning: {name}: {count} bytes are not UTF-8 and were replaced by U+FFFD")
     return store
