@@ -69,8 +69,8 @@ def open_store(directory: Path, made_of: Mapping[str, Any]) -> TokenStore:
     head = read_json_object(directory / HEAD)
     if head.get("format") != FORMAT:
         raise InputError(
-            f"{directory}: the store is of format {head.get('format')!r}, as another version of "
-            f"minibert breaks text into sentences, wanted {FORMAT}; {ANEW}"
+            f"{directory}: another version of minibert made this store, which finds sentences by "
+            f"another rule (format {head.get('format')!r}, wanted {FORMAT}); {ANEW}"
         )
     changed = differences(head, made_of)
     if changed == ["tokenizer"]:

@@ -115,7 +115,9 @@ def test_a_store_by_another_rule_is_not_taken(corpus: Corpus, tmp_path: Path) ->
     tokenised(corpus, tokenizer, path)
     head = json.loads((path / "store.json").read_text())
     (path / "store.json").write_text(json.dumps(head | {"format": 1}))
-    with pytest.raises(InputError, match=r"store: the store is of format 1.*--overwrite_store to"):
+    with pytest.raises(
+        InputError, match=r"another rule \(format 1, wanted 2\); add --overwrite_store"
+    ):
         tokenised(corpus, tokenizer, path)
     assert tokenised(corpus, tokenizer, path, overwrite=True).num_documents == 5
 

@@ -357,7 +357,7 @@ def test_invalid_bytes_and_long_sentences_are_counted(script, flags, tmp_path):
 
 
 def test_text_without_full_stops_is_broken_and_used(script, flags, tmp_path):
-    """Nothing of it is cut off, and it has next sentences; what has no text is left out."""
+    """Nothing of it is cut off; a file without text is left out."""
     (tmp_path / "corpus/000.txt").write_text("sun moon star " * 500)
     (tmp_path / "corpus/001.txt").write_text("")
     ended = script("pretrain", *flags, "--max_seq_length", 128, "--dry_run")
