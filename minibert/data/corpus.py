@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeVar
 
-from minibert.data.text_files import JSON_LINES, brief
+from minibert.data.text_files import JSON_LINES, brief, other_form
 from minibert.errors import InputError
 from minibert.io.json_io import error_text
 
@@ -30,6 +30,7 @@ Item = TypeVar("Item")
 
 _OPENERS = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
 _ARCHIVE = re.compile(r"\.(tar(\.\w+)?|tgz|txz|tbz2?)$")
+_ADVICE = "unpack it, or save its text (plain text, .gz, .xz, .bz2, .tar and JSON lines are read)"
 _INVALID = re.compile("[\udc80-\udcff]")
 
 
@@ -57,7 +58,10 @@ class Corpus:
     blank line.
 
     Invalid UTF-8 is replaced by U+FFFD, and counted in `replaced` by file when it has been read.
-    Raises InputError, naming the file, for what is missing, empty, binary or damaged.
+    What has no text (a file in a folder, a member of an archive, a JSON record whose field is null)
+    is left out: `skipped` says how many, `first_skipped` what the first is called.
+    Raises InputError, naming the file, for what is missing, binary, damaged or in a form that is
+    not read (.zip, .pdf, …), for a file of `paths` that is empty, and where there is no text.
     """
 
     def __init__(
@@ -73,10 +77,12 @@ class Corpus:
                 f"{', '.join(DOCUMENTS)}, and one of {', '.join(SENTENCES)}"
             )
         self.files = [file for path in paths for file in _files(Path(path))]
+        self._named = {str(Path(path)) for path in paths}
         if not self.files:
             raise InputError("the corpus has no file: name text files, folders or archives")
         self.documents, self.sentences, self.text_field = documents, sentences, text_field
         self.replaced: Counter[str] = Counter()
+        self.skipped, self.first_skipped = 0, ""
 
     def state(self) -> list[FileState]:
         """Name, size and time of every file."""
@@ -86,15 +92,20 @@ class Corpus:
     def paragraphs(self) -> Iterator[Paragraph]:
         """Every paragraph, in order; the numbers of documents rise over the whole corpus."""
         self.replaced.clear()
+        self.skipped, self.first_skipped = 0, ""
         document = 0
         for file in self.files:
             for name, stream in _guarded(str(file), _texts(file)):
                 read = self._records if _form(name).endswith(JSON_LINES) else self._text
-                last = document
+                before = document, self.skipped
                 for paragraph in read(name, stream, document):
                     yield paragraph
-                    last = paragraph.document
-                document = last + 1
+                    document = paragraph.document + 1
+                if before == (document, self.skipped):
+                    self._skip(name)
+        if not document:
+            what = f": {self.first_skipped} is empty" if self.skipped else ""
+            raise InputError(f"the corpus holds no text{what}; name files that have some")
 
     def _text(self, name: str, stream: IO[bytes], document: int) -> Iterator[Paragraph]:
         """The paragraphs of a text file; its first document has that number."""
@@ -104,16 +115,25 @@ class Corpus:
     def _records(self, name: str, stream: IO[bytes], document: int) -> Iterator[Paragraph]:
         """The paragraphs of JSON lines, each of them a document."""
         for number, line in enumerate(self._lines(name, stream, -1)):
-            if line.strip():
-                rows = self._record(name, number + 1, line).split("\n")
-                yield from (Paragraph(document + number, text) for _, text in self._parts(rows))
+            if not line.strip():
+                continue
+            rows = self._record(name, number + 1, line).split("\n")
+            found = False
+            for _, text in self._parts(rows):
+                yield Paragraph(document + number, text)
+                found = True
+            if not found:
+                self._skip(f"{name}, line {number + 1}")
 
     def _record(self, name: str, number: int, line: str) -> str:
         try:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise InputError(f"{name}, line {number}: not a JSON object ({error})") from None
-        text = record.get(self.text_field) if isinstance(record, dict) else None
+        is_object = isinstance(record, dict)
+        text = record.get(self.text_field) if is_object else None
+        if text is None and is_object and self.text_field in record:  # an empty cell of a table
+            return ""
         if not isinstance(text, str):
             raise InputError(
                 f"{name}, line {number}: wanted an object with a text in {self.text_field!r}, got "
@@ -121,16 +141,22 @@ class Corpus:
             )
         return text.encode("utf-8", "replace").decode()  # half a surrogate pair is no text
 
+    def _skip(self, name: str) -> None:
+        self.skipped += 1
+        self.first_skipped = self.first_skipped or name
+
     def _lines(self, name: str, stream: IO[bytes], limit: int) -> Iterator[str]:
         """The lines of a file, or pieces of `limit` characters, as valid text."""
         empty = True
         with io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape") as text:
             for line in _guarded(name, iter(lambda: text.readline(limit), "")):
+                if empty and (form := other_form(line[:16].encode("utf-8", "surrogateescape"))):
+                    raise InputError(f"{name}: it is {form}; {_ADVICE}")
                 empty = False
                 if "\0" in line:
                     raise InputError(f"{name}: it holds a zero byte; a UTF-8 text file is wanted")
                 yield line if line.isascii() else self._valid(name, line)
-        if empty:
+        if empty and name in self._named:
             raise InputError(f"{name}: the file is empty; leave it out of the corpus")
 
     def _valid(self, name: str, line: str) -> str:

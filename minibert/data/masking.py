@@ -62,11 +62,16 @@ class Masking:
         """The rule with the ids of a tokenizer."""
         if tokenizer.mask_token_id is None:
             raise InputError("the vocabulary has no [MASK]: a masked language model needs one")
-        size = len(tokenizer)
-        pieces = tokenizer.convert_ids_to_tokens(range(size)) if whole_words else []
-        continues = np.array([piece.startswith("##") for piece in pieces]) if whole_words else None
+        continues = tokenizer.continues() if whole_words else None
         never = (tokenizer.cls_token_id, tokenizer.sep_token_id)
-        return cls(size, tokenizer.mask_token_id, never, probability, max_predictions, continues)
+        return cls(
+            len(tokenizer),
+            tokenizer.mask_token_id,
+            never,
+            probability,
+            max_predictions,
+            continues,
+        )
 
     def number(self, length: int) -> int:
         """How many of `length` tokens, [CLS] and [SEP] counted, are to be found at most."""

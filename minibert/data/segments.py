@@ -246,14 +246,20 @@ def _chain(
             yield np.array(found, np.int64)
 
 
-def too_long(rule: Segmentation) -> int:
-    """How many sentences are longer than an example: what does not fit is left out."""
-    count = 0
+def too_long(rule: Segmentation) -> tuple[int, float]:
+    """How many sentences are longer than an example, and the share of all pieces this leaves out.
+
+    Of a pair the share is the least: what is beside such a sentence takes room too.
+    """
+    count = left_out = total = 0
     for first, last in runs(rule.store, rule.documents):
         for at in range(first, last, SPAN):
             lengths = np.diff(rule.store.sentences[at : min(at + SPAN, last) + 1])
-            count += int((lengths > rule.room).sum())
-    return count
+            surplus = np.maximum(lengths - rule.room, 0)
+            count += int(np.count_nonzero(surplus))
+            left_out += int(surplus.sum())
+            total += int(lengths.sum())
+    return count, left_out / total
 
 
 def hold_out(store: TokenStore, count: int, seed: int) -> tuple[Ints, Ints]:

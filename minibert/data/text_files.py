@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,22 @@ from minibert.errors import InputError
 from minibert.io.json_io import error_text
 
 JSON_LINES = (".jsonl", ".json", ".ndjson")
+
+# What files begin with that hold text, if any, in a form of their own; after PKWARE's APPNOTE,
+# ISO 32000, and the magic numbers of the others. A text does not begin so.
+_OTHER_FORMS = {
+    rb"PK(\x03\x04|\x05\x06)": "a zip archive, or a .docx, .xlsx, .odt or .epub, which are such",
+    rb"%PDF-": "a PDF",
+    rb"\{\\rtf": "an RTF document",
+    rb"\xd0\xcf\x11\xe0": "an old Office document (.doc, .xls)",
+    rb"7z\xbc\xaf": "a 7z archive",
+    rb"Rar!\x1a": "a rar archive",
+    rb"PAR1[^\t\n\r -\xff]": "a Parquet table",
+    rb"\x1f\x8b": "compressed by gzip, though its name does not end in .gz",
+    rb"BZh[1-9]1AY&SY": "compressed by bzip2, though its name does not end in .bz2",
+    rb"\xfd7zXZ": "compressed by xz, though its name does not end in .xz",
+    rb"\x28\xb5\x2f\xfd": "compressed by zstd",
+}
 
 
 class Problem(ValueError):
@@ -73,6 +90,12 @@ def _decoded(path: Path, data: bytes) -> str:
             f"byte {byte} of the line (0x{data[error.start]:02x}) is not UTF-8; save it as UTF-8"
         )
         raise error_at(path, before.count(b"\n") + 1, problem) from None
+
+
+def other_form(start: bytes) -> str | None:
+    """What a file is that begins with those bytes (16 are enough), if it is known and no text."""
+    found = (form for magic, form in _OTHER_FORMS.items() if re.match(magic, start))
+    return next(found, None)
 
 
 def suffix_of(path: Path) -> str:

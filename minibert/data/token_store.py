@@ -24,7 +24,7 @@ from minibert.errors import InputError
 from minibert.io.json_io import read_json_object
 
 HEAD, IDS, SENTENCES, DOCUMENTS = "store.json", "ids", "sentences", "documents"
-FORMAT = 1
+FORMAT = 2  # 1 had whole what `long_sentences` breaks, and other ends of sentences
 ANEW = "add --overwrite_store to tokenise the corpus anew"
 
 
@@ -38,7 +38,10 @@ class TokenStore:
     documents: NDArray[np.int64]
     sha256: str
     replaced: dict[str, int]  # bytes of its files that were not UTF-8
-    unknown: int | None = None  # pieces that are [UNK]; None: a store from before they were counted
+    unknown: int = 0  # pieces that are [UNK]
+    broken: int = 0  # sentences that were too long for an example, and are parts here
+    skipped: int = 0  # files, members of archives and JSON lines without text
+    first_skipped: str = ""  # what the first of them is called
 
     @property
     def num_documents(self) -> int:
@@ -65,7 +68,10 @@ def open_store(directory: Path, made_of: Mapping[str, Any]) -> TokenStore:
     """
     head = read_json_object(directory / HEAD)
     if head.get("format") != FORMAT:
-        raise InputError(f"{directory}: not a store of format {FORMAT}; {ANEW}")
+        raise InputError(
+            f"{directory}: another version of minibert made this store, which finds sentences by "
+            f"another rule (format {head.get('format')!r}, wanted {FORMAT}); {ANEW}"
+        )
     changed = differences(head, made_of)
     if changed == ["tokenizer"]:
         raise InputError(
@@ -87,7 +93,10 @@ def open_store(directory: Path, made_of: Mapping[str, Any]) -> TokenStore:
         _mapped(directory / DOCUMENTS, "<i8"),
         head["sha256"],
         head["invalid_bytes_replaced"],
-        head.get("unknown"),
+        head["unknown"],
+        head["broken"],
+        head["skipped"],
+        head["first_skipped"],
     )
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minibert.data.corpus import Corpus, Paragraph
+from minibert.data.long_sentences import parts
 from minibert.data.made_of import hashes_of, write_record
 from minibert.data.sentences import split_sentences
 from minibert.data.token_store import (
@@ -42,6 +43,7 @@ class Tokenised(NamedTuple):
     ids: NDArray[Any]  # (T,)
     lengths: NDArray[np.int64]  # (S,) pieces
     documents: NDArray[np.int64]  # (S,) the number of the document
+    broken: int = 0  # sentences that were longer, and are parts here
 
 
 def source_of(corpus: Corpus, tokenizer: BertTokenizer) -> dict[str, Any]:
@@ -95,13 +97,14 @@ def build_store(
         if not counts["sentences"]:
             raise InputError("the corpus holds no text")
         head = {"format": FORMAT, "dtype": dtype, **counts, "sha256": content_hash(stage)}
-        head |= {"invalid_bytes_replaced": dict(corpus.replaced), "made_of": made_of}
+        head |= {"invalid_bytes_replaced": dict(corpus.replaced), "skipped": corpus.skipped}
+        head |= {"first_skipped": corpus.first_skipped, "made_of": made_of}
         write_record(stage / HEAD, head | {"corpus_sha256": hashes})
 
 
 def _write(stage: Path, results: Iterator[Tokenised], unknown_id: int) -> dict[str, int]:
-    """Write the three arrays piece by piece; → their sizes, and how many pieces are [UNK]."""
-    tokens = sentences = documents = unknown = 0
+    """Write the three arrays piece by piece; → their sizes, and what else was counted."""
+    tokens = sentences = documents = unknown = broken = 0
     last = -1
     with (
         (stage / IDS).open("wb") as ids_file,
@@ -109,23 +112,28 @@ def _write(stage: Path, results: Iterator[Tokenised], unknown_id: int) -> dict[s
         (stage / DOCUMENTS).open("wb") as documents_file,
     ):
         np.zeros(1, "<i8").tofile(sentences_file)
-        for ids, lengths, numbers in results:
+        for ids, lengths, numbers, more in results:
             ids.tofile(ids_file)
             (tokens + np.cumsum(lengths)).astype("<i8").tofile(sentences_file)
             begins = np.flatnonzero(np.diff(numbers, prepend=last))
             (sentences + begins).astype("<i8").tofile(documents_file)
             unknown += int(np.count_nonzero(ids == unknown_id))
+            broken += more
             tokens, sentences = tokens + len(ids), sentences + len(lengths)
             documents, last = documents + len(begins), int(numbers[-1])
         np.array([sentences], "<i8").tofile(documents_file)
     sizes = {"tokens": tokens, "sentences": sentences, "documents": documents}
-    return sizes | {"unknown": unknown}
+    return sizes | {"unknown": unknown, "broken": broken}
 
 
 def _results(
     corpus: Corpus, tokenizer: BertTokenizer, dtype: str, processes: int, quiet: bool
 ) -> Iterator[Tokenised]:
-    """The chunks of the corpus, tokenised, in order; without those that have no sentence."""
+    """The chunks of the corpus, tokenised, in order; without those that have no sentence.
+
+    What is too long for an example is in parts: here, for it is little work, and the
+    processes need no table of the vocabulary.
+    """
     chunks = tracked(
         _chunks(corpus), None, "tokenising", size=_size, unit=" characters", disable=quiet
     )
@@ -135,7 +143,15 @@ def _results(
         if processes == 1
         else _in_processes(chunks, processes, set_up)
     )
-    return (result for result in results if len(result.lengths))
+    continues = tokenizer.continues()
+    return (_in_parts(result, continues) for result in results if len(result.lengths))
+
+
+def _in_parts(found: Tokenised, continues: NDArray[np.bool_]) -> Tokenised:
+    """The same, with the parts of long sentences as sentences (`long_sentences.parts`)."""
+    lengths, counts = parts(found.ids, found.lengths, continues)
+    documents = np.repeat(found.documents, counts)
+    return Tokenised(found.ids, lengths, documents, int((counts > 1).sum()))
 
 
 def _chunks(corpus: Corpus) -> Iterator[list[Paragraph]]:

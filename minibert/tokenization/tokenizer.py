@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from minibert.errors import CheckpointError, InputError
 from minibert.tokenization.checks import check_pairs, check_texts, is_one
@@ -186,6 +187,13 @@ class BertTokenizer:
         """The ids of each text's pieces, without special tokens: the fastest way in."""
         batch = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [encoding.ids for encoding in batch]
+
+    def continues(self) -> NDArray[np.bool_]:
+        """(V,) by id: whether a piece begins with ##, so that it belongs to the word before it."""
+        ids = self._tokenizer.get_vocab()
+        result = np.zeros(max(ids.values()) + 1, np.bool_)
+        result[[index for piece, index in ids.items() if piece.startswith("##")]] = True
+        return result
 
     def of_plain_text(self) -> BertTokenizer:
         """A copy to which "[MASK]" in a text is five characters, not the special token.

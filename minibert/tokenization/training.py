@@ -9,13 +9,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from minibert.errors import InputError
 from minibert.tokenization.files import wordpiece
 from minibert.tokenization.tokenizer import CLS, MASK, PAD, SEP, UNK, BertTokenizer
 
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+Parts = Callable[[str], Iterable[str]]  # what a word between blanks consists of
+
 UNUSED = 99
 MOST_WORDS = 10_000_000  # different ones; beyond that, those seen once so far are forgotten
+RAW_WORDS = 1_000_000  # as they stand in the text; beyond that, they are normalised and joined
+LONGEST_WORD = 100  # characters: of a longer one BERT makes [UNK]
 
 
 def special_tokens(unused: int = UNUSED) -> list[str]:
@@ -50,7 +58,7 @@ def train_tokenizer(
     settings = {"do_lower_case": do_lower_case, "model_max_length": model_max_length}
     special = special_tokens(unused)
     learner = wordpiece(special, settings)
-    words = _normalized(_count(texts), learner.normalizer.normalize_str)
+    words = _count(texts, _parts_by(learner))
     letters = _alphabet(words, limit_alphabet)
     if not letters:
         raise InputError("the corpus has no text to learn a vocabulary from")
@@ -72,22 +80,54 @@ def train_tokenizer(
     return BertTokenizer.from_vocab(sorted(ids, key=ids.__getitem__), **settings)
 
 
-def _count(texts: Iterable[str]) -> Counter[str]:
+def _count(texts: Iterable[str], parts: Parts) -> Counter[str]:
+    """How often each word occurs, as the tokenizer will see it.
+
+    Different words are fewer than words, and are normalised once. One that is long is not kept: in
+    Chinese it is a whole paragraph, of which memory would hold them all.
+    """
+    raw: Counter[str] = Counter()
     words: Counter[str] = Counter()
     for text in texts:
-        words.update(text.split())
-        if len(words) > MOST_WORDS:
-            words = Counter({word: count for word, count in words.items() if count > 1})
+        found = text.split()
+        if max(map(len, found), default=0) > LONGEST_WORD:
+            for word in found:
+                if len(word) > LONGEST_WORD:
+                    words.update(parts(word))
+            found = [word for word in found if len(word) <= LONGEST_WORD]
+        raw.update(found)
+        if len(raw) > RAW_WORDS:
+            _join(words, raw, parts)
+            if len(words) > MOST_WORDS:
+                words = Counter({word: count for word, count in words.items() if count > 1})
+    _join(words, raw, parts)
     return words
 
 
-def _normalized(words: Counter[str], normalize: Callable[[str], str]) -> Counter[str]:
-    """The same words as the tokenizer will see them."""
-    result: Counter[str] = Counter()
-    for word, count in words.items():
+def _join(words: Counter[str], raw: Counter[str], parts: Parts) -> None:
+    """Count the parts of raw words with the others, and forget these."""
+    for word, count in raw.items():
+        for part in parts(word):
+            words[part] += count
+    raw.clear()
+
+
+def _parts_by(tokenizer: Tokenizer) -> Parts:
+    """The rule by which that tokenizer makes words of what stands between blanks.
+
+    Normalised, a Chinese character is a word. What is still too long is split off its punctuation
+    as well, and left out if that does not make it shorter. (All else the trainer splits itself.)
+    """
+    normalize, split = tokenizer.normalizer.normalize_str, tokenizer.pre_tokenizer.pre_tokenize_str
+
+    def parts(word: str) -> Iterator[str]:
         for part in normalize(word).split():
-            result[part] += count
-    return result
+            if len(part) <= LONGEST_WORD:
+                yield part
+            else:
+                yield from (piece for piece, _ in split(part) if len(piece) <= LONGEST_WORD)
+
+    return parts
 
 
 def _alphabet(words: Counter[str], limit: int) -> list[str]:

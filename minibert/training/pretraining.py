@@ -60,10 +60,12 @@ def make_examples(
             )
         second = rule(*train, e.second_phase_length, e.short_seq_prob)
         phases = (Phase(first, args.max_steps - e.second_phase_steps), Phase(second))
-    if longer := too_long(first):
+    longer, share = too_long(first)
+    if longer:
         say(
             f"warning: {longer:,} sentences are longer than an example of {e.max_seq_length} "
-            "tokens, and are cut to fit"
+            f"tokens and are cut to fit: {share:.2%} of all tokens, at least, are left out "
+            "of every epoch; raise --max_seq_length"
         )
     held_out = sources.validation, sources.validation_documents
     if len(held_out[1]) == 1 and not e.no_nsp:

@@ -31,7 +31,9 @@ class CorpusArguments:
         "files", "a document is a file (of an archive: a member), or ends at a blank line; a JSON "
         "line is always one", DOCUMENTS,
     )  # fmt: skip
-    sentences: str = option("rule", "found by punctuation, or one a line", SENTENCES)
+    sentences: str = option(
+        "rule", "found by punctuation, or one a line; those over 120 tokens are broken", SENTENCES
+    )
     text_field: str = option("text", "of JSON lines: the field that holds the text")
     store: str | None = option(
         None, "where vocabulary and tokenised corpus are kept", shown="in the cache"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from minibert.data.corpus import Corpus
+from minibert.data.long_sentences import PART, WHOLE
 from minibert.data.made_of import (
     SOURCE,
     check_source,
@@ -214,8 +215,17 @@ def _tokenised(
         f"{directory.name}: {len(store.ids):,} tokens, {store.num_sentences:,} sentences, "
         f"{store.num_documents:,} documents in {store.directory}"
     )
-    if store.unknown is not None:
-        say_unknown(directory.name, store.unknown / len(store.ids))
+    say_unknown(directory.name, store.unknown / len(store.ids))
+    if store.broken:
+        say(
+            f"{directory.name}: {store.broken:,} sentences of more than {WHOLE} tokens are broken "
+            f"into parts of at most {PART}, at the beginning of words"
+        )
+    if store.skipped:
+        say(
+            f"warning: {store.skipped:,} files, members of archives or JSON lines without text are "
+            f"left out, {store.first_skipped} the first of them"
+        )
     for name, count in store.replaced.items():
         say(f"warning: {name}: {count} bytes are not UTF-8 and were replaced by U+FFFD")
     return store

@@ -112,7 +112,14 @@ def test_long_lines_and_paragraphs_come_in_pieces(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.txt", b"", r"a\.txt: the file is empty"),
+        ("a.txt", b"", r"the corpus holds no text: .*a\.txt is empty"),
+        ("a.jsonl", b'{"text": null}', r"the corpus holds no text: .*a\.jsonl, line 1 is empty"),
+        ("a.txt", b"PK\3\4 docx", r"a\.txt: it is a zip archive, or a \.docx.*; unpack it, or"),
+        ("a.txt.gz", gzip.compress(b"%PDF-1.7\n"), r"a\.txt\.gz: it is a PDF; .*are read"),
+        ("a.jsonl", b"7z\xbc\xaf\x27\x1c", r"a\.jsonl: it is a 7z archive;"),
+        ("a.txt", gzip.compress(b"sun"), r"a\.txt: it is compressed by gzip, though its name"),
+        ("a.jsonl", b'"A."', r"line 1: wanted an object with a text in 'text', got 'A\.'"),
+        ("a.jsonl", b"null", r"line 1: wanted an object with a text in 'text', got None"),
         ("a.txt", b"text\nmore \0 text", r"a\.txt: it holds a zero byte; a UTF-8 text"),
         ("a.txt.gz", b"no gzip", r"a\.txt\.gz: the file cannot be read"),
         ("a.txt.gz", gzip.compress(TEXT.encode())[:-9], r"a\.txt\.gz: the file cannot be read"),
@@ -133,6 +140,32 @@ def test_what_is_no_text_is_refused(
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=message):
         read(tmp_path)
+
+
+def test_what_has_no_text_is_left_out_and_counted(tmp_path: Path) -> None:
+    """In folders, archives and JSON lines, as often as it is there; the first is named."""
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    (folder / "b.txt").write_bytes(b"\xef\xbb\xbf")
+    (folder / "c.txt").write_text("C.")
+    (folder / "d.jsonl").write_text('{"text": null}\n\n{"text": "D."}\n{"text": " "}\n')
+    (folder / "e.txt").write_text("\n \n")
+    (folder / "f.jsonl").touch()
+    tar(folder / "g.tar", {"one": b"", "two": b"G."}, "w")
+    corpus = Corpus([folder])
+    for _ in range(2):
+        found = list(corpus.paragraphs())
+        assert [text for _, text in found] == ["C.", "D.", "G."]
+        assert len({document for document, _ in found}) == 3
+        assert (corpus.skipped, corpus.first_skipped) == (6, str(folder / "b.txt"))
+
+
+def test_an_empty_file_that_is_named_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("A.")
+    (tmp_path / "b.txt").touch()
+    assert len(read(tmp_path)) == 1
+    with pytest.raises(InputError, match=r"b\.txt: the file is empty; leave it out of the corpus"):
+        list(Corpus([tmp_path / "a.txt", tmp_path / "b.txt"]).paragraphs())
 
 
 def test_what_is_not_there_is_refused(tmp_path: Path) -> None:

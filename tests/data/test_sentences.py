@@ -22,6 +22,13 @@ from minibert.data.sentences import split_sentences
         ("In 1850. 12 men came.", ["In 1850.", "12 men came."]),
         ("“Go!” ‘No.’ (Well.) ¿Qué?", ["“Go!”", "‘No.’", "(Well.)", "¿Qué?"]),
         ("今日は。元気？はい", ["今日は。", "元気？", "はい"]),
+        ("वह गया। वे आए॥ १२", ["वह गया।", "वे आए॥", "१२"]),
+        ("كيف حالك؟ بخير.", ["كيف حالك؟", "بخير."]),
+        ("وہ گیا۔ ایم۔اے۔ iPhone", ["وہ گیا۔", "ایم۔اے۔", "iPhone"]),
+        ("he came. she left! why? dr. j. smith, i.e. him. so said i. and he.",
+         ["he came.", "she left!", "why?", "dr. j. smith, i.e. him.", "so said i.", "and he."]),
+        ("he came. she Left.", ["he came. she Left."]),
+        ("第一. x. 第二", ["第一.", "x. 第二"]),
         ("no end", ["no end"]),
         (" \n ", []),
     ],
@@ -30,7 +37,7 @@ def test_sentences(text: str, sentences: list[str]) -> None:
     assert split_sentences(text) == sentences
 
 
-@given(st.text(alphabet="aB1 .!?。\"')\n", max_size=60))
+@given(st.text(alphabet="aB1 .!?。।؟\"')\n", max_size=60))
 def test_nothing_but_blanks_is_lost(text: str) -> None:
     sentences = split_sentences(text)
     assert "".join("".join(sentences).split()) == "".join(text.split())

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
+import lzma
 from pathlib import Path
 
 import pytest
 
-from minibert.data.text_files import brief, error_at, json_objects, read_text, suffix_of
+from minibert.data.text_files import (
+    brief,
+    error_at,
+    json_objects,
+    other_form,
+    read_text,
+    suffix_of,
+)
 from minibert.errors import InputError
 
 
@@ -35,6 +44,19 @@ def test_text_that_cannot_be_read(name: str, data: bytes, message: str, tmp_path
 def test_suffixes() -> None:
     names = ["a.TSV", "a.b.jsonl.gz", "a", "a.gz", ".gz"]
     assert [suffix_of(Path(name)) for name in names] == [".tsv", ".jsonl", "", "", ""]
+
+
+def test_files_that_are_no_text_are_known_by_their_first_bytes() -> None:
+    """Those of the forms as their programs write them; of a text that speaks of one, none."""
+    for start, word in (
+        (b"PK\x03\x04\x14\0", ".docx"), (b"%PDF-1.4", "PDF"), (b"7z\xbc\xaf\x27\x1c", "7z"),
+        (b"Rar!\x1a\x07\x01", "rar"), (b"PAR1\x15\x04", "Parquet"), (b"{\\rtf1", "RTF"),
+        (gzip.compress(b"a"), "gzip"), (bz2.compress(b"a"), "bzip2"), (lzma.compress(b"a"), "xz"),
+        (b"\x28\xb5\x2f\xfd", "zstd"), (b"\xd0\xcf\x11\xe0", "Office"),
+    ):  # fmt: skip
+        assert word in str(other_form(start[:16]))
+    for text in (b"", b"PK is a zip", b"%PDF", b"7z", b"PAR1 is a protein", b"BZh9", b'{"text'):
+        assert other_form(text) is None
 
 
 def test_objects_and_their_lines() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import signal
@@ -77,16 +78,60 @@ def test_special_tokens_in_a_text_are_text(processes: int, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_unknown_pieces_are_counted(processes, corpus, tmp_path, monkeypatch):
-    """Over all chunks; a store from before there was a count still opens."""
+    """Over all chunks."""
     monkeypatch.setattr(tokenizing, "CHUNK", 100)
     (tmp_path / "corpus/003.txt").write_text("sun Saturn.\nmoon & Io & Europa.")
     path, tokenizer = tmp_path / "store", toy_corpus.tokenizer()
     store = tokenised(corpus, tokenizer, path, processes=processes)
     assert store.unknown == np.sum(store.ids == tokenizer.unk_token_id) == 5
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("sentences", ["rule", "lines"])
+def test_long_sentences_are_stored_in_parts(processes, sentences, tmp_path, monkeypatch):
+    """All of them, in order and in their own documents; and they are counted."""
+    monkeypatch.setattr(tokenizing, "CHUNK", 100)
+    rows = ["sun moonlet stars " * 40, "moon.", "fishlet " * 61, "fishlet " * 60]
+    texts = [" ".join(rows), rows[0], "sun."] if sentences == "rule" else ["\n".join(rows)] * 2
+    for number, text in enumerate(texts):
+        (tmp_path / f"{number}.txt").write_text(text)
+    corpus = Corpus([tmp_path / f"{number}.txt" for number in range(len(texts))],
+                    sentences=sentences)  # fmt: skip
+    tokenizer, path = toy_corpus.tokenizer(), tmp_path / "store"
+    store = tokenised(corpus, tokenizer, path, processes=processes)
+    wanted = [tokenizer.piece_ids([text])[0] for text in texts]
+    bounds = store.documents.tolist()
+    assert [store.tokens(*span).tolist() for span in itertools.pairwise(bounds)] == wanted
+    lengths = np.diff(store.sentences)
+    assert lengths.max() <= (60 if sentences == "rule" else 120)
+    assert not tokenizer.continues()[store.ids[store.sentences[:-1]]].any()
+    assert store.broken == (3 if sentences == "rule" else 4)
+    assert tokenised(corpus, tokenizer, path).broken == store.broken
+
+
+def test_a_store_by_another_rule_is_not_taken(corpus: Corpus, tmp_path: Path) -> None:
+    """As those were made that had long sentences whole."""
+    path, tokenizer = tmp_path / "store", toy_corpus.tokenizer()
+    tokenised(corpus, tokenizer, path)
     head = json.loads((path / "store.json").read_text())
-    del head["unknown"]
-    (path / "store.json").write_text(json.dumps(head))
-    assert tokenised(corpus, tokenizer, path).unknown is None
+    (path / "store.json").write_text(json.dumps(head | {"format": 1}))
+    with pytest.raises(
+        InputError, match=r"another rule \(format 1, wanted 2\); add --overwrite_store"
+    ):
+        tokenised(corpus, tokenizer, path)
+    assert tokenised(corpus, tokenizer, path, overwrite=True).num_documents == 5
+
+
+def test_what_has_no_text_is_counted(tmp_path: Path) -> None:
+    """And still known when the store is opened again."""
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts/a.txt").write_text("sun.")
+    (tmp_path / "texts/b.txt").touch()
+    corpus, path = Corpus([tmp_path / "texts"]), tmp_path / "store"
+    for _ in range(2):
+        store = tokenised(corpus, toy_corpus.tokenizer(), path)
+        assert (store.skipped, store.first_skipped) == (1, str(tmp_path / "texts/b.txt"))
+        assert store.num_documents == 1
 
 
 def test_large_vocabularies_take_more_room(corpus: Corpus, tmp_path: Path) -> None:

@@ -240,6 +240,12 @@ def test_bad_input_is_said_in_one_line(script, flags, tmp_path):
     assert script("pretrain", *flags, "--overwrite_store", "--dry_run").status == 0
     (corpus / "picture.txt").write_bytes(b"\x89PNG\0")
     assert "picture.txt: it holds a zero byte" in error("--overwrite_store")
+    (corpus / "picture.txt").write_bytes(b"%PDF-1.7\n")
+    assert "picture.txt: it is a PDF; unpack it, or" in error("--overwrite_store")
+    (corpus / "picture.txt").write_bytes(b"")
+    assert "picture.txt: the file is empty" in error(
+        "--corpus", *corpus.iterdir(), "--overwrite_store"
+    )
 
 
 @pytest.mark.parametrize("change", ["text", "a file", "size", "case", "alphabet", "order"])
@@ -498,10 +504,28 @@ def test_held_out_documents_that_leave_one_are_counted(script, flags, tmp_path):
 
 def test_invalid_bytes_and_long_sentences_are_counted(script, flags, tmp_path):
     (tmp_path / "corpus/000.txt").write_bytes(b"sun \xff " * 40 + b"\nmoon.\n")
-    ended = script("pretrain", *flags, "--dry_run")
+    ended = script("pretrain", *flags, "--validation_documents", 0, "--dry_run")
     assert ended.status == 0
     assert "000.txt: 40 bytes are not UTF-8 and were replaced" in ended.out
-    assert "1 sentences are longer than an example of 24 tokens" in ended.out
+    assert "1 sentences are longer than an example of 24 tokens and are cut to fit: " in ended.out
+    share = re.search(r"fit: (\S+)% of all tokens, at least, are left out", ended.out)
+    assert share is not None
+    store = tmp_path / "store/train"
+    tokens = json.loads((store / "store.json").read_text())["tokens"]
+    assert float(share[1]) == pytest.approx(100 * (40 - 21) / tokens, abs=0.005)
+
+
+def test_text_without_full_stops_is_broken_and_used(script, flags, tmp_path):
+    """Nothing of it is cut off; a file without text is left out."""
+    (tmp_path / "corpus/000.txt").write_text("sun moon star " * 500)
+    (tmp_path / "corpus/001.txt").write_text("")
+    ended = script("pretrain", *flags, "--max_seq_length", 128, "--dry_run")
+    assert (ended.status, ended.err) == (0, "")
+    line = "train: 1 sentences of more than 120 tokens are broken into parts of at most 60"
+    assert line in ended.out
+    assert "warning: 1 files, members of archives or JSON lines without text" in ended.out
+    assert f"{tmp_path / 'corpus/001.txt'} the first of them" in ended.out
+    assert "longer than an example" not in ended.out
 
 
 def test_the_share_of_unknown_tokens_is_said(script, flags, tmp_path):

@@ -111,6 +111,16 @@ def test_encode_gives_arrays_and_counts(tokenizer: BertTokenizer) -> None:
     assert tokenizer.encode(["a " * 50])[0][0].ids.size == 52
 
 
+def test_pieces_that_continue_a_word(tokenizer: BertTokenizer) -> None:
+    continues = tokenizer.continues()
+    assert continues.shape == (len(tokenizer),)
+    pieces = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+    assert [piece for piece in pieces if piece.startswith("##")] == [
+        pieces[index] for index in np.flatnonzero(continues)
+    ]
+    assert continues.any()
+
+
 def test_a_call_leaves_no_settings_behind(tokenizer: BertTokenizer) -> None:
     before = tokenizer("a " * 30)
     tokenizer("a b c", truncation=True, max_length=3, padding="max_length")

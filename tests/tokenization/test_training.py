@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from minibert import BertTokenizer
 from minibert.errors import InputError
+from minibert.tokenization import training
+from minibert.tokenization.files import wordpiece
 from minibert.tokenization.training import special_tokens, train_tokenizer
 
 TEXTS = ["The cat sat. The cats sat, too! Élan — naïve.", "the catalogue of cats"] * 3
@@ -69,9 +74,68 @@ def test_another_process_learns_the_same() -> None:
 
 
 def test_words_seen_once_are_forgotten_when_there_are_too_many(monkeypatch) -> None:
-    monkeypatch.setattr("minibert.tokenization.training.MOST_WORDS", 4)
+    monkeypatch.setattr(training, "MOST_WORDS", 4)
+    monkeypatch.setattr(training, "RAW_WORDS", 4)
     pieces = vocabulary(train_tokenizer(["a a b b", "q w e r t y", "a b"], 60, unused=0))
     assert pieces[5:] == ["a", "b", "##a", "##b"]
+
+
+ENGLISH = ["Naïve CATS, who sat—and sat; said: “it's a cat-alogue, isn't it?”", "Élan vital. " * 9]
+CHINESE = ["今天天气很好，我们去公园散步。" * 30, "他说：“你好！”然后走了。", "BERT是一个模型"]
+
+
+def before(texts: list[str], lower: bool) -> Counter[str]:
+    """The words as they were counted when memory held all that stands between blanks."""
+    normalize = wordpiece(training.special_tokens(), {"do_lower_case": lower}).normalizer
+    raw = Counter(word for text in texts for word in text.split())
+    words: Counter[str] = Counter()
+    for word, count in raw.items():
+        for part in normalize.normalize_str(word).split():
+            words[part] += count
+    return words
+
+
+@pytest.mark.parametrize("raw_words", [3, 1_000_000])
+@pytest.mark.parametrize("lower", [True, False])
+def test_words_are_counted_as_ever(lower: bool, raw_words: int, monkeypatch) -> None:
+    """Of ordinary text in English and Chinese, however few are held as they stand in it."""
+    monkeypatch.setattr(training, "RAW_WORDS", raw_words)
+    parts = training._parts_by(wordpiece(training.special_tokens(), {"do_lower_case": lower}))
+    texts = [*ENGLISH, *CHINESE, *TEXTS] * 2
+    assert training._count(texts, parts) == before(texts, lower)
+
+
+def test_words_of_text_without_blanks_are_few(monkeypatch) -> None:
+    """Paragraphs of Chinese that are all different, long and short ones."""
+    monkeypatch.setattr(training, "RAW_WORDS", 300)
+    rng = random.Random(0)
+    han = [chr(0x4E00 + i) for i in range(500)]
+    counters = list[Counter[str]]()
+    held = list[int]()
+
+    def texts(number: int) -> Iterator[str]:
+        for _ in range(number):
+            yield "，".join("".join(rng.choices(han, k=rng.choice([9, 200]))) for _ in "12") + "。"
+            held.append(sum(map(len, counters)))
+
+    def counter() -> Counter[str]:
+        counters.append(Counter())
+        return counters[-1]
+
+    monkeypatch.setattr(training, "Counter", counter)
+    parts = training._parts_by(wordpiece(training.special_tokens(), {}))
+    assert training._count(texts(2000), parts).keys() == {*han, "，", "。"}
+    assert 300 < max(held) <= 300 + 502
+
+
+def test_words_that_are_unknown_anyway_are_not_learnt() -> None:
+    """Over 100 characters, of which BERT makes [UNK]; what punctuation shortens is."""
+    long, url = "ab" * 51, "x.y/" * 30 + "q" * 100
+    words = training._count([f"{long} {url}"], training._parts_by(wordpiece(["[UNK]"], {})))
+    assert words == {"x": 30, "y": 30, ".": 30, "/": 30, "q" * 100: 1}
+    tokenizer = train_tokenizer([f"a b {'b' * 100}"], 200)
+    assert tokenizer.piece_ids([long]) == [[tokenizer.unk_token_id]]
+    assert tokenizer.unk_token_id not in tokenizer.piece_ids(["b" * 100])[0]
 
 
 def test_it_is_saved_with_all_files(tmp_path: Path) -> None:
