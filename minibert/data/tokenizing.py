@@ -5,10 +5,13 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
-from multiprocessing import get_context
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,8 +69,13 @@ def tokenised(
 ) -> TokenStore:
     """The store in `directory`, which is made there if it is absent.
 
-    Raises InputError for a store of another corpus, or a damaged one, unless `overwrite`.
+    Raises InputError for a store of another corpus, or a damaged one, unless `overwrite`; for
+    something else that has the name always.
     """
+    if directory.exists() and not (directory / HEAD).is_file():
+        raise InputError(
+            f"{directory} is no store, it has no {HEAD}: choose another --store, or remove it"
+        )
     if overwrite or not directory.exists():
         build_store(corpus, tokenizer, directory, processes=processes, quiet=quiet)
     return open_store(directory, source_of(corpus, tokenizer))
@@ -179,9 +187,18 @@ _set_up: tuple[BertTokenizer, bool, str]
 
 def _begin(tokenizer: BertTokenizer, by_rule: bool, dtype: str) -> None:
     global _set_up  # noqa: PLW0603  a process is given it once, not with every chunk
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _set_up = (tokenizer.of_plain_text(), by_rule, dtype)  # which it is no more when it arrives
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+
+
+def _end_with_parent() -> None:
+    """The parent may be killed, and nobody else would end a process that waits for work."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _work(chunk: list[Paragraph]) -> Tokenised:
@@ -194,15 +211,47 @@ def _in_processes(
     """Results in order; a process has one chunk in hand and one waiting.
 
     The processes are started anew, not forked: a fork of a process with threads may hang.
+    Raises ChildProcessError where one of them is killed.
     """
     pool = ProcessPoolExecutor(processes, get_context("spawn"), _begin, set_up)
     waiting: deque[Future[Tokenised]] = deque()
     try:
         for chunk in chunks:
-            waiting.append(pool.submit(_work, chunk))
+            waiting.append(_submit(pool, chunk))
             if len(waiting) > 2 * processes:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+    except (BrokenProcessPool, MemoryError) as error:
+        raise ChildProcessError(
+            f"one of {processes} processes that tokenise ended before its work did, most often "
+            "killed for want of memory: set --preprocessing_num_workers 1, or free memory, and "
+            "start again"
+        ) from error
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _submit(pool: ProcessPoolExecutor, chunk: list[Paragraph]) -> Future[Tokenised]:
+    """Which starts a process where one is wanted; raises BrokenProcessPool where that fails."""
+    with _without_interrupts():
+        try:
+            return pool.submit(_work, chunk)
+        except OSError as error:
+            raise BrokenProcessPool(str(error)) from error
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Ctrl-C waits until the block ends; a process that is started in it never hears one.
+
+    `_begin` would come too late: to import what it needs takes a second.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
