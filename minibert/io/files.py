@@ -15,30 +15,26 @@ from pathlib import Path
 
 from minibert.errors import InputError
 from minibert.io.json_io import error_text
-from minibert.io.scratch import scratch_directory, unused_name
+from minibert.io.scratch import scratch_directory
 
 
 def atomic_write(path: str | os.PathLike[str], data: bytes | str) -> None:
-    """Write `data` (text as UTF-8) to `path`, whose directory exists, in one step.
+    """Write `data` (text as UTF-8) to `path` in one step; its directory is made if absent.
 
     A symbolic link is followed: its target is replaced and the link stays. Raises OSError, which
     names the target, with the old file intact.
     """
     target = Path(os.path.realpath(path))
-    beside = unused_name(target.parent)
-    with _named(beside, target):
-        try:
-            # "x", not tempfile: the new file gets the user's umask, not mode 0600.
-            with open(beside, "xb") as file:
-                file.write(data.encode("utf-8") if isinstance(data, str) else data)
-                file.flush()
-                os.fsync(file.fileno())
-            if target.exists():
-                shutil.copymode(target, beside)
-            os.replace(beside, target)
-        except BaseException:  # Ctrl-C too: nothing may be left lying about
-            beside.unlink(missing_ok=True)
-            raise
+    with scratch_directory(target.parent) as scratch, _named(scratch / target.name, target):
+        beside = scratch / target.name
+        # "x", not tempfile: the new file gets the user's umask, not mode 0600.
+        with open(beside, "xb") as file:
+            file.write(data.encode("utf-8") if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
+        if target.exists():
+            shutil.copymode(target, beside)
+        os.replace(beside, target)
         _fsync(target.parent)
 
 

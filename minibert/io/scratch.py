@@ -28,7 +28,7 @@ def scratch_directory(parent: str | os.PathLike[str]) -> Iterator[Path]:
     parent = Path(parent)
     parent.mkdir(parents=True, exist_ok=True)
     _sweep(parent)
-    scratch = unused_name(parent)
+    scratch = parent / f"{PREFIX}{os.urandom(6).hex()}"
     scratch.mkdir()
     lock = _lock(scratch) if _kernel() else None
     try:
@@ -39,11 +39,6 @@ def scratch_directory(parent: str | os.PathLike[str]) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
         if lock is not None:
             os.close(lock)
-
-
-def unused_name(parent: Path) -> Path:
-    """A hidden name in `parent` that nothing else has."""
-    return parent / f"{PREFIX}{os.urandom(6).hex()}"
 
 
 @cache

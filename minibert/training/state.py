@@ -24,6 +24,7 @@ from minibert.io.files import new_directory, refuse_unwritable, remove_directory
 from minibert.io.json_io import read_json_object
 from minibert.io.os_errors import in_words
 from minibert.io.progress import say
+from minibert.io.scratch import PREFIX
 from minibert.models import BertPreTrainedModel
 from minibert.optim import LossScale, Optimizer
 from minibert.training.arguments import TrainingArguments
@@ -198,12 +199,17 @@ def refuse_overwriting(output_dir: Path, overwrite: bool) -> None:
     """InputError where a new run would mix its files with what is in `output_dir`."""
     if output_dir.exists() and not output_dir.is_dir():
         raise InputError(f"--output_dir {output_dir} is a file; choose another --output_dir")
-    if not overwrite and output_dir.is_dir() and any(output_dir.iterdir()):
+    if not overwrite and output_dir.is_dir() and any(map(_is_content, output_dir.iterdir())):
         resume = "--resume_from_checkpoint last to go on, " * bool(checkpoints(output_dir))
         raise InputError(
             f"--output_dir {output_dir} is not empty: add --overwrite_output_dir to replace what "
             f"is there, {resume}or choose another --output_dir"
         )
+
+
+def _is_content(path: Path) -> bool:
+    """What a killed run left unfinished is none."""
+    return not path.name.startswith(PREFIX)
 
 
 def rotate(output_dir: Path, limit: int, keep: Container[int | None]) -> None:

@@ -228,10 +228,12 @@ def test_a_place_is_claimed_before_anything_takes_time(tmp_path):
     out = tmp_path / "out"
     claim_output(out, arguments(out))
     assert not out.exists()  # until there is something to write
+    (out / ".minibert-killed").mkdir(parents=True)
+    claim_output(out, arguments(out))
     last = arguments(out, resume_from_checkpoint="last")
     with pytest.raises(CheckpointError, match="no checkpoint-… to resume from: to begin"):
         claim_output(out, last)
-    (out / "mine").mkdir(parents=True)
+    (out / "mine").mkdir()
     with pytest.raises(InputError, match=r"is not empty: add --over.* is there, or choose"):
         claim_output(out, arguments(out))
     make_checkpoints(out, 3)
