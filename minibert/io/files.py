@@ -65,13 +65,14 @@ def new_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Make the whole directory `path` at once: the block fills a scratch beside it.
 
     When the block ends well, every file is fsynced and the scratch renamed to `path`. What stood
-    there is renamed aside first and removed last. Of several processes that do this together each
-    succeeds, and the last one's directory stays.
+    there is renamed aside first and removed last; between the two renames there is nothing at
+    `path`, and what a kill left there the next scratch beside it mends. Of several processes that
+    do this together each succeeds, and the last one's directory stays.
     """
     path = Path(os.path.realpath(path))
     with scratch_directory(path.parent) as scratch:
-        content = scratch / "new"
-        content.mkdir()
+        content = scratch / "new" / path.name  # under its name: a sweep can put it there
+        content.mkdir(parents=True)
         with _named(content, path):
             yield content
             _fsync_tree(content)
@@ -122,7 +123,7 @@ def _named(scratch: Path, target: Path) -> Iterator[None]:
 def _exchange(content: Path, path: Path) -> None:
     """Rename what stands at `path` aside, into the scratch, and `content` to `path`."""
     for attempt in range(10):  # another process may put its own there between our two renames
-        aside = content.with_name(f"old{attempt}")
+        aside = content.parent.with_name(f"old{attempt}")
         with suppress(FileNotFoundError):
             os.rename(path, aside)
         try:

@@ -65,20 +65,29 @@ def _lock(directory: Path) -> int | None:
 def _sweep(parent: Path) -> None:
     """Remove what killed processes left in `parent`; what cannot be removed may stay.
 
-    A scratch with an `old` directory in it is spared: it may hold the only copy of what a process
-    killed between the two renames of `new_directory` was about to replace.
+    A scratch with an `old` directory in it may hold the only copy of what a process killed between
+    the two renames of `new_directory` was about to replace: where only its age is known it stays.
     """
     for leftover in parent.glob(f"{PREFIX}*"):
         with suppress(OSError):
-            if any(leftover.glob("old*")):
-                continue
             if _kernel() and leftover.name.endswith(f"-{_kernel()}"):
                 lock = _lock(leftover)
                 if lock is not None:
+                    _finish(leftover)
                     shutil.rmtree(leftover, ignore_errors=True)
                     os.close(lock)
+            elif any(leftover.glob("old*")):
+                continue
             elif time.time() - leftover.stat().st_mtime >= _STALE:
                 if leftover.is_dir():
                     shutil.rmtree(leftover, ignore_errors=True)
                 else:
                     leftover.unlink()
+
+
+def _finish(leftover: Path) -> None:
+    """Do the second rename of `new_directory`, where its process was killed after the first."""
+    if any(leftover.glob("old*")):
+        for content in leftover.glob("new/*"):
+            if not (leftover.parent / content.name).exists():
+                content.rename(leftover.parent / content.name)

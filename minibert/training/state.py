@@ -162,12 +162,11 @@ def claim_output(output_dir: Path, args: TrainingArguments) -> None:
     Raises InputError where there is none, or where a new run would mix its files with others.
     """
     resume = args.resume_from_checkpoint
+    if not args.dry_run and (output_dir.is_dir() or not output_dir.exists()):
+        refuse_unwritable(output_dir, "--output_dir")  # first: it also mends what a kill left there
     refuse_overwriting(output_dir, bool(args.overwrite_output_dir or resume or args.dry_run))
-    if args.dry_run:
-        return
-    if resume:
+    if resume and not args.dry_run:
         find(output_dir, resume)
-    refuse_unwritable(output_dir, "--output_dir")
 
 
 def not_saved(what: Path, error: OSError) -> OSError:

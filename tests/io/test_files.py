@@ -178,7 +178,7 @@ def test_new_directory_puts_back_what_it_cannot_replace(
     (target / "weights").write_text("old")
 
     def failing(source: Path, destination: Path) -> None:
-        if Path(source).name == "new":
+        if Path(source).parent.name == "new":
             raise PermissionError("not now")
         rename(source, destination)
 

@@ -51,6 +51,32 @@ def test_a_killed_process_is_told_from_a_living_one(tmp_path: Path) -> None:
     assert names(tmp_path) == set()
 
 
+@pytest.mark.skipif(not scratch._kernel(), reason="Linux says which kernel runs")
+@pytest.mark.parametrize("renames", [1, 2])
+def test_a_kill_between_two_renames_is_mended(renames: int, tmp_path: Path) -> None:
+    """The new directory was whole, and takes its place."""
+    code = (
+        "import os, signal, sys; from minibert.io.files import new_directory\n"
+        "plain, calls = os.rename, []\n"
+        "def rename(*names):\n"
+        "    plain(*names)\n"
+        "    calls.append(names)\n"
+        f"    if len(calls) == {renames}: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "with new_directory(sys.argv[1]) as stage:\n"
+        "    (stage / 'weights').write_text('new')\n"
+        "    os.rename = rename\n"
+    )
+    target = tmp_path / "old model"
+    target.mkdir()
+    (target / "weights").write_text("old")
+    killed = subprocess.run([sys.executable, "-c", code, str(target)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert target.exists() == (renames == 2)
+    with scratch_directory(tmp_path):
+        assert (target / "weights").read_text() == "new"
+    assert names(tmp_path) == {"old model"}
+
+
 def test_where_nobody_knows_the_age_decides(tmp_path: Path) -> None:
     """Of another kernel's processes, say."""
     for name, age in {"young": 3600, "stale": 90000, "replacing": 90000}.items():
