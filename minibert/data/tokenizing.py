@@ -13,7 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,18 +116,23 @@ def _write(stage: Path, results: Iterator[Tokenised], unknown_id: int) -> dict[s
         (stage / SENTENCES).open("wb") as sentences_file,
         (stage / DOCUMENTS).open("wb") as documents_file,
     ):
-        np.zeros(1, "<i8").tofile(sentences_file)
+        _append(sentences_file, np.zeros(1, "<i8"))
         for ids, lengths, numbers in results:
-            ids.tofile(ids_file)
-            (tokens + np.cumsum(lengths)).astype("<i8").tofile(sentences_file)
+            _append(ids_file, ids)
+            _append(sentences_file, (tokens + np.cumsum(lengths)).astype("<i8"))
             begins = np.flatnonzero(np.diff(numbers, prepend=last))
-            (sentences + begins).astype("<i8").tofile(documents_file)
+            _append(documents_file, (sentences + begins).astype("<i8"))
             unknown += int(np.count_nonzero(ids == unknown_id))
             tokens, sentences = tokens + len(ids), sentences + len(lengths)
             documents, last = documents + len(begins), int(numbers[-1])
-        np.array([sentences], "<i8").tofile(documents_file)
+        _append(documents_file, np.array([sentences], "<i8"))
     sizes = {"tokens": tokens, "sentences": sentences, "documents": documents}
     return sizes | {"unknown": unknown}
+
+
+def _append(file: BinaryIO, array: NDArray[Any]) -> None:
+    """As `tofile`, which does not say why it fails; and on a full disk it may fail in silence."""
+    file.write(array.data)
 
 
 def _results(

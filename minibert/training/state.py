@@ -170,10 +170,13 @@ def claim_output(output_dir: Path, args: TrainingArguments) -> None:
 
 
 def not_saved(what: Path, error: OSError) -> OSError:
-    """The error, with what was being written when it came, and how to go on."""
+    """The error, with what of an output directory was being written, and how to go on."""
+    found = checkpoints(what) or checkpoints(what.parent)
+    before = "What was saved before is whole" if found else "No checkpoint was saved before"
+    flag = "--resume_from_checkpoint last" if found else "--overwrite_output_dir"
     return OSError(
-        f"{what} could not be saved: {in_words(error)}. What was saved before is whole: make room, "
-        "then go on with the same command and --resume_from_checkpoint last"
+        f"{what} could not be saved: {in_words(error)}. {before}: make room, then go on with the "
+        f"same command and {flag}"
     )
 
 

@@ -293,6 +293,28 @@ def test_a_corpus_without_text_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "store").exists()
 
 
+FULL = """
+import resource, signal, sys
+import numpy as np
+from minibert.data import tokenizing
+from minibert.io.files import new_directory
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+found = tokenizing.Tokenised(np.ones({tokens}, "<u2"), np.ones(1, int), np.zeros(1, int))
+with new_directory(sys.argv[1]) as stage:
+    tokenizing._write(stage, iter([found] * 2), 0)
+"""
+
+
+@pytest.mark.parametrize("tokens", [2000, 1100, 1025])
+def test_a_store_that_finds_no_room_is_none(tokens, tmp_path):
+    """For 4096 bytes of ids at most; NumPy's `tofile` would say nothing of the last block."""
+    command = [sys.executable, "-c", FULL.format(tokens=tokens), str(tmp_path / "store")]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.stderr.endswith(f"OSError: [Errno 27] File too large: '{tmp_path}/store'\n")
+    assert list(tmp_path.iterdir()) == []
+
+
 BUILD = """
 import sys, time
 sys.path[:0] = [{tests!r}]

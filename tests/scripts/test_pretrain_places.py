@@ -132,3 +132,15 @@ def test_a_full_disk_in_training_leaves_the_checkpoint_before(what, error, tmp_p
     assert [step for step, _ in checkpoints(tmp_path / "out")] == [2] + [4] * (what == "model")
     error("--resume_from_checkpoint", "last", status=0)
     assert (tmp_path / "out/model.safetensors").exists()
+
+
+def test_a_full_disk_at_the_first_checkpoint_is_told_to_begin_anew(error, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer_module.training_state, "write_safetensors", full)
+        said = error(status=1)
+    assert "checkpoint-2 could not be saved: " in said
+    assert said.endswith(
+        "No checkpoint was saved before: make room, then go on with the same "
+        "command and --overwrite_output_dir\n"
+    )
+    error("--overwrite_output_dir", status=0)
