@@ -239,7 +239,7 @@ def _in_processes(
 
 def _submit(pool: ProcessPoolExecutor, chunk: list[Paragraph]) -> Future[Tokenised]:
     """Which starts a process where one is wanted; raises BrokenProcessPool where that fails."""
-    with _without_interrupts():
+    with _undisturbed():
         try:
             return pool.submit(_work, chunk)
         except OSError as error:
@@ -247,16 +247,28 @@ def _submit(pool: ProcessPoolExecutor, chunk: list[Paragraph]) -> Future[Tokenis
 
 
 @contextmanager
-def _without_interrupts() -> Iterator[None]:
-    """Ctrl-C waits until the block ends; a process that is started in it never hears one.
+def _undisturbed() -> Iterator[None]:
+    """Signals wait until the block ends; a process that is started in it never hears Ctrl-C.
 
-    `_begin` would come too late: to import what it needs takes a second.
+    Half a start would leave a process without its work; `_begin` would come too late to a process
+    that takes a second to import what it needs. The mask is what it inherits; of the parent's
+    threads another one may still be interrupted for it.
     """
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
+    main = threading.current_thread() is threading.main_thread()
+    if not main or not hasattr(signal, "pthread_sigmask"):  # elsewhere this cannot be said
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    heard: list[int] = []
+    handlers = {
+        number: signal.signal(number, lambda number, _: heard.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for late in heard:
+            signal.raise_signal(late)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -70,7 +71,8 @@ def start(corpus: Corpus, tmp_path: Path) -> Iterator[Callable[[int], subprocess
 
     yield run
     for process in started:
-        process.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
 
 
@@ -111,11 +113,13 @@ def test_a_killed_process_is_said_in_one_line(start, tmp_path):
     assert left(tmp_path) == []
 
 
-def test_ctrl_c_while_processes_start_is_one_line(start, tmp_path):
+@pytest.mark.parametrize("seconds", [0.0, 0.1, 0.3])
+def test_ctrl_c_while_processes_start_is_one_line(seconds, start, tmp_path):
     """A terminal sends it to all of them, and they are importing."""
     process = start(0)
     while not (spawned := workers(process.pid)):
         time.sleep(0.01)
+    time.sleep(seconds)
     os.killpg(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=30)
     assert (process.returncode, said) == (130, "-c: interrupted\n")
