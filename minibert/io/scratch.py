@@ -73,9 +73,11 @@ def _sweep(parent: Path) -> None:
             if _kernel() and leftover.name.endswith(f"-{_kernel()}"):
                 lock = _lock(leftover)
                 if lock is not None:
-                    _finish(leftover)
-                    shutil.rmtree(leftover, ignore_errors=True)
-                    os.close(lock)
+                    try:
+                        _finish(leftover)
+                        shutil.rmtree(leftover, ignore_errors=True)
+                    finally:
+                        os.close(lock)
             elif any(leftover.glob("old*")):
                 continue
             elif time.time() - leftover.stat().st_mtime >= _STALE:
