@@ -72,7 +72,7 @@ from minibert.training.finetuning import (
 )
 from minibert.training.finetuning_arguments import DataArguments, defaults
 from minibert.training.kinds import KINDS, Examples, TaskArguments, load_model
-from minibert.training.state import refuse_overwriting
+from minibert.training.state import claim_output, not_saved, refuse_overwriting
 from minibert.training.trainer import Trainer
 
 
@@ -121,8 +121,10 @@ def main() -> None:
 def check_output(output: Path, data: DataArguments, args: TrainingArguments) -> None:
     if args.dry_run and not data.do_train:
         raise InputError("--dry_run does a training step: it wants --do_train")
-    free = args.overwrite_output_dir or args.resume_from_checkpoint or args.dry_run
-    refuse_overwriting(output, bool(free or not data.do_train))
+    if data.do_train:
+        claim_output(output, args)
+    else:
+        refuse_overwriting(output, overwrite=True)
 
 
 def model_directory(data: DataArguments) -> Path:
@@ -243,7 +245,10 @@ def save(output: Path, trainer: Trainer, data: DataArguments, results: dict[str,
         metrics=results,
         task=OF_ARCHITECTURE[type(trainer.model).__name__],
     )
-    trainer.model.save_pretrained(output, tokenizer=trainer.tokenizer, card=card)
+    try:
+        trainer.model.save_pretrained(output, tokenizer=trainer.tokenizer, card=card)
+    except OSError as error:
+        raise not_saved(output, error) from error
     atomic_write(output / "all_results.json", json.dumps(results, indent=1) + "\n")
 
 

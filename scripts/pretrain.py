@@ -49,6 +49,7 @@ from minibert.io.numbers import four_places
 from minibert.tasks.pre_training import PreTraining
 from minibert.training.arguments import parse
 from minibert.training.counted_start import narrow_embeddings, start_from_counts
+from minibert.training.places import check_places
 from minibert.training.plot import plot_log
 from minibert.training.pretraining import base_directory, make_examples, make_model
 from minibert.training.pretraining_arguments import (
@@ -60,7 +61,7 @@ from minibert.training.pretraining_arguments import (
     refuse_idle_flags,
 )
 from minibert.training.pretraining_sources import list_files, make_tokenizer, tokenise
-from minibert.training.state import LOG, refuse_overwriting
+from minibert.training.state import LOG, claim_output, not_saved
 from minibert.training.trainer import Trainer
 
 SHOWN = (
@@ -76,8 +77,8 @@ def main() -> None:
          PretrainingArguments),
     )  # fmt: skip
     output, quiet = Path(args.output_dir), args.disable_tqdm
-    free = args.overwrite_output_dir or args.resume_from_checkpoint or args.dry_run
-    refuse_overwriting(output, bool(free))
+    claim_output(output, args)
+    check_places(corpus, output)
     refuse_idle_flags(shape, vocabulary)
     corpora = list_files(corpus)
     base = base_directory(shape)
@@ -158,7 +159,10 @@ def save(
         task="fill-mask",
         training="pretrained",
     )
-    trainer.model.save_pretrained(output, tokenizer=trainer.tokenizer, card=card)
+    try:
+        trainer.model.save_pretrained(output, tokenizer=trainer.tokenizer, card=card)
+    except OSError as error:
+        raise not_saved(output, error) from error
     atomic_write(output / "all_results.json", json.dumps(results, indent=1) + "\n")
     if not plot_log(output / LOG, output / "curves.png", not examples.no_nsp):
         print('no picture of the curves: pip install "minibert[plot]" for it')

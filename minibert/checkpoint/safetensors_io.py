@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import math
 import mmap
+import os
+import re
 import reprlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -137,7 +139,10 @@ def write_safetensors(path: Path, tensors: Mapping[str, NDArray[Any]]) -> None:
     try:
         save_file(contiguous, path, metadata={"format": "pt"})
     except SafetensorError as error:
-        raise OSError(f"cannot write {path}: {error}") from error
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise OSError(f"cannot write {path}: {error}") from error
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
     path.chmod(mode)
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minibert.data.made_of import differences, first_three, keep_times
-from minibert.errors import InputError
+from minibert.errors import CheckpointError, InputError
 from minibert.io.json_io import read_json_object
 
 HEAD, IDS, SENTENCES, DOCUMENTS = "store.json", "ids", "sentences", "documents"
@@ -66,7 +66,7 @@ def open_store(directory: Path, made_of: Mapping[str, Any]) -> TokenStore:
     Files of the corpus that were copied or touched are read once more, and their new times kept.
     Raises InputError for a store that is damaged, or of another corpus or tokenizer.
     """
-    head = read_json_object(directory / HEAD)
+    head = _read_head(directory)
     if head.get("format") != FORMAT:
         raise InputError(
             f"{directory}: another version of minibert made this store, which finds sentences by "
@@ -97,6 +97,28 @@ def open_store(directory: Path, made_of: Mapping[str, Any]) -> TokenStore:
         head["broken"],
         head["skipped"],
         head["first_skipped"],
+    )
+
+
+def _read_head(directory: Path) -> dict[str, Any]:
+    try:
+        head = read_json_object(directory / HEAD)
+    except CheckpointError as error:
+        raise InputError(f"{directory}: the store is damaged; {ANEW} ({error})") from error
+    if head.get("format") == FORMAT and not _is_head(head):
+        raise InputError(f"{directory}: the store is damaged, in its {HEAD}; {ANEW}")
+    return head
+
+
+def _is_head(head: Mapping[str, Any]) -> bool:
+    """Whether what is read of it is of the types that were written."""
+    replaced = head.get("invalid_bytes_replaced")
+    return (
+        head.get("dtype") in ("<u2", "<u4")
+        and isinstance(replaced, dict)
+        and all(type(count) is int for count in replaced.values())
+        and all(type(head.get(name)) is int for name in ("unknown", "broken", "skipped"))
+        and isinstance(head.get("first_skipped"), str)
     )
 
 

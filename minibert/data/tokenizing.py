@@ -5,12 +5,15 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
-from multiprocessing import get_context
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import get_context, parent_process
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,8 +71,13 @@ def tokenised(
 ) -> TokenStore:
     """The store in `directory`, which is made there if it is absent.
 
-    Raises InputError for a store of another corpus, or a damaged one, unless `overwrite`.
+    Raises InputError for a store of another corpus, or a damaged one, unless `overwrite`; for
+    something else that has the name always.
     """
+    if directory.exists() and not (directory / HEAD).is_file():
+        raise InputError(
+            f"{directory} is no store, it has no {HEAD}: choose another --store, or remove it"
+        )
     if overwrite or not directory.exists():
         build_store(corpus, tokenizer, directory, processes=processes, quiet=quiet)
     return open_store(directory, source_of(corpus, tokenizer))
@@ -111,19 +119,24 @@ def _write(stage: Path, results: Iterator[Tokenised], unknown_id: int) -> dict[s
         (stage / SENTENCES).open("wb") as sentences_file,
         (stage / DOCUMENTS).open("wb") as documents_file,
     ):
-        np.zeros(1, "<i8").tofile(sentences_file)
+        _append(sentences_file, np.zeros(1, "<i8"))
         for ids, lengths, numbers, more in results:
-            ids.tofile(ids_file)
-            (tokens + np.cumsum(lengths)).astype("<i8").tofile(sentences_file)
+            _append(ids_file, ids)
+            _append(sentences_file, (tokens + np.cumsum(lengths)).astype("<i8"))
             begins = np.flatnonzero(np.diff(numbers, prepend=last))
-            (sentences + begins).astype("<i8").tofile(documents_file)
+            _append(documents_file, (sentences + begins).astype("<i8"))
             unknown += int(np.count_nonzero(ids == unknown_id))
             broken += more
             tokens, sentences = tokens + len(ids), sentences + len(lengths)
             documents, last = documents + len(begins), int(numbers[-1])
-        np.array([sentences], "<i8").tofile(documents_file)
+        _append(documents_file, np.array([sentences], "<i8"))
     sizes = {"tokens": tokens, "sentences": sentences, "documents": documents}
     return sizes | {"unknown": unknown, "broken": broken}
+
+
+def _append(file: BinaryIO, array: NDArray[Any]) -> None:
+    """As `tofile`, which does not say why it fails; and on a full disk it may fail in silence."""
+    file.write(array.data)
 
 
 def _results(
@@ -195,9 +208,18 @@ _set_up: tuple[BertTokenizer, bool, str]
 
 def _begin(tokenizer: BertTokenizer, by_rule: bool, dtype: str) -> None:
     global _set_up  # noqa: PLW0603  a process is given it once, not with every chunk
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _set_up = (tokenizer.of_plain_text(), by_rule, dtype)  # which it is no more when it arrives
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+
+
+def _end_with_parent() -> None:
+    """The parent may be killed, and nobody else would end a process that waits for work."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _work(chunk: list[Paragraph]) -> Tokenised:
@@ -210,15 +232,59 @@ def _in_processes(
     """Results in order; a process has one chunk in hand and one waiting.
 
     The processes are started anew, not forked: a fork of a process with threads may hang.
+    Raises ChildProcessError where one of them is killed.
     """
     pool = ProcessPoolExecutor(processes, get_context("spawn"), _begin, set_up)
     waiting: deque[Future[Tokenised]] = deque()
     try:
         for chunk in chunks:
-            waiting.append(pool.submit(_work, chunk))
+            waiting.append(_submit(pool, chunk))
             if len(waiting) > 2 * processes:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+    except (BrokenProcessPool, MemoryError) as error:
+        raise ChildProcessError(
+            f"one of {processes} processes that tokenise ended before its work did, most often "
+            "killed for want of memory: set --preprocessing_num_workers 1, or free memory, and "
+            "start again"
+        ) from error
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _submit(pool: ProcessPoolExecutor, chunk: list[Paragraph]) -> Future[Tokenised]:
+    """Which starts a process where one is wanted; raises BrokenProcessPool where that fails."""
+    with _undisturbed():
+        try:
+            return pool.submit(_work, chunk)
+        except OSError as error:
+            raise BrokenProcessPool(str(error)) from error
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Signals wait until the block ends; a process that is started in it never hears Ctrl-C.
+
+    Half a start would leave a process without its work; `_begin` would come too late to a process
+    that takes a second to import what it needs. The mask is what it inherits; of the parent's
+    threads another one may still be interrupted for it.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    if not main or not hasattr(signal, "pthread_sigmask"):  # elsewhere this cannot be said
+        yield
+        return
+    heard: list[int] = []
+    handlers = {
+        number: signal.signal(number, lambda number, _: heard.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for late in heard:
+            signal.raise_signal(late)

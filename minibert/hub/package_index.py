@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from minibert.errors import HubError
-from minibert.io.files import atomic_write, new_directory, scratch_directory
+from minibert.io.files import atomic_write, new_directory
+from minibert.io.os_errors import in_words
+from minibert.io.scratch import scratch_directory
 
 _RECORD = ".verified.json"
 _CHUNK = 1 << 20
@@ -79,8 +81,8 @@ def cached(
                 _write_record(directory, archive, edition)
     except OSError as error:
         raise HubError(
-            f"could not keep {what} in {path}: {error}. Make room there or make it writable, "
-            "or set MINIBERT_CACHE to another directory."
+            f"could not keep {what} in {path} ({in_words(error)}). Make room there or make it "
+            "writable, or set MINIBERT_CACHE to another directory."
         ) from error
     return path
 

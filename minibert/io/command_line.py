@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
 from minibert.errors import InputError, Interrupted, TrainingDiverged
+from minibert.io import os_errors
 from minibert.io.foreign_flags import advice
 
 
@@ -62,9 +66,16 @@ def run(main: Callable[[], int | None]) -> None:
     """Run a script's main function and exit.
 
     Status 0: well done; 1: training diverged, or the disk is full; 2: an input to mend; 130: Ctrl-C
-    (the message says how to go on).
+    (the message says how to go on); 143: SIGTERM, which as Ctrl-C lets go of files and processes.
     """
-    name = Path(sys.argv[0]).name
+    with _sigterm_raises():
+        status = _status_of(main, Path(sys.argv[0]).name)
+    sys.exit(status)
+
+
+def _status_of(main: Callable[[], int | None], name: str) -> int:
+    """Run it, and say what it raised."""
+    status = 0
     try:
         status = main() or 0
         sys.stdout.flush()
@@ -76,15 +87,47 @@ def run(main: Callable[[], int | None]) -> None:
         status = _say(name, f"error: out of memory ({error}): use a smaller batch, or more "
                       "--gradient_accumulation_steps", 1)  # fmt: skip
     except BrokenPipeError:  # the reader of our output, `head` say, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 0
+        _drop_output()
     except OSError as error:
-        status = _say(name, f"error: {error}", 1)
+        _drop_output()
+        status = _say(name, f"error: {os_errors.in_words(error)}{os_errors.advice(error)}", 1)
     except Interrupted as stop:
         status = _say(name, str(stop), 130)
+    except _Terminated:
+        status = _say(name, "terminated", 143)
     except KeyboardInterrupt:
         status = _say(name, "interrupted", 130)
-    sys.exit(status)
+    return status
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: what a scheduler sends before it kills."""
+
+
+@contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """As Ctrl-C does, so that files and processes are let go of; unless it means something else."""
+
+    def terminate(number: int, frame: Any) -> NoReturn:
+        raise _Terminated
+
+    here = threading.current_thread() is threading.main_thread()  # elsewhere it cannot be said
+    ours = here and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if ours:
+        signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _drop_output() -> None:
+    """Where standard output takes no more: Python would try again at its end, with a traceback."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say(name: str, text: str, status: int) -> int:

@@ -9,24 +9,24 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-_PREFIX = ".minibert-"
-_STALE = 24 * 3600.0  # seconds; no save or download of ours lives as long
+from minibert.errors import InputError
+from minibert.io.json_io import error_text
+from minibert.io.scratch import scratch_directory
 
 
 def atomic_write(path: str | os.PathLike[str], data: bytes | str) -> None:
-    """Write `data` (text as UTF-8) to `path`, whose directory exists, in one step.
+    """Write `data` (text as UTF-8) to `path` in one step; its directory is made if absent.
 
-    A symbolic link is followed: its target is replaced and the link stays. Raises OSError, with
-    the old file intact.
+    A symbolic link is followed: its target is replaced and the link stays. Raises OSError, which
+    names the target, with the old file intact.
     """
     target = Path(os.path.realpath(path))
-    beside = _unused_name(target.parent)
-    try:
+    with scratch_directory(target.parent) as scratch, _named(scratch / target.name, target):
+        beside = scratch / target.name
         # "x", not tempfile: the new file gets the user's umask, not mode 0600.
         with open(beside, "xb") as file:
             file.write(data.encode("utf-8") if isinstance(data, str) else data)
@@ -35,27 +35,7 @@ def atomic_write(path: str | os.PathLike[str], data: bytes | str) -> None:
         if target.exists():
             shutil.copymode(target, beside)
         os.replace(beside, target)
-    except BaseException:  # Ctrl-C too: nothing may be left lying about
-        beside.unlink(missing_ok=True)
-        raise
-    _fsync(target.parent)
-
-
-@contextmanager
-def scratch_directory(parent: str | os.PathLike[str]) -> Iterator[Path]:
-    """A new hidden directory in `parent` (made if absent), removed when the block ends.
-
-    What a killed process left behind is removed by the next one, once it is a day old.
-    """
-    parent = Path(parent)
-    parent.mkdir(parents=True, exist_ok=True)
-    _sweep(parent)
-    scratch = _unused_name(parent)
-    scratch.mkdir()
-    try:
-        yield scratch
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        _fsync(target.parent)
 
 
 @contextmanager
@@ -69,7 +49,7 @@ def staged(directory: str | os.PathLike[str]) -> Iterator[Path]:
     The renames are atomic one by one, not together.
     """
     directory = Path(directory)
-    with scratch_directory(directory) as scratch:
+    with scratch_directory(directory) as scratch, _named(scratch, directory):
         yield scratch
         written = _fsync_tree(scratch)
         for source in sorted(written, key=lambda file: (-file.stat().st_size, file)):
@@ -85,23 +65,65 @@ def new_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Make the whole directory `path` at once: the block fills a scratch beside it.
 
     When the block ends well, every file is fsynced and the scratch renamed to `path`. What stood
-    there is renamed aside first and removed last. Of several processes that do this together each
-    succeeds, and the last one's directory stays.
+    there is renamed aside first and removed last; between the two renames there is nothing at
+    `path`, and what a kill left there the next scratch beside it mends. Of several processes that
+    do this together each succeeds, and the last one's directory stays.
     """
     path = Path(os.path.realpath(path))
     with scratch_directory(path.parent) as scratch:
-        content = scratch / "new"
-        content.mkdir()
-        yield content
-        _fsync_tree(content)
-        _exchange(content, path)
-        _fsync(path.parent)
+        content = scratch / "new" / path.name  # under its name: a sweep can put it there
+        content.mkdir(parents=True)
+        with _named(content, path):
+            yield content
+            _fsync_tree(content)
+            _exchange(content, path)
+            _fsync(path.parent)
+
+
+def remove_directory(path: Path) -> None:
+    """Remove it in one step for all who look: half a directory could be taken for a whole one."""
+    with scratch_directory(path.parent) as scratch:
+        os.rename(path, scratch / "gone")
+    _fsync(path.parent)
+
+
+def refuse_unwritable(directory: Path, flag: str) -> None:
+    """InputError where nothing can be written into `directory`, which `flag` named.
+
+    It is not made: what is absent is tried, and removed again.
+    """
+    made = [path for path in (directory, *directory.parents) if not os.path.exists(path)]
+    try:
+        with scratch_directory(directory):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"{flag} {directory}: nothing can be written there ({error_text(error)}); choose "
+            f"another {flag}"
+        ) from error
+    finally:
+        for path in made:
+            with suppress(OSError):
+                path.rmdir()
+
+
+@contextmanager
+def _named(scratch: Path, target: Path) -> Iterator[None]:
+    """An OSError says the name that a file in `scratch` would have had, or at least `target`."""
+    try:
+        yield
+    except OSError as error:
+        name = None if error.filename is None else Path(str(error.filename))
+        if error.errno is None or not (name is None or name.is_relative_to(scratch)):
+            raise
+        path = target if name is None else target / name.relative_to(scratch)
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _exchange(content: Path, path: Path) -> None:
     """Rename what stands at `path` aside, into the scratch, and `content` to `path`."""
     for attempt in range(10):  # another process may put its own there between our two renames
-        aside = content.with_name(f"old{attempt}")
+        aside = content.parent.with_name(f"old{attempt}")
         with suppress(FileNotFoundError):
             os.rename(path, aside)
         try:
@@ -114,27 +136,6 @@ def _exchange(content: Path, path: Path) -> None:
     if aside.exists() and not path.exists():
         os.rename(aside, path)
     raise failure
-
-
-def _unused_name(parent: Path) -> Path:
-    return parent / f"{_PREFIX}{os.urandom(6).hex()}"
-
-
-def _sweep(parent: Path) -> None:
-    """Remove what killed processes left in `parent`; what cannot be removed may stay.
-
-    A scratch with an `old` directory in it is spared: it may hold the only copy of what a process
-    killed between the two renames of `_exchange` was about to replace.
-    """
-    for leftover in parent.glob(f"{_PREFIX}*"):
-        with suppress(OSError):
-            young = time.time() - leftover.stat().st_mtime < _STALE
-            if young or any(leftover.glob("old*")):
-                continue
-            if leftover.is_dir():
-                shutil.rmtree(leftover, ignore_errors=True)
-            else:
-                leftover.unlink()
 
 
 def _fsync_tree(root: Path) -> list[Path]:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-from collections.abc import Container
+import reprlib
+from collections.abc import Callable, Container
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,17 @@ import numpy as np
 from minibert.checkpoint import load_checkpoint
 from minibert.checkpoint.safetensors_io import open_safetensors, write_safetensors
 from minibert.errors import CheckpointError, InputError
-from minibert.io.files import new_directory
+from minibert.io.files import new_directory, refuse_unwritable, remove_directory
 from minibert.io.json_io import read_json_object
+from minibert.io.os_errors import in_words
 from minibert.io.progress import say
+from minibert.io.scratch import PREFIX
 from minibert.models import BertPreTrainedModel
 from minibert.optim import LossScale, Optimizer
+from minibert.training.arguments import TrainingArguments
 
 STATE, MOMENTS, LOG = "trainer_state.json", "optimizer.safetensors", "log.jsonl"
+ANOTHER = "resume from another checkpoint, or begin anew"
 MACHINE = ("backend", "threads", "precision")  # where a run computes
 LATER = ("embeddings_from_counts", "initializer_range")  # older checkpoints do not say them
 SUMS = ("loss_sum", "loss_steps")  # nor these
@@ -79,7 +83,7 @@ def load(
     Raises CheckpointError where something is missing or damaged, or where the run that wrote it
     differs from this one in what decides its numbers.
     """
-    content = read_json_object(directory / STATE)
+    content = _content(directory / STATE)
     state = _state(directory / STATE, content)
     _check_identity(directory, content.get("identity"), identity)
     load_weights(directory, model)
@@ -94,20 +98,45 @@ def load(
     return state
 
 
+def _content(path: Path) -> dict[str, Any]:
+    try:
+        content = read_json_object(path)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}; {ANOTHER}") from error
+    for name, (wanted, is_right) in _WANTED.items():
+        if name in content and not is_right(content[name]):
+            got = reprlib.repr(content[name])
+            raise CheckpointError(f"{path}: got {name} {got}, wanted {wanted}; {ANOTHER}")
+    return content
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_log(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(entry, dict) and _is_count(entry.get("step")) for entry in value
+    )
+
+
+_WANTED: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "step": ("a number", _is_count),
+    "best_metric": ("a number or null", lambda v: v is None or type(v) in (int, float)),
+    "best_step": ("a number or null", lambda v: v is None or _is_count(v)),
+    "evaluations_without_gain": ("a number", _is_count),
+    "log": ("a list of entries with their steps", _is_log),
+    "loss_sum": ("a number", lambda v: type(v) is float),
+    "loss_steps": ("a number", _is_count),
+}
+
+
 def _state(path: Path, content: dict[str, Any]) -> TrainingState:
     names = [name for name in TrainingState.__annotations__ if name in content or name not in SUMS]
     try:
-        state = TrainingState(**{name: content[name] for name in names})
+        return TrainingState(**{name: content[name] for name in names})
     except KeyError as error:
         raise CheckpointError(f"{path}: lacks {error}") from None
-    if type(state.step) is not int or state.step < 0 or not isinstance(state.log, list):
-        raise CheckpointError(f"{path}: got step {state.step!r}, wanted a number, and a log's list")
-    if type(state.loss_sum) is not float or type(state.loss_steps) is not int:
-        raise CheckpointError(
-            f"{path}: got loss_sum {state.loss_sum!r} and loss_steps {state.loss_steps!r}, wanted "
-            "a sum and the number of its steps"
-        )
-    return state
 
 
 def load_weights(directory: Path, model: BertPreTrainedModel) -> None:
@@ -131,6 +160,30 @@ def checkpoints(output_dir: Path) -> list[tuple[int, Path]]:
     return sorted(found)
 
 
+def claim_output(output_dir: Path, args: TrainingArguments) -> None:
+    """Before anything takes time: a place for the run, and the checkpoint that it goes on from.
+
+    Raises InputError where there is none, or where a new run would mix its files with others.
+    """
+    resume = args.resume_from_checkpoint
+    if not args.dry_run and (output_dir.is_dir() or not output_dir.exists()):
+        refuse_unwritable(output_dir, "--output_dir")  # first: it also mends what a kill left there
+    refuse_overwriting(output_dir, bool(args.overwrite_output_dir or resume or args.dry_run))
+    if resume and not args.dry_run:
+        find(output_dir, resume)
+
+
+def not_saved(what: Path, error: OSError) -> OSError:
+    """The error, with what of an output directory was being written, and how to go on."""
+    found = checkpoints(what) or checkpoints(what.parent)
+    before = "What was saved before is whole" if found else "No checkpoint was saved before"
+    flag = "--resume_from_checkpoint last" if found else "--overwrite_output_dir"
+    return OSError(
+        f"{what} could not be saved: {in_words(error)}. {before}: make room, then go on with the "
+        f"same command and {flag}"
+    )
+
+
 def start_afresh(output_dir: Path, overwrite: bool) -> None:
     """Make `output_dir`, without an earlier run's checkpoints and log: `last` would find them.
 
@@ -144,7 +197,7 @@ def start_afresh(output_dir: Path, overwrite: bool) -> None:
         )
     output_dir.mkdir(parents=True, exist_ok=True)
     for _, path in found:
-        shutil.rmtree(path)
+        remove_directory(path)
     (output_dir / LOG).unlink(missing_ok=True)
 
 
@@ -152,11 +205,17 @@ def refuse_overwriting(output_dir: Path, overwrite: bool) -> None:
     """InputError where a new run would mix its files with what is in `output_dir`."""
     if output_dir.exists() and not output_dir.is_dir():
         raise InputError(f"--output_dir {output_dir} is a file; choose another --output_dir")
-    if not overwrite and output_dir.is_dir() and any(output_dir.iterdir()):
+    if not overwrite and output_dir.is_dir() and any(map(_is_content, output_dir.iterdir())):
+        resume = "--resume_from_checkpoint last to go on, " * bool(checkpoints(output_dir))
         raise InputError(
             f"--output_dir {output_dir} is not empty: add --overwrite_output_dir to replace what "
-            "is there, --resume_from_checkpoint last to go on, or choose another --output_dir"
+            f"is there, {resume}or choose another --output_dir"
         )
+
+
+def _is_content(path: Path) -> bool:
+    """What a killed run left unfinished is none."""
+    return not path.name.startswith(PREFIX)
 
 
 def rotate(output_dir: Path, limit: int, keep: Container[int | None]) -> None:
@@ -164,7 +223,7 @@ def rotate(output_dir: Path, limit: int, keep: Container[int | None]) -> None:
     found = checkpoints(output_dir)
     expendable = [path for step, path in found if step not in keep]
     for path in expendable[: max(0, len(found) - limit)]:
-        shutil.rmtree(path)
+        remove_directory(path)
 
 
 def find(output_dir: Path, wanted: str) -> Path:
@@ -172,7 +231,10 @@ def find(output_dir: Path, wanted: str) -> Path:
     if wanted == "last":
         found = checkpoints(output_dir)
         if not found:
-            raise CheckpointError(f"{output_dir} holds no checkpoint-… to resume from")
+            raise CheckpointError(
+                f"--output_dir {output_dir} holds no checkpoint-… to resume from: to begin anew, "
+                "replace --resume_from_checkpoint by --overwrite_output_dir"
+            )
         return found[-1][1]
     path = Path(wanted)
     if not (path / STATE).is_file():

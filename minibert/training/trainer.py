@@ -306,8 +306,12 @@ class Trainer:
     def _log(self, entry: dict[str, Any]) -> None:
         """Append to log.jsonl; the state keeps the log too, so that a resumed run continues it."""
         self.state.log.append(entry)
-        with (self.output_dir / LOG).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+        path = self.output_dir / LOG
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(entry) + "\n")
+        except OSError as error:
+            raise training_state.not_saved(path, error) from error
 
     # ---- NaN and infinity ----
 
@@ -365,10 +369,7 @@ class Trainer:
                 self.loss_scale,
             )  # fmt: skip
         except OSError as error:
-            raise OSError(
-                f"{path} could not be saved: {error}. What was saved before is whole: make room, "
-                "then go on with the same command and --resume_from_checkpoint last"
-            ) from error
+            raise training_state.not_saved(path, error) from error
         training_state.rotate(
             self.output_dir, self.args.save_total_limit, {state.step, state.best_step}
         )

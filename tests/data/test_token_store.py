@@ -283,11 +283,81 @@ def test_damage_is_noticed(name: str, damage: str, corpus: Corpus, tmp_path: Pat
         tokenised(corpus, toy_corpus.tokenizer(), path)
 
 
+def head_with(**changes):
+    def damage(head: Path) -> None:
+        content = json.loads(head.read_text()) | changes
+        kept = {name: value for name, value in content.items() if value is not ...}
+        head.write_text(json.dumps(kept))
+
+    return damage
+
+
+DAMAGED_HEADS = {
+    "cut": lambda head: head.write_bytes(head.read_bytes()[:200]),
+    "empty": lambda head: head.write_text(""),
+    "a list": lambda head: head.write_text("[]"),
+    "no object": lambda head: head.write_bytes(b"\xff\xfe"),
+    "another type": head_with(dtype=3),
+    "no type": head_with(dtype=...),
+    "no counts": head_with(invalid_bytes_replaced=["a"]),
+    "counts of text": head_with(invalid_bytes_replaced={"a": "b"}),
+    "half a number": head_with(unknown=0.5),
+    "no hash": head_with(sha256=...),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED_HEADS)
+def test_a_damaged_head_is_noticed(damage: str, corpus: Corpus, tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    tokenised(corpus, toy_corpus.tokenizer(), path)
+    DAMAGED_HEADS[damage](path / "store.json")
+    with pytest.raises(InputError, match=r"store: the store is damaged.*; add --overwrite_store"):
+        tokenised(corpus, toy_corpus.tokenizer(), path)
+    again = tokenised(corpus, toy_corpus.tokenizer(), path, overwrite=True)
+    assert again.num_documents == 5
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("what", ["folder", "file"])
+def test_what_is_no_store_is_neither_read_nor_replaced(what, overwrite, corpus, tmp_path):
+    path = tmp_path / "store"
+    if what == "folder":
+        path.mkdir()
+        (path / "notes").write_text("mine")
+    else:
+        path.write_text("mine")
+    with pytest.raises(InputError, match=r"store is no store, it has no .*: choose another"):
+        tokenised(corpus, toy_corpus.tokenizer(), path, overwrite=overwrite)
+    assert (path / "notes" if what == "folder" else path).read_text() == "mine"
+
+
 def test_a_corpus_without_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "blank.txt").write_text("\n \n")
     with pytest.raises(InputError, match="the corpus holds no text"):
         tokenised(Corpus([tmp_path / "blank.txt"]), toy_corpus.tokenizer(), tmp_path / "store")
     assert not (tmp_path / "store").exists()
+
+
+FULL = """
+import resource, signal, sys
+import numpy as np
+from minibert.data import tokenizing
+from minibert.io.files import new_directory
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+found = tokenizing.Tokenised(np.ones({tokens}, "<u2"), np.ones(1, int), np.zeros(1, int))
+with new_directory(sys.argv[1]) as stage:
+    tokenizing._write(stage, iter([found] * 2), 0)
+"""
+
+
+@pytest.mark.parametrize("tokens", [2000, 1100, 1025])
+def test_a_store_that_finds_no_room_is_none(tokens, tmp_path):
+    """For 4096 bytes of ids at most; NumPy's `tofile` would say nothing of the last block."""
+    command = [sys.executable, "-c", FULL.format(tokens=tokens), str(tmp_path / "store")]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.stderr.endswith(f"OSError: [Errno 27] File too large: '{tmp_path}/store'\n")
+    assert list(tmp_path.iterdir()) == []
 
 
 BUILD = """

@@ -5,12 +5,18 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from minibert.io.files import atomic_write, new_directory, scratch_directory, staged
+from minibert.errors import InputError
+from minibert.io.files import (
+    atomic_write,
+    new_directory,
+    refuse_unwritable,
+    remove_directory,
+    staged,
+)
 
 
 def contents(directory: Path) -> dict[str, bytes]:
@@ -144,21 +150,7 @@ def test_a_kill_in_the_block_leaves_the_old_directory(writer: str, tmp_path: Pat
     assert process.returncode == -signal.SIGKILL
     left = contents(tmp_path)
     assert left.pop("model/weights") == b"old"
-    assert list(left.values()) == [b"ne"]  # the scratch, hidden; see the next test
-
-
-def test_leftovers_of_a_kill_are_swept_after_a_day(tmp_path: Path) -> None:
-    names = {"young": 3600, "stale": 90000, "replacing": 90000}
-    for name, age in names.items():
-        leftover = tmp_path / f".minibert-{name}"
-        (leftover / ("old0" if name == "replacing" else "new")).mkdir(parents=True)
-        os.utime(leftover, (time.time() - age,) * 2)
-    (tmp_path / ".minibert-file").write_text("half")
-    os.utime(tmp_path / ".minibert-file", (0, 0))
-    with scratch_directory(tmp_path):
-        pass
-    # "replacing" may hold the only copy of a directory that was being replaced.
-    assert {path.name for path in tmp_path.iterdir()} == {".minibert-young", ".minibert-replacing"}
+    assert list(left.values()) == [b"ne"]  # the scratch, hidden; see test_scratch
 
 
 def test_new_directory_replaces_the_whole(tmp_path: Path) -> None:
@@ -186,7 +178,7 @@ def test_new_directory_puts_back_what_it_cannot_replace(
     (target / "weights").write_text("old")
 
     def failing(source: Path, destination: Path) -> None:
-        if Path(source).name == "new":
+        if Path(source).parent.name == "new":
             raise PermissionError("not now")
         rename(source, destination)
 
@@ -194,3 +186,45 @@ def test_new_directory_puts_back_what_it_cannot_replace(
     with pytest.raises(PermissionError), new_directory(target) as scratch:
         (scratch / "weights").write_text("new")
     assert contents(tmp_path) == {"model/weights": b"old"}
+
+
+# ---- Errors and what else there is to directories ----
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_an_error_names_what_the_user_knows(tmp_path: Path) -> None:
+    """Not the scratch; a file in it by the name that it would have had."""
+    with pytest.raises(OSError, match="No space") as caught:
+        atomic_write(tmp_path / "a", "new")
+    assert caught.value.filename == str(tmp_path / "a")
+    for writer in (staged, new_directory):
+        with pytest.raises(OSError, match="No space") as caught, writer(tmp_path / "b"):
+            pass
+        assert caught.value.filename == str(tmp_path / "b")
+        with pytest.raises(FileNotFoundError) as caught, writer(tmp_path / "b") as scratch:
+            (scratch / "c" / "d").write_text("")
+        assert caught.value.filename == str(tmp_path / "b/c/d")
+        with pytest.raises(FileNotFoundError) as caught, writer(tmp_path / "b"):
+            (tmp_path / "e").read_text()
+        assert caught.value.filename == str(tmp_path / "e")
+
+
+def test_a_directory_is_gone_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However far the removal of its files comes."""
+    (tmp_path / "checkpoint/deep").mkdir(parents=True)
+    monkeypatch.setattr("shutil.rmtree", lambda *_, **__: None)
+    remove_directory(tmp_path / "checkpoint")
+    (hidden,) = tmp_path.iterdir()
+    assert hidden.name.startswith(".")
+
+
+@pytest.mark.parametrize("place", ["new/deep", "file/deep", "/proc/none", "x" * 300])
+def test_a_place_is_tried_and_left_as_it_was(place: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    if place == "new/deep":
+        refuse_unwritable(tmp_path / place, "--store")
+    else:
+        with pytest.raises(InputError, match=r"^--store .*: nothing can be written there \("):
+            refuse_unwritable(tmp_path / place, "--store")
+    assert contents(tmp_path) == {"file": b""}
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

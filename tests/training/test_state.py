@@ -17,7 +17,15 @@ from minibert import BertForSequenceClassification
 from minibert.errors import CheckpointError, InputError
 from minibert.optim import Optimizer
 from minibert.training import state as training_state
-from minibert.training.state import TrainingState, checkpoints, find, rotate, start_afresh
+from minibert.training.arguments import TrainingArguments
+from minibert.training.state import (
+    TrainingState,
+    checkpoints,
+    claim_output,
+    find,
+    rotate,
+    start_afresh,
+)
 
 IDENTITY = {"seed": 3, "learning_rate": 0.1}
 
@@ -93,12 +101,19 @@ def test_a_checkpoint_from_before_there_were_sums_is_read(trained, saved):
 
 DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no state": (lambda p: (p / "trainer_state.json").unlink(), "cannot read .*trainer_state.json"),
-    "half a state": (cut("trainer_state.json", 90), "trainer_state.json: not JSON"),
+    "half a state": (cut("trainer_state.json", 90), "not JSON .*; resume from another"),
     "no step": (damaged_state(step=...), "trainer_state.json: lacks 'step'"),
     "a step of text": (damaged_state(step="3"), "got step '3', wanted a number"),
-    "no log": (damaged_state(log=None), "and a log's list"),
-    "a sum of text": (damaged_state(loss_sum="1"), "got loss_sum '1' and loss_steps 2, wanted"),
-    "half a step": (damaged_state(loss_steps=0.5), "and loss_steps 0.5, wanted a sum and"),
+    "a sum of text": (damaged_state(loss_sum="1"), "got loss_sum '1', wanted a number"),
+    "half a step": (damaged_state(loss_steps=0.5), "got loss_steps 0.5, wanted a number"),
+    "no log": (damaged_state(log=None), "got log None, wanted a list of entries.*another check"),
+    "a log of no steps": (damaged_state(log=[{"loss": 1.0}]), "got log .*loss.* with their steps"),
+    "a text for the best": (damaged_state(best_metric="1"), "got best_metric '1', wanted a number"),
+    "a step between": (damaged_state(best_step=0.5), "got best_step 0.5, wanted a number or null"),
+    "less than no gain": (
+        damaged_state(evaluations_without_gain=-1),
+        "_gain -1, wanted a n",
+    ),
     "no update count": (damaged_state(optimizer_step=...), "step must be an integer"),
     "no identity": (damaged_state(identity=None), "different run .*seed: then None, now 3"),
     "other identity": (damaged_state(identity={"seed": 4}), "seed: then 4, now 3; learning_rate"),
@@ -176,7 +191,7 @@ def test_checkpoints_are_found_by_number(tmp_path):
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        ("last", "holds no checkpoint-… to resume from"),
+        ("last", "holds no checkpoint-… to resume from: to begin anew, replace"),
         ("nowhere", "nowhere is no training checkpoint .*or 'last'"),
     ],
 )
@@ -201,6 +216,47 @@ def test_what_is_no_checkpoint_is_refused(wanted, message, tmp_path):
 def test_rotation_removes_the_oldest(limit, keep, left, tmp_path):
     rotate(make_checkpoints(tmp_path, 1, 2, 3, 4, 5), limit, keep)
     assert [step for step, _ in checkpoints(tmp_path)] == left
+
+
+@pytest.mark.parametrize("remove", ["rotate", "start_afresh"])
+def test_a_kill_while_one_is_removed_leaves_no_half(remove, tmp_path, monkeypatch):
+    """Which `last` would find."""
+    make_checkpoints(tmp_path, 1, 2)
+    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)  # it comes to nothing
+    if remove == "rotate":
+        rotate(tmp_path, 1, {2})
+    else:
+        start_afresh(tmp_path, overwrite=True)
+    assert [s for s, _ in checkpoints(tmp_path)] == ([2] if remove == "rotate" else [])
+
+
+def arguments(output: Path, **values: Any) -> TrainingArguments:
+    return TrainingArguments(output_dir=str(output), **values)
+
+
+def test_a_place_is_claimed_before_anything_takes_time(tmp_path):
+    out = tmp_path / "out"
+    claim_output(out, arguments(out))
+    assert not out.exists()  # until there is something to write
+    (out / ".minibert-killed").mkdir(parents=True)
+    claim_output(out, arguments(out))
+    last = arguments(out, resume_from_checkpoint="last")
+    with pytest.raises(CheckpointError, match="no checkpoint-… to resume from: to begin"):
+        claim_output(out, last)
+    (out / "mine").mkdir()
+    with pytest.raises(InputError, match=r"is not empty: add --over.* is there, or choose"):
+        claim_output(out, arguments(out))
+    make_checkpoints(out, 3)
+    with pytest.raises(InputError, match="there, --resume_from_checkpoint last to go on, or"):
+        claim_output(out, arguments(out))
+    claim_output(out, last)
+    claim_output(out, arguments(out, overwrite_output_dir=True))
+    file = out / "checkpoint-3/trainer_state.json"
+    with pytest.raises(InputError, match="is a file; choose another --output_dir"):
+        claim_output(file, arguments(file))
+    with pytest.raises(InputError, match=r"--output_dir .*nothing can be written there"):
+        claim_output(file / "deep", arguments(file / "deep"))
+    claim_output(file / "deep", arguments(file / "deep", dry_run=True))
 
 
 def test_starting_afresh(tmp_path):

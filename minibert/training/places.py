@@ -1,0 +1,50 @@
+"""Where a pretraining writes: not among what it reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from minibert.errors import InputError
+from minibert.hub.package_index import cache_directory
+from minibert.io.files import refuse_unwritable
+from minibert.training.pretraining_arguments import CorpusArguments
+
+TOKENIZER = ("tokenizer.json", "vocab.txt")
+
+
+def check_places(a: CorpusArguments, output_dir: Path) -> None:
+    """Before anything is read. Raises InputError for a --store or --output_dir that cannot be one.
+
+    What is written within a folder of the corpus would be read as text by the next start.
+    """
+    store = Path(a.store) if a.store else cache_directory() / "corpora"
+    flag = "--store" if a.store else "MINIBERT_CACHE (or --store)"
+    for path in map(Path, (*a.corpus, *(a.validation_corpus or ()))):
+        for name, place in ((flag, store), ("--output_dir", output_dir)):
+            if _is_read(place, path):
+                raise InputError(
+                    f"{name}: {place} lies in the corpus {path}, whose files are all read: choose "
+                    "one outside it"
+                )
+    if store.exists() and not store.is_dir():
+        raise InputError(f"{flag}: {store} is a file; name a directory")
+    vocabulary = store / "tokenizer"
+    if (
+        a.store
+        and vocabulary.exists()
+        and not any((vocabulary / name).is_file() for name in TOKENIZER)
+    ):  # --overwrite_store would replace it
+        raise InputError(
+            f"{vocabulary} is no vocabulary, it has no {TOKENIZER[0]}: choose another --store, or "
+            "remove it"
+        )
+    if not store.exists():
+        refuse_unwritable(store, flag)
+
+
+def _is_read(place: Path, folder: Path) -> bool:
+    """Whether files at `place` are read with `folder`, of which hidden ones are not."""
+    place, folder = place.resolve(), folder.resolve()
+    if not folder.is_dir() or not place.is_relative_to(folder):
+        return False
+    return not any(part.startswith(".") for part in place.relative_to(folder).parts)
