@@ -15,15 +15,16 @@ WORDS, POSITIONS, TYPES = (
     f"bert.embeddings.{name}_embeddings.weight" for name in ("word", "position", "token_type")
 )
 WIDER = 3.0
-"""Deviation of tables from counts ÷ initializer_range. Words and positions have the same: neither
-drowns the other in their sum, and attention sees both."""
+"""Deviation of the three tables ÷ initializer_range. All have the same: none drowns the others in
+their sum, so that attention sees words, places and which segment is which."""
 
 
 def start_from_counts(model: BertForPreTraining, sources: Sources, seed: int, quiet: bool) -> None:
     """Gives a new model the word vectors of its corpus, and positions as waves.
 
     At random, a small model spends thousands of steps until its attention finds the neighbours of a
-    masked word; from here some hundreds. Pieces that do not occur stay as drawn, but as wide.
+    masked word; from here some hundreds. Pieces that do not occur, and the token types, stay as
+    drawn, but as wide: beside narrow types next sentences are learnt later.
     """
     c, deviation = model.config, WIDER * model.config.initializer_range
     words = model.parameters[WORDS]
@@ -36,6 +37,7 @@ def start_from_counts(model: BertForPreTraining, sources: Sources, seed: int, qu
     positions = sinusoids(c.max_position_embeddings, c.hidden_size, deviation)
     words[...] = model.xp.to_device(table, words.dtype)
     model.parameters[POSITIONS][...] = model.xp.to_device(positions, words.dtype)
+    model.parameters[TYPES][...] *= WIDER
 
 
 def narrow_embeddings(model: BertForPreTraining) -> float:

@@ -1,12 +1,34 @@
-"""Tables are narrowed for fine-tuning, and the model computes what it did."""
+"""Tables begin equally wide, and are narrowed in the end to the same function."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import toy_corpus
 
 from minibert import BertConfig, BertForPreTraining
-from minibert.training.counted_start import WORDS, narrow_embeddings
+from minibert.training.counted_start import (
+    POSITIONS,
+    TYPES,
+    WORDS,
+    narrow_embeddings,
+    start_from_counts,
+)
+from minibert.training.pretraining_sources import Sources
+
+
+def test_words_positions_and_types_begin_equally_wide(tmp_path: Path) -> None:
+    store = toy_corpus.make_store(tmp_path)
+    documents = np.arange(store.num_documents)
+    model = BertForPreTraining(toy_corpus.config(), backend="numpy", seed=5)
+    start_from_counts(model, Sources(store, documents, store, documents[:0]), 6, quiet=True)
+    for name in (WORDS, POSITIONS, TYPES):
+        table = model.parameters[name]
+        assert np.sqrt(np.mean(table**2)) == pytest.approx(
+            3 * model.config.initializer_range, rel=0.3
+        )
 
 
 @pytest.mark.parametrize(("width", "power"), [(0.13, 8), (0.05, 2), (0.02, 1), (0.004, 1)])
