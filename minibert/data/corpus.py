@@ -109,7 +109,7 @@ class Corpus:
 
     def _text(self, name: str, stream: IO[bytes], document: int) -> Iterator[Paragraph]:
         """The paragraphs of a text file; its first document has that number."""
-        for blanks, text in self._parts(self._lines(name, stream, PIECE)):
+        for blanks, text in self._parts(_whole_words(self._lines(name, stream, PIECE))):
             yield Paragraph(document + (blanks if self.documents == "blank_lines" else 0), text)
 
     def _records(self, name: str, stream: IO[bytes], document: int) -> Iterator[Paragraph]:
@@ -190,7 +190,25 @@ def _files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     found = (file for file in sorted(path.rglob("*")) if file.is_file())
-    return [f for f in found if not any(p.startswith(".") for p in f.relative_to(path).parts)]
+    return [file for file in found if not _is_hidden(file.relative_to(path))]
+
+
+def _whole_words(lines: Iterable[str]) -> Iterator[str]:
+    """The same, but the pieces of a longer line end at a blank, where there is one."""
+    rest = ""
+    for line in lines:
+        text, rest = rest + line, ""
+        if len(line) == PIECE and not line.endswith("\n"):
+            head, _, tail = text.rpartition(" ")
+            text, rest = (head, tail) if head.strip() else (text, "")
+        yield text
+    if rest:
+        yield rest
+
+
+def _is_hidden(path: Path) -> bool:
+    """Whether it, or a folder that it lies in, begins with a dot."""
+    return any(part.startswith(".") for part in path.parts)
 
 
 def _texts(file: Path) -> Iterator[tuple[str, IO[bytes]]]:
@@ -202,7 +220,7 @@ def _texts(file: Path) -> Iterator[tuple[str, IO[bytes]]]:
     with tarfile.open(file, "r|*") as archive:
         for member in archive:
             content = archive.extractfile(member) if member.isfile() else None
-            if content is not None and not Path(member.name).name.startswith("."):
+            if content is not None and not _is_hidden(Path(member.name)):
                 stream = io.BufferedReader(_Forward(content))
                 yield f"{file}/{member.name}", _decompressed(member.name, stream)
 

@@ -66,7 +66,8 @@ def run(main: Callable[[], int | None]) -> None:
     """Run a script's main function and exit.
 
     Status 0: well done; 1: training diverged, or the disk is full; 2: an input to mend; 130: Ctrl-C
-    (the message says how to go on); 143: SIGTERM, which as Ctrl-C lets go of files and processes.
+    (the message says how to go on); 143: SIGTERM, which as Ctrl-C lets go of files and processes
+    (but 130 where a training has saved, so that it can go on).
     """
     with _sigterm_raises():
         status = _status_of(main, Path(sys.argv[0]).name)

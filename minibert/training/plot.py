@@ -56,6 +56,7 @@ def _draw(axes: Any, title: str, entries: list[dict[str, Any]], curves: Sequence
         points = [(entry["step"], entry[name]) for entry in entries if name in entry]
         if points:
             style = "--" if name.endswith("baseline") else "-"
+            style += "o" * (len(points) == 1)  # which no line would show
             axes.plot(*zip(*points, strict=True), style, label=label)
     axes.set_title(title)
     axes.set_xlabel("step")

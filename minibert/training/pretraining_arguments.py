@@ -168,7 +168,8 @@ def _given(arguments: Any, names: tuple[str, ...]) -> list[str]:
 
 def _changed(name: str, default: Any) -> Any:
     """A field of `TrainingArguments` with another default."""
-    return field(default=default, metadata=TrainingArguments.__dataclass_fields__[name].metadata)
+    metadata = TrainingArguments.__dataclass_fields__[name].metadata
+    return field(default=default, metadata={**metadata, "shown": None})
 
 
 @dataclass

@@ -236,7 +236,9 @@ def say_unknown(part: str, share: float) -> None:
     if share > 0.01:
         say(
             f"warning: {part}: {share:.1%} of the tokens are [UNK], which the vocabulary has no "
-            "pieces for: raise --limit_alphabet and --vocab_size, or name another --tokenizer_name"
+            "pieces for: raise --limit_alphabet and --vocab_size, or name another "
+            "--tokenizer_name. (To BERT a word is what stands between two blanks, and [UNK] beyond "
+            "100 characters: in a script without blanks, such as Thai, put some between the words)"
         )
     else:
         say(f"{part}: {share:.3%} of the tokens are [UNK]")

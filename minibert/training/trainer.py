@@ -49,6 +49,11 @@ SETTINGS = (
 )
 
 
+def lower_is_better(metric: str) -> bool:
+    """Whether a metric falls where a model gets better."""
+    return metric in ("loss", "mse", "perplexity") or metric.endswith("_loss")
+
+
 class Trainer:
     """Trains `model` on `train`, and measures it on `evaluate` with `task`."""
 
@@ -105,7 +110,7 @@ class Trainer:
         self.mean_loss = MeanLoss(model.xp)
         self.metric = self._known_metric()
         greater = args.greater_is_better
-        self.greater = self.metric not in ("loss", "mse") if greater is None else greater
+        self.greater = not lower_is_better(self.metric) if greater is None else greater
         self._stop_requested = False
         self._last: tuple[StepResult, PackedBatch] | None = None  # the latest step, …
         self._found_finite = 0  # … and the latest that is known to be well
@@ -186,7 +191,7 @@ class Trainer:
             parts.append(f"loss {loss:.4f}, {seconds:.2f} s for a step of {largest} tokens")
         return (
             f"dry run: {'; then '.join(parts)}; about {whole / 60:.1f} minutes for "
-            f"{self.total_steps} steps without evaluation; peak memory "
+            f"{self.total_steps:,} steps without evaluation; peak memory "
             f"{self.model.xp.memory() / 2**30:.2f} GiB. {written}"
         )
 
@@ -254,7 +259,8 @@ class Trainer:
     def _known_metric(self) -> str:
         """The metric that chooses the best checkpoint; transformers' "eval_f1" is "f1"."""
         wanted = (self.args.metric_for_best_model or self.task.best_metric).removeprefix("eval_")
-        known = ("loss", *self.task.metric_names)
+        names = [name for name in self.task.metric_names if not name.endswith("_baseline")]
+        known = ("loss", *names)
         if wanted not in known:
             raise InputError(
                 f"--metric_for_best_model {wanted!r} is unknown: choose one of {', '.join(known)}"

@@ -101,6 +101,19 @@ def test_invalid_utf8_is_replaced_and_counted(tmp_path: Path) -> None:
     assert corpus.replaced == {str(path): 3}  # of the last reading, not of all
 
 
+@pytest.mark.parametrize("sentences", ["rule", "lines"])
+def test_no_word_of_a_long_line_is_cut(tmp_path: Path, sentences: str) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("wonderful " * 20_000 + "end")
+    texts = [text for _, text in Corpus([path], sentences=sentences).paragraphs()]
+    words = " ".join(texts).split()
+    assert len(texts) > 1
+    assert words == ["wonderful"] * 20_000 + ["end"]
+    path.write_text("字" * (PIECE + 7))
+    texts = [text for _, text in Corpus([path], sentences=sentences).paragraphs()]
+    assert sum(text.count("字") for text in texts) == PIECE + 7
+
+
 def test_long_lines_and_paragraphs_come_in_pieces(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("word " * PIECE + "\n" + "short line\n" * PIECE)

@@ -23,7 +23,7 @@ from minibert.training import throughput
 from minibert.training import trainer as trainer_module
 from minibert.training.arguments import TrainingArguments
 from minibert.training.state import checkpoints
-from minibert.training.trainer import Trainer
+from minibert.training.trainer import Trainer, lower_is_better
 
 TASK = Classification("single_label_classification", {"neg": 0, "pos": 1})
 WEIGHTS = ("model.safetensors", "optimizer.safetensors")
@@ -416,6 +416,16 @@ def test_an_earlier_run_is_not_mixed_with_a_new_one(tmp_path):
     assert steps(tmp_path) == [4]
     assert [line["step"] for line in log(tmp_path)] == [2, 4, 4]
     assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("metric", ["loss", "mse", "perplexity", "mlm_loss", "nsp_loss"])
+def test_of_losses_the_lowest_is_the_best(metric: str) -> None:
+    assert lower_is_better(metric)
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "f1", "spearman", "mlm_accuracy", "nsp_accuracy"])
+def test_of_scores_the_highest_is_the_best(metric: str) -> None:
+    assert not lower_is_better(metric)
 
 
 def test_a_best_checkpoint_that_is_gone_is_said(tmp_path, monkeypatch, capsys):
