@@ -37,7 +37,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -45,7 +45,7 @@ from minibert.checkpoint.model_card import model_card
 from minibert.data.features import Features
 from minibert.io.command_line import Parser, run
 from minibert.io.files import atomic_write
-from minibert.io.numbers import four_places
+from minibert.io.numbers import counted, four_places
 from minibert.tasks.pre_training import PreTraining
 from minibert.training.arguments import parse
 from minibert.training.counted_start import narrow_embeddings, start_from_counts
@@ -66,7 +66,8 @@ from minibert.training.trainer import Trainer
 
 SHOWN = (
     "learning_rate", "lr_scheduler_type", "warmup_ratio", "warmup_steps", "optim", "weight_decay",
-    "per_device_train_batch_size", "gradient_accumulation_steps", "max_grad_norm",
+    "adam_beta1", "adam_beta2", "adam_epsilon", "per_device_train_batch_size",
+    "gradient_accumulation_steps", "max_grad_norm", "dtype", "precision",
 )  # fmt: skip
 
 
@@ -114,16 +115,19 @@ def main() -> None:
 def describe(trainer: Trainer, held_out: Mapping[int, Features]) -> None:
     model, args = trainer.model, trainer.args
     c = model.config
-    where = model.xp.name if model.xp.name != "numpy" else f"numpy, {model.workers.threads} threads"
+    where = model.xp.name
+    where += f", {counted(model.workers.threads, 'thread')}" * (where == "numpy")
     precision = args.dtype if args.precision == "fp32" else args.precision
     print(
         f"{model.parameters.layout.size:,} parameters ({c.num_hidden_layers} layers of "
         f"{c.hidden_size}, vocabulary of {c.vocab_size:,}), {precision}, on {where}"
     )
     counts = [
-        f"{len(part):,} held-out examples of {length} tokens" for length, part in held_out.items()
+        f"{counted(len(part), 'held-out example')} of {length} tokens"
+        for length, part in held_out.items()
     ]
-    print(f"{trainer.total_steps:,} steps; {', '.join(counts) or 'nothing held out'}", flush=True)
+    steps = counted(trainer.total_steps, "step")
+    print(f"{steps}; {', '.join(counts) or 'nothing held out'}", flush=True)
 
 
 def named(results: Mapping[int, Mapping[str, float]]) -> dict[str, float]:
@@ -147,17 +151,22 @@ def save(
     args, output = trainer.args, trainer.output_dir
     hyperparameters = {name: value for name, value in asdict(args).items() if name in SHOWN}
     hyperparameters |= {"steps": trainer.state.step, **asdict(examples)}
+    hyperparameters |= {"documents": corpus.documents, "sentences": corpus.sentences}
     if not examples.second_phase_steps:
         del hyperparameters["second_phase_steps"], hyperparameters["second_phase_length"]
+    if shape.model_name_or_path is None:
+        hyperparameters |= shape.identity(trainer.model.config)
+        hyperparameters["initialization"] = shape.initialization
     card = model_card(
         output.resolve().name,
         base_model=shape.model_name_or_path or f"a BERT of size {shape.model_size}, from scratch",
-        data=", ".join(Path(path).name for path in corpus.corpus),
+        data=names_of(corpus.corpus),
         hyperparameters=hyperparameters,
         seed=args.seed,
         metrics=results,
         task="fill-mask",
-        training="pretrained",
+        training="pretrained further" if shape.model_name_or_path else "pretrained",
+        evaluated_on=names_of(corpus.validation_corpus) if corpus.validation_corpus else None,
     )
     try:
         trainer.model.save_pretrained(output, tokenizer=trainer.tokenizer, card=card)
@@ -166,6 +175,10 @@ def save(
     atomic_write(output / "all_results.json", json.dumps(results, indent=1) + "\n")
     if not plot_log(output / LOG, output / "curves.png", not examples.no_nsp):
         print('no picture of the curves: pip install "minibert[plot]" for it')
+
+
+def names_of(paths: Sequence[str]) -> str:
+    return ", ".join(Path(path).name for path in paths)
 
 
 def report(results: Mapping[int, Mapping[str, float]], output: Path) -> None:

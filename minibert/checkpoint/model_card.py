@@ -35,15 +35,20 @@ def model_card(
     license: str | None = None,
     language: Sequence[str] = (),
     training: str = "fine-tuned",
+    evaluated_on: str | None = None,
 ) -> str:
     """A model card: YAML front matter as the Hugging Face hub reads it, then Markdown.
 
     metrics: {"accuracy": 0.85, …} on held-out data, fractions as the metric defines them.
+    evaluated_on: what data these are, where they are no part of `data`.
     language: codes such as "en"; no line of the card says one unless it is known.
     https://huggingface.co/docs/hub/model-cards
     """
-    front = _front_matter(name, base_model, data, metrics, task, license, language)
+    held_out = evaluated_on or data
+    front = _front_matter(name, base_model, held_out, metrics, task, license, language)
     scores = {metric: four_places(value) for metric, value in metrics.items()}
+    of = "" if evaluated_on is None else f": {_line(evaluated_on)}"
+    results = [f"## Results on held-out data{of}", "", *_table("metric", scores), ""]
     library, asked = EXAMPLES[task]
     return "\n".join(
         [
@@ -60,10 +65,7 @@ def model_card(
             f'print(pipeline("{task}", "path/to/this/directory")({asked}))',
             "```",
             "",
-            "## Results on held-out data",
-            "",
-            *_table("metric", scores),
-            "",
+            *(results if metrics else ()),
             "## Hyperparameters",
             "",
             *_table("name", {**hyperparameters, "seed": seed}),

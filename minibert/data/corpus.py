@@ -135,9 +135,11 @@ class Corpus:
         if text is None and is_object and self.text_field in record:  # an empty cell of a table
             return ""
         if not isinstance(text, str):
+            lacks_it = is_object and self.text_field not in record
+            has = f"one with {brief(list(record))}" if lacks_it else brief(record)
             raise InputError(
                 f"{name}, line {number}: wanted an object with a text in {self.text_field!r}, got "
-                f"{brief(record)}; --text_field names another field"
+                f"{has}; --text_field names another field"
             )
         return text.encode("utf-8", "replace").decode()  # half a surrogate pair is no text
 

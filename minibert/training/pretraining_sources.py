@@ -25,6 +25,7 @@ from minibert.data.tokenizing import tokenised
 from minibert.errors import InputError
 from minibert.hub.package_index import cache_directory
 from minibert.io.files import new_directory
+from minibert.io.numbers import counted
 from minibert.io.progress import say, tracked
 from minibert.parallel import available_cores
 from minibert.tokenization import BertTokenizer
@@ -212,8 +213,9 @@ def _tokenised(
         quiet=quiet,
     )
     say(
-        f"{directory.name}: {len(store.ids):,} tokens, {store.num_sentences:,} sentences, "
-        f"{store.num_documents:,} documents in {store.directory}"
+        f"{directory.name}: {counted(len(store.ids), 'token')}, "
+        f"{counted(store.num_sentences, 'sentence')}, "
+        f"{counted(store.num_documents, 'document')} in {store.directory}"
     )
     say_unknown(directory.name, store.unknown / len(store.ids))
     if store.broken:

@@ -61,6 +61,14 @@ def test_a_local_base_model_stays_out_of_the_front_matter() -> None:
     )
     assert "base_model" not in card
     assert "model-index" not in card
+    assert "Results" not in card
+
+
+def test_the_results_name_their_data_where_it_is_another() -> None:
+    facts = {"base_model": "b", "data": "d", "hyperparameters": {}, "seed": 0}
+    card = model_card("x", **facts, metrics={"accuracy": 0.5}, evaluated_on="other")
+    assert "## Results on held-out data: other" in card
+    assert '"dataset": {"name": "other"' in card
 
 
 @pytest.mark.parametrize(

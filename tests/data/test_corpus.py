@@ -142,7 +142,7 @@ def test_long_lines_and_paragraphs_come_in_pieces(tmp_path: Path) -> None:
         (
             "a.jsonl",
             b'{"body": 1}',
-            r"line 1: .* with a text in 'text', got \{'body'",
+            r"line 1: .* with a text in 'text', got one with \['body'\]; --text_field",
         ),
         ("a.jsonl", b'["A."]', r"line 1: wanted an object with a text in 'text', got \['A\.'\]"),
     ],
