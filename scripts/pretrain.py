@@ -85,6 +85,8 @@ def main() -> None:
     base = base_directory(shape)
     tokenizer = make_tokenizer(corpus, vocabulary, corpora, base, quiet)
     model = make_model(shape, vocabulary, base, tokenizer, examples, args)
+    if base is None:
+        tokenizer = tokenizer.with_max_length(model.config.max_position_embeddings)
     pairs = not examples.no_nsp
     sources = tokenise(corpus, vocabulary, corpora, base, tokenizer, args.seed, quiet, pairs)
     if shape.embeddings_from_counts and not (args.resume_from_checkpoint or args.dry_run):

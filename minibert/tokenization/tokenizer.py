@@ -205,6 +205,13 @@ class BertTokenizer:
         plain._tokenizer.encode_special_tokens = True
         return plain
 
+    def with_max_length(self, model_max_length: int) -> BertTokenizer:
+        """A copy for a model that takes so many tokens."""
+        other = copy.copy(self)
+        other._settings = {**self._settings, "model_max_length": model_max_length}
+        other.model_max_length = model_max_length
+        return other
+
     def pieces(
         self, texts: Sequence[str] | Sequence[Words], is_split_into_words: bool = False
     ) -> list[Pieces]:

@@ -70,6 +70,13 @@ def test_the_main_job(script, flags, tmp_path):
     assert "a BERT of size tiny, from scratch, pretrained on corpus" in card
     assert "second_phase" not in card
     assert "language" not in card
+    assert "| embeddings_from_counts | False |" in card
+    assert tokenizer.model_max_length == config.max_position_embeddings == 512
+
+
+def test_a_tokenizer_knows_a_longer_window(script, flags, tmp_path):
+    assert script("pretrain", *flags, "--max_seq_length", 700, "--max_steps", 1).status == 0
+    assert BertTokenizer.from_pretrained(tmp_path / "out").model_max_length == 700
 
     ids = (tmp_path / "store/train/ids").stat().st_mtime_ns
     again = script("pretrain", *flags, "--validation_documents", 2, "--overwrite_output_dir")
