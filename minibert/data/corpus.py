@@ -24,6 +24,7 @@ from minibert.io.json_io import error_text
 
 DOCUMENTS = ("files", "blank_lines")
 SENTENCES = ("rule", "lines")
+FEW = 100  # bytes of a file that are not UTF-8; of more, a tenth of it makes it no text
 PIECE = 1 << 16  # characters: a longer line or paragraph is handed on in pieces
 
 Item = TypeVar("Item")
@@ -60,8 +61,9 @@ class Corpus:
     Invalid UTF-8 is replaced by U+FFFD, and counted in `replaced` by file when it has been read.
     What has no text (a file in a folder, a member of an archive, a JSON record whose field is null)
     is left out: `skipped` says how many, `first_skipped` what the first is called.
-    Raises InputError, naming the file, for what is missing, binary, damaged or in a form that is
-    not read (.zip, .pdf, …), for a file of `paths` that is empty, and where there is no text.
+    Raises InputError, naming the file, for what is missing, damaged, binary (a zero byte, or more
+    than a tenth that is not UTF-8) or in a form that is not read (.zip, .pdf, …), for a file of
+    `paths` that is empty, and where there is no text.
     """
 
     def __init__(
@@ -149,7 +151,7 @@ class Corpus:
 
     def _lines(self, name: str, stream: IO[bytes], limit: int) -> Iterator[str]:
         """The lines of a file, or pieces of `limit` characters, as valid text."""
-        empty = True
+        empty, characters = True, 0
         with io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape") as text:
             for line in _guarded(name, iter(lambda: text.readline(limit), "")):
                 if empty and (form := other_form(line[:16].encode("utf-8", "surrogateescape"))):
@@ -158,6 +160,13 @@ class Corpus:
                 if "\0" in line:
                     raise InputError(f"{name}: it holds a zero byte; a UTF-8 text file is wanted")
                 yield line if line.isascii() else self._valid(name, line)
+                characters += len(line)
+        invalid = self.replaced[name]
+        if invalid > max(FEW, characters // 10):
+            raise InputError(
+                f"{name}: {invalid / characters:.0%} of it is not UTF-8: it is binary, or text in "
+                "another encoding; leave it out, or save it as UTF-8"
+            )
         if empty and name in self._named:
             raise InputError(f"{name}: the file is empty; leave it out of the corpus")
 
