@@ -104,7 +104,7 @@ def test_invalid_utf8_is_replaced_and_counted(tmp_path: Path) -> None:
 def test_a_file_of_which_much_is_not_utf8_is_no_text(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes("Привет, мир. ".encode("cp1251") * 100)
-    with pytest.raises(InputError, match=r"a\.txt: \d\d% of it is not UTF-8, .* save it as UTF-8"):
+    with pytest.raises(InputError, match=r"a\.txt: \d\d% of it is not UTF-8: .* save it as UTF-8"):
         list(Corpus([path]).paragraphs())
     path.write_bytes("Ein schöner Tag, wie überall. ".encode("latin-1") * 100)
     corpus = Corpus([path])
