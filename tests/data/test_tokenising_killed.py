@@ -22,7 +22,9 @@ from minibert.io.scratch import PREFIX
 pytestmark = pytest.mark.skipif(not LINUX, reason="reads /proc")
 
 CODE = """
-import sys, time
+import signal, sys, time
+# A job in a shell's background is started with SIGINT ignored, and Python leaves it so.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path[:0] = [{tests!r}]
 import toy_corpus
 from pathlib import Path
