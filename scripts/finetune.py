@@ -72,7 +72,7 @@ from minibert.training.finetuning import (
 )
 from minibert.training.finetuning_arguments import DataArguments, defaults
 from minibert.training.kinds import KINDS, Examples, TaskArguments, load_model
-from minibert.training.state import claim_output, not_saved, refuse_overwriting
+from minibert.training.state import claim_output, refuse_overwriting, saving
 from minibert.training.trainer import Trainer
 
 
@@ -245,10 +245,8 @@ def save(output: Path, trainer: Trainer, data: DataArguments, results: dict[str,
         metrics=results,
         task=OF_ARCHITECTURE[type(trainer.model).__name__],
     )
-    try:
+    with saving(output):
         trainer.model.save_pretrained(output, tokenizer=trainer.tokenizer, card=card)
-    except OSError as error:
-        raise not_saved(output, error) from error
     atomic_write(output / "all_results.json", json.dumps(results, indent=1) + "\n")
 
 

@@ -61,7 +61,7 @@ from minibert.training.pretraining_arguments import (
     refuse_idle_flags,
 )
 from minibert.training.pretraining_sources import list_files, make_tokenizer, tokenise
-from minibert.training.state import LOG, claim_output, not_saved
+from minibert.training.state import LOG, claim_output, saving
 from minibert.training.trainer import Trainer
 
 SHOWN = (
@@ -170,10 +170,8 @@ def save(
         training="pretrained further" if shape.model_name_or_path else "pretrained",
         evaluated_on=names_of(corpus.validation_corpus) if corpus.validation_corpus else None,
     )
-    try:
+    with saving(output):
         trainer.model.save_pretrained(output, tokenizer=trainer.tokenizer, card=card)
-    except OSError as error:
-        raise not_saved(output, error) from error
     atomic_write(output / "all_results.json", json.dumps(results, indent=1) + "\n")
     if not plot_log(output / LOG, output / "curves.png", not examples.no_nsp):
         print('no picture of the curves: pip install "minibert[plot]" for it')

@@ -8,7 +8,6 @@ from __future__ import annotations
 import bz2
 import gzip
 import io
-import json
 import lzma
 import re
 import tarfile
@@ -18,7 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeVar
 
-from minibert.data.text_files import JSON_LINES, brief, other_form
+from minibert.data.text_files import JSON_LINES, Problem, brief, other_form, parse_json
 from minibert.errors import InputError
 from minibert.io.json_io import error_text
 
@@ -129,9 +128,9 @@ class Corpus:
 
     def _record(self, name: str, number: int, line: str) -> str:
         try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{name}, line {number}: not a JSON object ({error})") from None
+            record = parse_json(line, wanted="a JSON object")
+        except Problem as problem:
+            raise InputError(f"{name}, line {number}: {problem}") from None
         is_object = isinstance(record, dict)
         text = record.get(self.text_field) if is_object else None
         if text is None and is_object and self.text_field in record:  # an empty cell of a table
@@ -201,7 +200,7 @@ def _files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     found = (file for file in sorted(path.rglob("*")) if file.is_file())
-    return [file for file in found if not _is_hidden(file.relative_to(path))]
+    return [file for file in found if not is_hidden(file.relative_to(path))]
 
 
 def _whole_words(lines: Iterable[str]) -> Iterator[str]:
@@ -217,7 +216,7 @@ def _whole_words(lines: Iterable[str]) -> Iterator[str]:
         yield rest
 
 
-def _is_hidden(path: Path) -> bool:
+def is_hidden(path: Path) -> bool:
     """Whether it, or a folder that it lies in, begins with a dot."""
     return any(part.startswith(".") for part in path.parts)
 
@@ -231,7 +230,7 @@ def _texts(file: Path) -> Iterator[tuple[str, IO[bytes]]]:
     with tarfile.open(file, "r|*") as archive:
         for member in archive:
             content = archive.extractfile(member) if member.isfile() else None
-            if content is not None and not _is_hidden(Path(member.name)):
+            if content is not None and not is_hidden(Path(member.name)):
                 stream = io.BufferedReader(_Forward(content))
                 yield f"{file}/{member.name}", _decompressed(member.name, stream)
 

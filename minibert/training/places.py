@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from minibert.data.corpus import is_hidden
 from minibert.errors import InputError
 from minibert.hub.package_index import cache_directory
 from minibert.io.files import refuse_unwritable
@@ -47,4 +48,4 @@ def _is_read(place: Path, folder: Path) -> bool:
     place, folder = place.resolve(), folder.resolve()
     if not folder.is_dir() or not place.is_relative_to(folder):
         return False
-    return not any(part.startswith(".") for part in place.relative_to(folder).parts)
+    return not is_hidden(place.relative_to(folder))

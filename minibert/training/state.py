@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import re
 import reprlib
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -173,15 +174,19 @@ def claim_output(output_dir: Path, args: TrainingArguments) -> None:
         find(output_dir, resume)
 
 
-def not_saved(what: Path, error: OSError) -> OSError:
-    """The error, with what of an output directory was being written, and how to go on."""
-    found = checkpoints(what) or checkpoints(what.parent)
-    before = "What was saved before is whole" if found else "No checkpoint was saved before"
-    flag = "--resume_from_checkpoint last" if found else "--overwrite_output_dir"
-    return OSError(
-        f"{what} could not be saved: {in_words(error)}. {before}: make room, then go on with the "
-        f"same command and {flag}"
-    )
+@contextmanager
+def saving(what: Path) -> Iterator[None]:
+    """An OSError in the block says what of an output directory it wrote, and how to go on."""
+    try:
+        yield
+    except OSError as error:
+        found = checkpoints(what) or checkpoints(what.parent)
+        before = "What was saved before is whole" if found else "No checkpoint was saved before"
+        flag = "--resume_from_checkpoint last" if found else "--overwrite_output_dir"
+        raise OSError(
+            f"{what} could not be saved: {in_words(error)}. {before}: make room, then go on with "
+            f"the same command and {flag}"
+        ) from error
 
 
 def start_afresh(output_dir: Path, overwrite: bool) -> None:

@@ -313,11 +313,8 @@ class Trainer:
         """Append to log.jsonl; the state keeps the log too, so that a resumed run continues it."""
         self.state.log.append(entry)
         path = self.output_dir / LOG
-        try:
-            with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(entry) + "\n")
-        except OSError as error:
-            raise training_state.not_saved(path, error) from error
+        with training_state.saving(path), path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
 
     # ---- NaN and infinity ----
 
@@ -369,13 +366,11 @@ class Trainer:
         self._check_finite()
         path, state = self.output_dir / f"checkpoint-{self.state.step}", self.state
         state.loss_sum, state.loss_steps = self.mean_loss.state()
-        try:
+        with training_state.saving(path):
             training_state.save(
                 path, self.model, self.tokenizer, self.optimizer, state, self._identity(),
                 self.loss_scale,
             )  # fmt: skip
-        except OSError as error:
-            raise training_state.not_saved(path, error) from error
         training_state.rotate(
             self.output_dir, self.args.save_total_limit, {state.step, state.best_step}
         )
