@@ -10,7 +10,8 @@
         Google's format: one sentence a line, a blank line between documents.
 
     python scripts/pretrain.py --corpus novels/ --no_nsp --whole_word_mask
-        Masked language model alone, on full sequences of sentences; words are masked whole.
+        Masked language model alone, on full sequences of sentences; words are masked whole. What
+        is saved has that head alone (BertForMaskedLM).
 
     python scripts/pretrain.py --corpus … --max_steps 20000 --second_phase_steps 2000
         The first 18,000 steps on examples of 128 tokens, the last 2,000 on 512.
@@ -46,6 +47,7 @@ from minibert.data.features import Features
 from minibert.io.command_line import Parser, run
 from minibert.io.files import atomic_write
 from minibert.io.numbers import counted, four_places
+from minibert.models import BertPreTrainedModel
 from minibert.tasks.pre_training import PreTraining
 from minibert.training.arguments import parse
 from minibert.training.counted_start import narrow_embeddings, start_from_counts
@@ -110,7 +112,8 @@ def main() -> None:
     }
     if shape.embeddings_from_counts:
         narrow_embeddings(model)
-    save(trainer, corpus, examples, shape, named(results))
+    learnt = model if pairs else model.masked_lm()
+    save(learnt, trainer, corpus, examples, shape, named(results))
     report(results, output)
 
 
@@ -144,6 +147,7 @@ def named(results: Mapping[int, Mapping[str, float]]) -> dict[str, float]:
 
 
 def save(
+    model: BertPreTrainedModel,
     trainer: Trainer,
     corpus: CorpusArguments,
     examples: ExampleArguments,
@@ -157,7 +161,7 @@ def save(
     if not examples.second_phase_steps:
         del hyperparameters["second_phase_steps"], hyperparameters["second_phase_length"]
     if shape.model_name_or_path is None:
-        hyperparameters |= shape.identity(trainer.model.config)
+        hyperparameters |= shape.identity(model.config)
         hyperparameters["initialization"] = shape.initialization
     card = model_card(
         output.resolve().name,
@@ -171,7 +175,7 @@ def save(
         evaluated_on=names_of(corpus.validation_corpus) if corpus.validation_corpus else None,
     )
     with saving(output):
-        trainer.model.save_pretrained(output, tokenizer=trainer.tokenizer, card=card)
+        model.save_pretrained(output, tokenizer=trainer.tokenizer, card=card)
     atomic_write(output / "all_results.json", json.dumps(results, indent=1) + "\n")
     if not plot_log(output / LOG, output / "curves.png", not examples.no_nsp):
         print('no picture of the curves: pip install "minibert[plot]" for it')

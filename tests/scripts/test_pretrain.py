@@ -16,7 +16,7 @@ import toy
 import toy_corpus
 from toy_corpus import WORDS
 
-from minibert import BertConfig, BertForPreTraining, BertTokenizer
+from minibert import BertConfig, BertForMaskedLM, BertForPreTraining, BertTokenizer
 from minibert.data import corpus as corpora
 from minibert.data import made_of
 from minibert.io.numbers import four_places
@@ -139,6 +139,10 @@ def test_going_on_with_a_model_in_two_phases_without_next_sentences(script, flag
     assert (ended.status, ended.err) == (0, "")
     config = BertConfig.from_pretrained(tmp_path / "out")
     assert (config.hidden_size, config.hidden_dropout_prob) == (24, 0.0)
+    saved = BertForMaskedLM.from_pretrained(tmp_path / "out", backend="numpy")
+    assert saved.config.architectures == ("BertForMaskedLM",)
+    assert not saved.load_report.missing
+    assert not saved.load_report.unexpected  # no pooler, no head that has learnt nothing
     assert not (tmp_path / "store/tokenizer").exists()
     results = json.loads((tmp_path / "out/all_results.json").read_text())
     card = (tmp_path / "out/README.md").read_text()
