@@ -199,8 +199,19 @@ def _files(path: Path) -> list[Path]:
         raise InputError(f"{path}: there is no such file or folder")
     if path.is_file():
         return [path]
-    found = (file for file in sorted(path.rglob("*")) if file.is_file())
-    return [file for file in found if not is_hidden(file.relative_to(path))]
+    return list(_within(path))
+
+
+def _within(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """The files of a folder and of those in it; links are followed, but in no circle."""
+    real = folder.resolve()
+    if real in above:
+        return
+    for path in sorted(path for path in folder.iterdir() if not is_hidden(Path(path.name))):
+        if path.is_dir():
+            yield from _within(path, (*above, real))
+        elif path.is_file():
+            yield path
 
 
 def _whole_words(lines: Iterable[str]) -> Iterator[str]:

@@ -69,6 +69,19 @@ def test_a_folder_in_the_order_of_names_without_hidden_files(tmp_path: Path) -> 
     assert [text for _, text in read(tmp_path)] == ["a/z.txt", "b.txt"]
 
 
+def test_links_to_files_and_folders_are_followed_but_in_no_circle(tmp_path: Path) -> None:
+    for name in ("corpus/b.txt", "elsewhere/a.txt", "elsewhere/deep/d.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    (tmp_path / "corpus/c").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "corpus/e.txt").symlink_to(tmp_path / "corpus/b.txt")
+    (tmp_path / "corpus/gone.txt").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "elsewhere/deep/up").symlink_to(tmp_path / "corpus")
+    assert [text for _, text in read(tmp_path / "corpus")] == [
+        *("corpus/b.txt", "elsewhere/a.txt", "elsewhere/deep/d.txt", "corpus/b.txt")
+    ]
+
+
 def test_documents_at_blank_lines_and_sentences_on_lines(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("A one.\nA two.\n\n\nB one.\n  \nC one.\nC two.\n")
