@@ -1,4 +1,4 @@
-"""Tables from counts for a new model: wide while it is pretrained, narrow when it is saved."""
+"""A start from counts for a new model: tables are wide while it is trained, narrow when saved."""
 
 from __future__ import annotations
 
@@ -18,9 +18,13 @@ WIDER = 3.0
 """Deviation of the three tables ÷ initializer_range. All have the same: none drowns the others in
 their sum, so that attention sees words, places and which segment is which."""
 
+NARROW = 0.01
+"""Deviation of the words, about, in a model that is saved. Of 0.005 to 0.04 it served best in all,
+in one epoch of fine-tuning and in three, at 2e-4 and at 1e-3. (Hugging Face draws at 0.02.)"""
+
 
 def start_from_counts(model: BertForPreTraining, sources: Sources, seed: int, quiet: bool) -> None:
-    """Gives a new model the word vectors of its corpus, and positions as waves.
+    """Gives a new model the word vectors of its corpus, positions as waves, and keys as queries.
 
     At random, a small model spends thousands of steps until its attention finds the neighbours of a
     masked word; from here some hundreds. Pieces that do not occur, and the token types, stay as
@@ -38,10 +42,22 @@ def start_from_counts(model: BertForPreTraining, sources: Sources, seed: int, qu
     words[...] = model.xp.to_device(table, words.dtype)
     model.parameters[POSITIONS][...] = model.xp.to_device(positions, words.dtype)
     model.parameters[TYPES][...] *= WIDER
+    attend_to_the_alike(model)
+
+
+def attend_to_the_alike(model: BertForPreTraining) -> None:
+    """Keys begin as queries: a score, xᵢᵀ WᵀW xⱼ, then says how alike two tokens are.
+
+    So from the first step on, attention sees like words (in the other segment too, which is what
+    next sentences are told by), near ones by the waves, and those of the same segment.
+    """
+    for layer in range(model.config.num_hidden_layers):
+        name = f"bert.encoder.layer.{layer}.attention.self"
+        model.parameters[f"{name}.key.weight"][...] = model.parameters[f"{name}.query.weight"]
 
 
 def narrow_embeddings(model: BertForPreTraining) -> float:
-    """Divides the three tables by the power of two that brings the words near initializer_range.
+    """Divides the three tables by the power of two that brings the words near `NARROW`.
 
     Returns that power. What the model computes stays, to the bit but for layer norm's eps: with
     x = word + position + type and s = 2ᵏ,
@@ -50,12 +66,11 @@ def narrow_embeddings(model: BertForPreTraining) -> float:
 
     γ and β those of the masked-LM head's layer norm, W the word table it is tied to. What changes
     is how soon words learn afterwards: an Adam step has the size of the learning rate, so that in
-    tables s times as wide it turns a vector s times less, and the rates that fine-tuning is known
-    to like are those of tables as narrow as Google's and Hugging Face's.
+    tables s times as wide it turns a vector s times less.
     """
     words = model.parameters[WORDS]
     deviation = float(np.std(model.xp.to_host(words)))
-    s = 2.0 ** max(0, round(math.log2(deviation / model.config.initializer_range)))
+    s = 2.0 ** max(0, round(math.log2(deviation / NARROW)))
     for table in (WORDS, POSITIONS, TYPES):
         model.parameters[table][...] /= s
     for parameter in ("weight", "bias"):

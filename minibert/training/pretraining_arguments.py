@@ -114,8 +114,9 @@ class ModelArguments:
     )
     embeddings_from_counts: bool = option(
         False,
-        "begin with words by their neighbours in the corpus (PPMI, SVD) and positions by waves, "
-        "instead of at random: takes seconds, and a small model learns two to three times sooner",
+        "begin with words by their neighbours in the corpus (PPMI, SVD), positions by waves and "
+        "keys as queries, instead of at random: takes seconds, and a small model learns two to "
+        "three times sooner",
     )
     dropout: float | None = option(
         None, "of activations and attention", shown="the model's, 0.1 of a new one"

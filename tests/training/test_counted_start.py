@@ -13,6 +13,7 @@ from minibert.training.counted_start import (
     POSITIONS,
     TYPES,
     WORDS,
+    attend_to_the_alike,
     narrow_embeddings,
     start_from_counts,
 )
@@ -31,7 +32,24 @@ def test_words_positions_and_types_begin_equally_wide(tmp_path: Path) -> None:
         )
 
 
-@pytest.mark.parametrize(("width", "power"), [(0.13, 8), (0.05, 2), (0.02, 1), (0.004, 1)])
+def test_attention_begins_with_the_alike() -> None:
+    """In every layer and head a token looks at its like more than at others, on the mean."""
+    config = BertConfig(
+        vocab_size=97, hidden_size=48, num_hidden_layers=3, num_attention_heads=4,
+        intermediate_size=96, max_position_embeddings=40, initializer_range=0.1,
+    )  # fmt: skip
+    model = BertForPreTraining(config, backend="numpy", seed=3, threads=1)
+    attend_to_the_alike(model)
+    model.parameters[POSITIONS][...] = 0
+    ids = np.array([[*range(11, 21), *range(11, 21)]])
+    for probabilities in model(ids, output_attentions=True).attentions:  # (1, N, S, S)
+        for head in probabilities[0]:
+            assert np.diagonal(head, 10).mean() > 1.3 * head.mean()
+
+
+@pytest.mark.parametrize(
+    ("width", "power"), [(0.13, 16), (0.05, 4), (0.02, 2), (0.011, 1), (0.004, 1)]
+)
 def test_narrow_tables_compute_the_same(width: float, power: int) -> None:
     config = BertConfig(
         vocab_size=211, hidden_size=48, num_hidden_layers=3, num_attention_heads=4,
