@@ -66,7 +66,7 @@ def measure(
     scores: dict[str, list[tuple[float, float]]] = {side: [] for side in SIDES}
     for seed in options.seeds:
         with tempfile.TemporaryDirectory() as folder:
-            draw(options.model, f"{folder}/random", seed)
+            draw(options.model, f"{folder}/random", seed, options.initializer_range)
             starts = zip(SIDES, (options.model, f"{folder}/random"), strict=True)
             for side, start in starts:
                 recipe = {"seed": seed, "num_train_epochs": epochs, "learning_rate": rate}
@@ -79,10 +79,11 @@ def measure(
     return scores
 
 
-def draw(model: str, directory: str, seed: int) -> None:
-    """The same architecture and vocabulary with random weights."""
-    config, tokenizer = BertConfig.from_pretrained(model), BertTokenizer.from_pretrained(model)
+def draw(model: str, directory: str, seed: int, width: float) -> None:
+    """The same architecture and vocabulary with random weights, as Hugging Face draws them."""
+    config = BertConfig.from_pretrained(model).replace(initializer_range=width)
     random = BertForPreTraining(config, backend="numpy", seed=1000 + seed)
+    tokenizer = BertTokenizer.from_pretrained(model)
     random.save_pretrained(directory, tokenizer=tokenizer)
 
 
@@ -104,6 +105,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=float, nargs="+", default=[1.0, 3.0])
     parser.add_argument("--learning_rate", type=float, nargs="+", default=[2e-4, 5e-4, 1e-3])
+    parser.add_argument(
+        "--initializer_range", type=float, default=0.02, help="deviation of the random weights"
+    )
     parser.add_argument("--threads", type=positive, default=2)
     args: argparse.Namespace = parser.parse_args()
     return args

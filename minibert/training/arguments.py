@@ -28,7 +28,7 @@ Arguments = TypeVar("Arguments")
 
 def option(
     default: Any,
-    help: str,
+    help: str | None,
     choices: Sequence[str] | None = None,
     *,
     shown: str | None = None,
@@ -38,9 +38,9 @@ def option(
 ) -> Any:
     """A dataclass field that is a flag.
 
-    In the help: `shown` says what the default is, where that is more than its value; `metavar`
-    stands for the value; `group` is the title of the field's group, its class's unless given.
-    `also`: other names for it, which the help leaves out.
+    In the help, which leaves out a flag whose `help` is None: `shown` says what the default is,
+    where that is more than its value; `metavar` stands for the value; `group` is the title of the
+    field's group, its class's unless given. `also`: other names for it, which the help leaves out.
     """
     metadata = {"help": help, "choices": choices, "shown": shown, "metavar": metavar}
     return field(default=default, metadata=metadata | {"group": group, "also": also})
@@ -191,9 +191,10 @@ def _add_flag(group: Any, f: dataclasses.Field[Any], hint: Any) -> None:
     shown, text = f.metadata["shown"], f.metadata["help"]
     if shown is None and default is not None:
         shown = str(default).lower() if base is bool else str(default)
-    text = (f"{text} (default {shown})" if shown else text).replace("%", "%%")
+    if text is not None:
+        text = (f"{text} (default {shown})" if shown else text).replace("%", "%%")
     for name in _spelled(f.name, *f.metadata["also"]):
-        shown_as = text if name == f.name else argparse.SUPPRESS
+        shown_as = (text if name == f.name else None) or argparse.SUPPRESS
         group.add_argument(f"--{name}", dest=f.name, help=shown_as, **_values(f, base))
     if base is bool:  # --flag, --flag false and --no_flag all work
         for name in _spelled(f"no_{f.name}"):

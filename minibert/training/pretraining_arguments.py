@@ -173,6 +173,11 @@ def _changed(name: str, default: Any) -> Any:
     return field(default=default, metadata={**metadata, "shown": None})
 
 
+def _without_meaning(name: str) -> Any:
+    """A field of `TrainingArguments` that the help does not show."""
+    return option(TrainingArguments.__dataclass_fields__[name].default, None)
+
+
 @dataclass
 class PretrainingArguments(TrainingArguments):
     """How to train. Every field is a flag of the same name."""
@@ -190,6 +195,10 @@ class PretrainingArguments(TrainingArguments):
     save_steps: int = _changed("save_steps", 1000)
     load_best_model_at_end: bool = _changed("load_best_model_at_end", False)
     logging_steps: int = _changed("logging_steps", 50)
+    # Examples are all about as long: the first two are refused, the third is theirs.
+    max_tokens_per_batch: int | None = _without_meaning("max_tokens_per_batch")
+    group_by_length: bool = _without_meaning("group_by_length")
+    length_window: int = _without_meaning("length_window")
     dry_run: bool = option(
         False, "do a step of each phase and print memory and time estimates; vocabulary and store "
         "are made and kept, nothing else is written",

@@ -557,6 +557,8 @@ def test_the_share_of_unknown_tokens_is_said(script, flags, tmp_path):
 def test_the_help_gives_the_defaults_of_pretraining(script):
     """Not those of fine-tuning, whose flags most of them are."""
     text = " ".join(script("pretrain", "--help").out.split())
+    for without_meaning in ("--group_by_length", "--max_tokens_per_batch", "--length_window"):
+        assert without_meaning not in text
     assert "so many times the steps of the first (default 40.0)" in text
     assert "vocabulary and store are made and kept, nothing else is written" in text
 
