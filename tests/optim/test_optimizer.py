@@ -176,7 +176,7 @@ def test_a_step_leaves_the_gradient_alone_and_allocates_no_arrays() -> None:
     assert (g == np.float32(0.1)).all()
 
 
-@pytest.mark.parametrize("rule", RULES.keys() - {"lamb"})  # which scales what decays
+@pytest.mark.parametrize("rule", [r for r in RULES if r != "lamb"])  # which scales what decays
 def test_without_decay_the_decayed_part_is_like_the_rest(rule: str) -> None:
     p = np.ones(8)
     Optimizer(np, p, 4, rule=rule).step(np.full(8, 0.5), LR)
