@@ -51,7 +51,7 @@ def report(
 ) -> None:
     parts = ("validation", "test", "each seed")
     columns = [f"{side}: {part}" for side in SIDES for part in parts]
-    print("\n" + markdown((f"rate, {epochs:g} epochs", *columns), rows))
+    print("\n" + markdown((f"learning rate ({epochs:g} epochs)", *columns), rows))
     print("\neach at its best rate by validation, pretraining gains")
     for side in SIDES[1:]:
         validation, test = (a - b for a, b in zip(best[SIDES[0]], best[side], strict=True))

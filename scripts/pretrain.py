@@ -10,8 +10,8 @@
         Google's format: one sentence a line, a blank line between documents.
 
     python scripts/pretrain.py --corpus novels/ --no_nsp --whole_word_mask
-        Masked language model alone, on full sequences of sentences; words are masked whole. What
-        is saved has that head alone (BertForMaskedLM).
+        Masked language model alone, on full sequences of sentences; words are masked whole. A new
+        model is saved with that head alone (BertForMaskedLM).
 
     python scripts/pretrain.py --corpus … --max_steps 20000 --second_phase_steps 2000
         The first 18,000 steps on examples of 128 tokens, the last 2,000 on 512.
@@ -29,8 +29,8 @@
 
 The corpus is tokenised once, in parallel, into a store on the disk that may be larger than memory;
 later runs open it in seconds. Examples are made from it as they are needed, with new masks in every
-epoch. The output is a directory that minibert and transformers load, with both heads; log.jsonl;
-and, where matplotlib is installed (the [plot] extra), curves.png.
+epoch. The output is a directory that minibert and transformers load, with both heads if both have
+learnt; log.jsonl; and, where matplotlib is installed (the [plot] extra), curves.png.
 """
 
 from __future__ import annotations
@@ -48,12 +48,18 @@ from minibert.io.command_line import Parser, run
 from minibert.io.files import atomic_write
 from minibert.io.numbers import counted, four_places
 from minibert.models import BertPreTrainedModel
+from minibert.models.next_sentence import NEXT_SENTENCE
 from minibert.tasks.pre_training import PreTraining
 from minibert.training.arguments import parse
 from minibert.training.counted_start import narrow_embeddings, start_from_counts
 from minibert.training.places import check_places
 from minibert.training.plot import plot_log
-from minibert.training.pretraining import base_directory, make_examples, make_model
+from minibert.training.pretraining import (
+    base_directory,
+    check_phases,
+    make_examples,
+    make_model,
+)
 from minibert.training.pretraining_arguments import (
     CorpusArguments,
     ExampleArguments,
@@ -83,6 +89,7 @@ def main() -> None:
     claim_output(output, args)
     check_places(corpus, output)
     refuse_idle_flags(shape, vocabulary)
+    check_phases(examples, args)
     corpora = list_files(corpus)
     base = base_directory(shape)
     tokenizer = make_tokenizer(corpus, vocabulary, corpora, base, quiet)
@@ -112,9 +119,15 @@ def main() -> None:
     }
     if shape.embeddings_from_counts:
         narrow_embeddings(model)
-    learnt = model if pairs else model.masked_lm()
+    learnt = model if pairs or knows_next_sentences(model) else model.masked_lm()
     save(learnt, trainer, corpus, examples, shape, named(results))
     report(results, output)
+
+
+def knows_next_sentences(model: BertPreTrainedModel) -> bool:
+    """Whether a model that was gone on with had brought a next-sentence head, and its pooler."""
+    report = model.load_report
+    return report is not None and not set(NEXT_SENTENCE) & set(report.missing)
 
 
 def describe(trainer: Trainer, held_out: Mapping[int, Features]) -> None:

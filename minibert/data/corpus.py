@@ -58,8 +58,9 @@ class Corpus:
     blank line.
 
     Invalid UTF-8 is replaced by U+FFFD, and counted in `replaced` by file when it has been read.
-    What has no text (a file in a folder, a member of an archive, a JSON record whose field is null)
-    is left out: `skipped` says how many, `first_skipped` what the first is called.
+    What has no text (a file in a folder, a link that leads nowhere, a member of an archive, a JSON
+    record whose field is null) is left out: `skipped` says how many, `first_skipped` what the first
+    is called. A folder that links lead to more than once is read once.
     Raises InputError, naming the file, for what is missing, damaged, binary (a zero byte, or more
     than a tenth that is not UTF-8) or in a form that is not read (.zip, .pdf, …), for a file of
     `paths` that is empty, and where there is no text.
@@ -77,13 +78,15 @@ class Corpus:
                 f"documents {documents!r} and sentences {sentences!r}: choose one of "
                 f"{', '.join(DOCUMENTS)}, and one of {', '.join(SENTENCES)}"
             )
-        self.files = [file for path in paths for file in _files(Path(path))]
+        found = [file for path in paths for file in _files(Path(path))]
+        self.files = [file for file in found if file.is_file()]
+        self._broken = [str(file) for file in found if not file.is_file()]
         self._named = {str(Path(path)) for path in paths}
         if not self.files:
             raise InputError("the corpus has no file: name text files, folders or archives")
         self.documents, self.sentences, self.text_field = documents, sentences, text_field
         self.replaced: Counter[str] = Counter()
-        self.skipped, self.first_skipped = 0, ""
+        self._forget()
 
     def state(self) -> list[FileState]:
         """Name, size and time of every file."""
@@ -92,8 +95,7 @@ class Corpus:
 
     def paragraphs(self) -> Iterator[Paragraph]:
         """Every paragraph, in order; the numbers of documents rise over the whole corpus."""
-        self.replaced.clear()
-        self.skipped, self.first_skipped = 0, ""
+        self._forget()
         document = 0
         for file in self.files:
             for name, stream in _guarded(str(file), _texts(file)):
@@ -143,6 +145,13 @@ class Corpus:
                 f"{has}; --text_field names another field"
             )
         return text.encode("utf-8", "replace").decode()  # half a surrogate pair is no text
+
+    def _forget(self) -> None:
+        """Nothing has been read."""
+        self.replaced.clear()
+        self.skipped, self.first_skipped = 0, ""
+        for link in self._broken:
+            self._skip(link)
 
     def _skip(self, name: str) -> None:
         self.skipped += 1
@@ -199,19 +208,31 @@ def _files(path: Path) -> list[Path]:
         raise InputError(f"{path}: there is no such file or folder")
     if path.is_file():
         return [path]
-    return list(_within(path))
+    return list(_within(path, set()))
 
 
-def _within(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
-    """The files of a folder and of those in it; links are followed, but in no circle."""
+def _within(folder: Path, seen: set[Path]) -> Iterator[Path]:
+    """Files, and links that lead nowhere, of a folder and those in it, which are added to `seen`.
+
+    Links to folders are followed, to each once.
+    """
     real = folder.resolve()
-    if real in above:
+    if real in seen:
         return
+    seen.add(real)
     for path in sorted(path for path in folder.iterdir() if not is_hidden(Path(path.name))):
         if path.is_dir():
-            yield from _within(path, (*above, real))
-        elif path.is_file():
+            yield from _within(path, seen)
+        elif path.is_file() or not path.exists():
             yield path
+
+
+def folders_of(path: Path) -> set[Path]:
+    """The real folders whose files are read with `path`; none where that is a file."""
+    seen = set[Path]()
+    if path.is_dir():
+        list(_within(path, seen))
+    return seen
 
 
 def _whole_words(lines: Iterable[str]) -> Iterator[str]:

@@ -23,6 +23,11 @@ from minibert.errors import InputError
 from minibert.layers.losses import IGNORE_INDEX
 from minibert.packing import PackedBatch
 
+ALL_AS_LONG = (
+    "examples of pretraining are about as long as they may be: --max_tokens_per_batch and "
+    "--group_by_length do not apply; set --per_device_train_batch_size"
+)
+
 
 class Phase(NamedTuple):
     """A part of the training, with examples by one rule."""
@@ -84,10 +89,7 @@ class PretrainingData:
     ) -> PretrainingOrder:
         """The batches of every epoch."""
         if max_tokens is not None or window > 1:
-            raise InputError(
-                "examples of pretraining are about as long as they may be: --max_tokens_per_batch "
-                "and --group_by_length do not apply; set --per_device_train_batch_size"
-            )
+            raise InputError(ALL_AS_LONG)
         return PretrainingOrder(self, seed, batch_size)
 
     def batch(self, address: Address) -> PackedBatch:

@@ -52,7 +52,7 @@ class BertForPreTraining(BertPreTrainedModel):
     token_outputs = ("prediction_logits",)
 
     def masked_lm(self) -> BertForMaskedLM:
-        """The model without its next-sentence head and pooler; the arrays are this one's."""
+        """The model without its next-sentence head and pooler; it shares the arrays of the rest."""
         xp, dtype = self.xp, self.parameters.dtype.name
         arrays = dict(self.parameters)
         return BertForMaskedLM(self.config, backend=xp, dtype=dtype, arrays=arrays)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from minibert.data.corpus import is_hidden
+from minibert.data.corpus import folders_of, is_hidden
 from minibert.errors import InputError
 from minibert.hub.package_index import cache_directory
 from minibert.io.files import refuse_unwritable
@@ -21,8 +21,9 @@ def check_places(a: CorpusArguments, output_dir: Path) -> None:
     store = Path(a.store) if a.store else cache_directory() / "corpora"
     flag = "--store" if a.store else "MINIBERT_CACHE (or --store)"
     for path in map(Path, (*a.corpus, *(a.validation_corpus or ()))):
+        folders = folders_of(path)
         for name, place in ((flag, store), ("--output_dir", output_dir)):
-            if _is_read(place, path):
+            if _is_read(place.resolve(), folders):
                 raise InputError(
                     f"{name}: {place} lies in the corpus {path}, whose files are all read: choose "
                     "one outside it"
@@ -43,9 +44,7 @@ def check_places(a: CorpusArguments, output_dir: Path) -> None:
         refuse_unwritable(store, flag)
 
 
-def _is_read(place: Path, folder: Path) -> bool:
-    """Whether files at `place` are read with `folder`, of which hidden ones are not."""
-    place, folder = place.resolve(), folder.resolve()
-    if not folder.is_dir() or not place.is_relative_to(folder):
-        return False
-    return not is_hidden(place.relative_to(folder))
+def _is_read(place: Path, folders: set[Path]) -> bool:
+    """Whether files at `place` are read with one of the folders, of which hidden ones are not."""
+    above = [folder for folder in folders if place.is_relative_to(folder)]
+    return any(not is_hidden(place.relative_to(folder)) for folder in above)

@@ -42,6 +42,7 @@ def make_examples(
     e: ExampleArguments, sources: Sources, tokenizer: BertTokenizer, args: TrainingArguments
 ) -> Examples:
     """The examples of each phase; held-out ones of each phase's length."""
+    check_phases(e, args)
     masking = Masking.by(tokenizer, e.mlm_probability, e.max_predictions_per_seq, e.whole_word_mask)
 
     def rule(store: TokenStore, documents: Ints, length: int, short: float) -> Segmentation:
@@ -53,11 +54,6 @@ def make_examples(
     first = rule(*train, e.max_seq_length, e.short_seq_prob)
     phases: tuple[Phase, ...] = (Phase(first),)
     if e.second_phase_steps:
-        if not 0 < e.second_phase_steps < args.max_steps:
-            raise InputError(
-                f"--second_phase_steps {e.second_phase_steps} are the last of --max_steps, "
-                f"which is {args.max_steps}: set it to more"
-            )
         second = rule(*train, e.second_phase_length, e.short_seq_prob)
         phases = (Phase(first, args.max_steps - e.second_phase_steps), Phase(second))
     longer, share = too_long(first)
@@ -79,6 +75,15 @@ def make_examples(
         check = PretrainingData(masking, (Phase(rule(*held_out, length, 0.0)),))
         evaluate[length] = check.sample(args.seed, e.max_eval_samples)
     return Examples(PretrainingData(masking, phases), evaluate)
+
+
+def check_phases(e: ExampleArguments, args: TrainingArguments) -> None:
+    """InputError unless both phases have steps."""
+    if e.second_phase_steps and not e.second_phase_steps < args.max_steps:
+        raise InputError(
+            f"--second_phase_steps {e.second_phase_steps} are the last of --max_steps, "
+            f"which is {args.max_steps}: set it to more"
+        )
 
 
 def make_model(

@@ -7,6 +7,7 @@ from typing import Any
 
 from minibert.config import BertConfig
 from minibert.data.corpus import DOCUMENTS, SENTENCES
+from minibert.data.pretraining import ALL_AS_LONG
 from minibert.errors import InputError
 from minibert.models.initialization import INITIALIZATIONS
 from minibert.models.sizes import SIZES
@@ -115,8 +116,8 @@ class ModelArguments:
     embeddings_from_counts: bool = option(
         False,
         "begin with words by their neighbours in the corpus (PPMI, SVD), positions by waves and "
-        "keys as queries, instead of at random: takes seconds, and a small model learns two to "
-        "three times sooner",
+        "keys as queries, instead of at random: takes seconds, and a small model learns several "
+        "times sooner",
     )
     dropout: float | None = option(
         None, "of activations and attention", shown="the model's, 0.1 of a new one"
@@ -195,7 +196,7 @@ class PretrainingArguments(TrainingArguments):
     save_steps: int = _changed("save_steps", 1000)
     load_best_model_at_end: bool = _changed("load_best_model_at_end", False)
     logging_steps: int = _changed("logging_steps", 50)
-    # Examples are all about as long: the first two are refused, the third is theirs.
+    # No use where all examples are about as long: refused, but for the last, which is theirs.
     max_tokens_per_batch: int | None = _without_meaning("max_tokens_per_batch")
     group_by_length: bool = _without_meaning("group_by_length")
     length_window: int = _without_meaning("length_window")
@@ -203,3 +204,8 @@ class PretrainingArguments(TrainingArguments):
         False, "do a step of each phase and print memory and time estimates; vocabulary and store "
         "are made and kept, nothing else is written",
     )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.max_tokens_per_batch is not None or self.group_by_length:
+            raise InputError(ALL_AS_LONG)

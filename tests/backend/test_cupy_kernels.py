@@ -44,7 +44,7 @@ def device(monkeypatch: pytest.MonkeyPatch) -> CupyBackend:
 
 
 def find_nvrtc() -> str | None:
-    """NVRTC's library from a pip package: nvidia-cuda-nvrtc, which cupy-cuda13x[ctk] brings."""
+    """NVRTC's library from a pip package: nvidia-cuda-nvrtc, of [test] and of cupy-cuda13x[ctk]."""
     spec = importlib.util.find_spec("nvidia")
     places = [] if spec is None else list(spec.submodule_search_locations or [])
     found = [p for place in places for p in sorted(Path(place).glob("*/lib/libnvrtc.so.*"))]

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from minibert.data.corpus import PIECE, Corpus
+from minibert.data.corpus import PIECE, Corpus, folders_of
 from minibert.errors import InputError
 
 TEXT = "One line\nand its end. Two.\n\n  Three.\n"
@@ -69,7 +69,7 @@ def test_a_folder_in_the_order_of_names_without_hidden_files(tmp_path: Path) -> 
     assert [text for _, text in read(tmp_path)] == ["a/z.txt", "b.txt"]
 
 
-def test_links_to_files_and_folders_are_followed_but_in_no_circle(tmp_path: Path) -> None:
+def test_links_are_followed_to_each_folder_once_and_broken_ones_counted(tmp_path: Path) -> None:
     for name in ("corpus/b.txt", "elsewhere/a.txt", "elsewhere/deep/d.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(name)
@@ -77,9 +77,14 @@ def test_links_to_files_and_folders_are_followed_but_in_no_circle(tmp_path: Path
     (tmp_path / "corpus/e.txt").symlink_to(tmp_path / "corpus/b.txt")
     (tmp_path / "corpus/gone.txt").symlink_to(tmp_path / "nowhere")
     (tmp_path / "elsewhere/deep/up").symlink_to(tmp_path / "corpus")
-    assert [text for _, text in read(tmp_path / "corpus")] == [
-        *("corpus/b.txt", "elsewhere/a.txt", "elsewhere/deep/d.txt", "corpus/b.txt")
+    (tmp_path / "corpus/again").symlink_to(tmp_path / "elsewhere/deep")
+    corpus = Corpus([tmp_path / "corpus"])
+    assert [paragraph.text for paragraph in corpus.paragraphs()] == [
+        *("elsewhere/deep/d.txt", "corpus/b.txt", "elsewhere/a.txt", "corpus/b.txt")
     ]
+    assert (corpus.skipped, corpus.first_skipped) == (1, str(tmp_path / "corpus/gone.txt"))
+    real = {tmp_path / name for name in ("corpus", "elsewhere", "elsewhere/deep")}
+    assert folders_of(tmp_path / "corpus") == {path.resolve() for path in real}
 
 
 def test_documents_at_blank_lines_and_sentences_on_lines(tmp_path: Path) -> None:

@@ -139,10 +139,8 @@ def test_going_on_with_a_model_in_two_phases_without_next_sentences(script, flag
     assert (ended.status, ended.err) == (0, "")
     config = BertConfig.from_pretrained(tmp_path / "out")
     assert (config.hidden_size, config.hidden_dropout_prob) == (24, 0.0)
-    saved = BertForMaskedLM.from_pretrained(tmp_path / "out", backend="numpy")
-    assert saved.config.architectures == ("BertForMaskedLM",)
-    assert not saved.load_report.missing
-    assert not saved.load_report.unexpected  # no pooler, no head that has learnt nothing
+    saved = BertForPreTraining.from_pretrained(tmp_path / "out", backend="numpy")
+    assert not saved.load_report.missing  # it keeps the head that it brought
     assert not (tmp_path / "store/tokenizer").exists()
     results = json.loads((tmp_path / "out/all_results.json").read_text())
     card = (tmp_path / "out/README.md").read_text()
@@ -156,6 +154,23 @@ def test_going_on_with_a_model_in_two_phases_without_next_sentences(script, flag
     log = [json.loads(line) for line in (tmp_path / "out/log.jsonl").read_text().splitlines()]
     evaluated = [entry["eval_mlm_loss"] for entry in log if "eval_mlm_loss" in entry]
     assert results["mlm_loss_at_24_tokens"] == evaluated[-1]
+
+
+def test_without_next_sentences_a_new_model_has_no_head_for_them(script, flags, tmp_path):
+    """Nor has one that goes on with it."""
+    runs = {
+        "out": [*flags, "--max_steps", 2],
+        "further": [
+            *(*going_on(flags), "--max_steps", 2, "--output_dir", tmp_path / "further"),
+            *("--model_name_or_path", tmp_path / "out"),
+        ],
+    }
+    for name, run in runs.items():
+        assert script("pretrain", *run, "--no_nsp").status == 0
+        saved = BertForMaskedLM.from_pretrained(tmp_path / name, backend="numpy")
+        assert saved.config.architectures == ("BertForMaskedLM",)
+        assert not saved.load_report.missing
+        assert not saved.load_report.unexpected  # no pooler either
 
 
 def test_a_diverged_run_prints_no_page_of_digits(script, flags, tmp_path):

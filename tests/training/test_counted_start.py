@@ -30,6 +30,11 @@ def test_words_positions_and_types_begin_equally_wide(tmp_path: Path) -> None:
         assert np.sqrt(np.mean(table**2)) == pytest.approx(
             3 * model.config.initializer_range, rel=0.3
         )
+    assert model.parameters[WORDS][1:].any(axis=1).all()  # also of pieces that do not occur
+    for layer in range(model.config.num_hidden_layers):
+        name = f"bert.encoder.layer.{layer}.attention.self"
+        key, query = (model.parameters[f"{name}.{part}.weight"] for part in ("key", "query"))
+        assert np.array_equal(key, query)
 
 
 def test_attention_begins_with_the_alike() -> None:
