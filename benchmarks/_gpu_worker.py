@@ -118,7 +118,9 @@ class Torch:
         self.dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
         model = transformers.BertForSequenceClassification.from_pretrained(directory)
         self.model = model.to(self.device)
-        self.call = torch.compile(self.model) if compiled and not check else self.model
+        self.call = (
+            torch.compile(self.model, dynamic=False) if compiled and not check else self.model
+        )
 
     def _autocast(self) -> AbstractContextManager[Any]:
         return nullcontext() if self.dtype is None else self.torch.autocast("cuda", self.dtype)

@@ -7,7 +7,7 @@ All sides are scripts/finetune.py with the same flags, vocabulary and architectu
 of epochs and learning rate (its own are 1 and 2e-4). Random weights are drawn for each seed as
 Hugging Face does, at 0.02; on the third side as the pretrained model's were, with embedding tables
 as narrow as its are now, which alone lets words learn sooner. Accuracies are means over the seeds
-on the validation part (1,056 reviews), by which a rate is to be chosen, and on the test part (1,054).
+on the validation part (1,056 reviews), by which a rate is to be chosen, and the test part (1,054).
 """
 
 from __future__ import annotations

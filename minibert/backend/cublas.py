@@ -25,6 +25,7 @@ FLOAT32, TENSOR_FLOAT32, FLOAT64 = 68, 77, 70  # cublasComputeType_t
 KEEP, TRANSPOSE = 0, 1  # cublasOperation_t
 DEFAULT = -1  # cublasGemmAlgo_t
 HOST, DEVICE = 0, 1  # cublasPointerMode_t
+SUMS_IN_FLOAT32 = 16  # cublasMath_t: CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION
 
 _SCALARS = {dtype: np.array([0, 1], dtype) for dtype in (SINGLE, DOUBLE)}
 _ADDRESSES = {  # of 0 and of 1
@@ -71,6 +72,8 @@ def matmul(
     beta = one if add else zero
     how = FLOAT64 if given == DOUBLE else compute if given == SINGLE else FLOAT32
     handle, gemm = cupy.cuda.device.get_cublas_handle(), cupy.cuda.cublas
+    if given.itemsize == 2:  # else parts of a long sum may be added up in 16 bits
+        gemm.setMathMode(handle, SUMS_IN_FLOAT32)
     if not batch:
         gemm.gemmEx(
             handle, *shape, left.array.data.ptr, kind, left.ld, right.array.data.ptr, kind,
@@ -96,12 +99,13 @@ class _Operand(NamedTuple):
 
 def _operand(cupy: ModuleType, x: Array) -> _Operand:
     shape, strides, size = x.shape, x.strides, x.itemsize
-    operation, row, width = KEEP, strides[-2], shape[-1]
+    operation, row, rows, width = KEEP, strides[-2], shape[-2], shape[-1]
     if strides[-1] != size:
-        operation, row, width = TRANSPOSE, strides[-1], shape[-2]
+        operation, row, rows, width = TRANSPOSE, strides[-1], shape[-1], shape[-2]
     contiguous = operation == KEEP or strides[-2] == size
+    apart = rows == 1 or row >= width * size  # not of a broadcast or reversed view
     stride = _batch_stride(shape[:-2], strides[:-2]) if len(shape) > 2 else 0
-    if not contiguous or stride is None:
+    if not (contiguous and apart) or stride is None or stride < 0:
         whole = cupy.ascontiguousarray(x)
         return _Operand(whole, KEEP, shape[-1], shape[-2] * shape[-1])
     ld = max(row // size, width)  # a single row's stride says nothing

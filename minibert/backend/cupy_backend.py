@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib.util
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -36,6 +37,7 @@ def why_unavailable() -> str | None:
         ctypes.CDLL(driver)
     except OSError:
         return f"no NVIDIA driver was found ({driver}); install it, or choose backend='numpy'"
+    os.environ.setdefault("CUPY_NVRTC_USE_PCH", "1")  # its headers are read once, not for a kernel
     try:
         with warnings.catch_warnings(action="ignore"):  # what it lacks, it says again below
             import cupy

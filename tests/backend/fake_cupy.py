@@ -337,6 +337,7 @@ def _gemm(
     assert (handle, algo, POINTER_MODES[-1]) == (HANDLE, -1, 0)
     assert (a_type, compute, c_type) in SUPPORTED
     assert b_type == a_type
+    assert np.dtype(TYPES[a_type]).itemsize > 2 or MATH_MODES[-1] == 16
     one, zero = (_matrix(p, SUMS[compute], 1, 1, 1)[0, 0] for p in (alpha, beta))
     size_a, size_c = (np.dtype(TYPES[t]).itemsize for t in (a_type, c_type))
     for i in range(batch):
@@ -398,6 +399,7 @@ def _gemv(dtype: Any) -> Callable[..., None]:
     return call
 
 
+MATH_MODES: list[int] = [0]  # 16: 16-bit products are summed in float32 throughout
 POINTER_MODES: list[int] = [0]  # 1: results of a dot product are on the device
 
 
@@ -415,6 +417,7 @@ def _dot(dtype: Any) -> Callable[..., None]:
 CUBLAS = {
     "sdot": _dot("float32"),
     "ddot": _dot("float64"),
+    "setMathMode": lambda handle, mode: MATH_MODES.append(mode),
     "setPointerMode": lambda handle, mode: POINTER_MODES.append(mode),
     "gemmEx": _gemm_ex,
     "gemmStridedBatchedEx": _gemm_strided_batched_ex,

@@ -308,6 +308,29 @@ def test_views_with_one_stride_are_not_copied(device: CupyBackend) -> None:
     assert device.module.copies == [(2, 3, 4, 5)]
 
 
+def test_reversed_views_are_multiplied_as_they_look(device: CupyBackend) -> None:
+    """They have no leading dimension, nor have those whose rows are all one."""
+    x = np.random.default_rng(0).normal(size=(2, 3, 4, 4)).astype(np.float32)
+    views = (
+        lambda a: a[:, :, ::-1],
+        lambda a: a[:, :, ::-1].swapaxes(-1, -2),
+        lambda a: a[::-1, ::-1],
+        lambda a: a[..., ::-1],
+    )
+    for view in views:
+        given = view(device.to_device(x.copy()))
+        for got, want in (
+            (device.matmul(given, device.to_device(x)), view(x) @ x),
+            (device.matmul(device.to_device(x), given), x @ view(x)),
+        ):
+            checks.assert_close(device.to_host(got), want, 4e-7)
+    repeated = np.broadcast_to(x[:, :, :1], x.shape)
+    for rows in (repeated, repeated.swapaxes(-1, -2)):
+        held = cublas._operand(np, rows)
+        assert (held.array.tolist(), held.ld) == (rows.tolist(), 4)
+        assert held.array.flags.c_contiguous
+
+
 def test_other_products_are_left_to_cupy(device: CupyBackend) -> None:
     a, b = device.ones((2, 3, 4), dtype="float32"), device.ones((4, 5), dtype="float32")
     assert not cublas.can_multiply(a, b)
