@@ -4,15 +4,17 @@
 
 A line on standard input is a JSON object, and so is the line that answers it:
 
-    {"job": "train" or "infer", "lengths": [128, …]}   take up a job              {}
+    {"job": "train", "infer" or "squad",               take up a job              {}
+     "lengths": [128, …]}
     {"steps": 10}                                      do so many steps of it     {"seconds": 0.1}
     {"ask": "memory"}                                  peak bytes on the device   {"memory": 1}
     {"ask": "launches"}                                kernels, copies of a step  {"launches": 1,
                                                        and of each name           "kernels": {…}}
     {"ask": "rate"}                                    FLOP/s of large products   {"rate": 1.0}
 
-The seconds are those of all the steps, from the first call until the device is done. What fails
-answers {"error": "why", "unfit": whether this side can do nothing at all}; out of memory, say.
+"train" and "infer" are a classifier's, "squad" trains a model that answers questions. The seconds
+are those of all the steps, from the first call until the device is done. What fails answers
+{"error": "why", "unfit": whether this side can do nothing at all}; out of memory, say.
 --check: on a CPU, to try the benchmark itself.
 """
 
@@ -35,38 +37,41 @@ LEARNING_RATE, WEIGHT_DECAY, MAX_NORM = 1e-5, 0.01, 1.0
 PRODUCT, CHECKED = 8192, 256  # rows and columns of a large matrix, and of one on a CPU
 
 
-def make_batch(lengths: list[int]) -> dict[str, Any]:
+def make_batch(job: str, lengths: list[int]) -> dict[str, Any]:
     """Random ids, padded to the longest; the same on all sides."""
     rng, B, S = np.random.default_rng(sum(lengths)), len(lengths), max(lengths)
     mask = (np.arange(S) < np.array(lengths)[:, None]).astype(np.int64)
-    ids = rng.integers(1000, 30000, (B, S)) * mask
-    return {"input_ids": ids, "attention_mask": mask, "labels": rng.integers(0, 2, B)}
+    batch = {"input_ids": rng.integers(1000, 30000, (B, S)) * mask, "attention_mask": mask}
+    if job == "squad":
+        start, end = np.sort(rng.integers(0, lengths, (2, B)), axis=0)
+        return batch | {"start_positions": start, "end_positions": end}
+    return batch | {"labels": rng.integers(0, 2, B)}
 
 
 class Minibert:
     """minibert, a step as its trainer does it."""
 
     def __init__(self, directory: str, precision: str, check: bool) -> None:
-        from minibert import BertForSequenceClassification
+        self.directory = directory
+        self.how = {"backend": "numpy" if check else "cupy", "precision": precision}
+        self.load("BertForSequenceClassification")
 
-        self.model = BertForSequenceClassification.from_pretrained(
-            directory, backend="numpy" if check else "cupy", precision=precision
-        )
+    def load(self, name: str) -> None:
+        import minibert
+
+        self.model = getattr(minibert, name).from_pretrained(self.directory, **self.how)
         self.xp = self.model.xp
 
     def infer(self, batch: dict[str, Any]) -> Step:
-        from minibert.packing import pack
-
-        packed = pack(batch["input_ids"], batch["attention_mask"])
+        packed = self.model.pack(batch["input_ids"], batch["attention_mask"])
         return lambda: self.model.forward(packed)
 
     def train(self, batch: dict[str, Any]) -> Step:
         from minibert.models import Run
         from minibert.optim import LossScale, Optimizer, clip_scale, global_norm
-        from minibert.packing import pack
 
         model, xp = self.model, self.xp
-        packed = pack(batch["input_ids"], batch["attention_mask"], labels=batch["labels"])
+        packed = model.pack(**batch)
         gradients, decayed = model.parameters.zeros_like(), model.parameters.layout.decayed
         optimizer = Optimizer(xp, model.parameters.flat, decayed, weight_decay=WEIGHT_DECAY)
         scaling = LossScale(xp) if xp.precision == "fp16" else None
@@ -85,6 +90,10 @@ class Minibert:
             return output.loss
 
         return step
+
+    def squad(self, batch: dict[str, Any]) -> Step:
+        self.load("BertForQuestionAnswering")
+        return self.train(batch)
 
     def synchronize(self) -> None:
         self.xp.synchronize()
@@ -116,11 +125,16 @@ class Torch:
         self.torch, self.device = torch, "cpu" if check else "cuda"
         torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
         self.dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
-        model = transformers.BertForSequenceClassification.from_pretrained(directory)
+        self.directory, self.compiled = directory, compiled and not check
+        self.load("BertForSequenceClassification")
+
+    def load(self, name: str) -> None:
+        import transformers
+
+        model = getattr(transformers, name).from_pretrained(self.directory)
         self.model = model.to(self.device)
-        self.call = (
-            torch.compile(self.model, dynamic=False) if compiled and not check else self.model
-        )
+        compiled = self.torch.compile
+        self.call = compiled(self.model, dynamic=False) if self.compiled else self.model
 
     def _autocast(self) -> AbstractContextManager[Any]:
         return nullcontext() if self.dtype is None else self.torch.autocast("cuda", self.dtype)
@@ -157,6 +171,10 @@ class Torch:
             return loss
 
         return step
+
+    def squad(self, batch: dict[str, Any]) -> Step:
+        self.load("BertForQuestionAnswering")
+        return self.train(batch)
 
     def synchronize(self) -> None:
         if self.device == "cuda":
@@ -231,7 +249,7 @@ def serve(make_side: Callable[[], Side], orders: Iterable[str]) -> Iterator[str]
             side = side or make_side()
             if "job" in order:
                 step = None  # let go of the job before
-                step = getattr(side, order["job"])(make_batch(order["lengths"]))
+                step = getattr(side, order["job"])(make_batch(order["job"], order["lengths"]))
             else:
                 answer = answer_to(order, side, step)
         except Exception as error:  # whatever it is, the other cases go on

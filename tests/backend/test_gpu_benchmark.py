@@ -100,13 +100,14 @@ def test_minibert_works_on_a_device(
     orders: list[dict[str, Any]] = [
         {"job": "train", "lengths": [9, 4]}, {"steps": 2}, {"ask": "memory"}, {"ask": "rate"},
         {"job": "infer", "lengths": [9, 4]}, {"steps": 1},
+        {"job": "squad", "lengths": [9, 4]}, {"steps": 1},
     ]  # fmt: skip
     answers = worker.serve(
         lambda: worker.Minibert(str(tmp_path / "model"), precision, check=False),
         map(json.dumps, orders),
     )
     assert [list(json.loads(answer)) for answer in answers] == [
-        [], ["seconds"], ["memory"], ["rate"], [], ["seconds"],
+        [], ["seconds"], ["memory"], ["rate"], [], ["seconds"], [], ["seconds"],
     ]  # fmt: skip
 
 
@@ -142,9 +143,10 @@ def test_the_longest_kernels_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.crosscheck
 def test_pytorch_takes_part(tmp_path: Path) -> None:
     pytest.importorskip("transformers", reason="cross-checks need the [crosscheck] extra")
-    content, table = check(tmp_path / "numbers.json", "--cases", "train-mixed", "infer-mixed")
+    cases = ("train-mixed", "infer-mixed", "train-squad")
+    content, table = check(tmp_path / "numbers.json", "--cases", *cases)
     assert content["missing"] == {}
-    for name in ("train-mixed", "infer-mixed"):
+    for name in cases:
         assert {side: len(numbers) for side, numbers in content["cases"][name].items()} == {
             "minibert": 2,
             "eager": 2,
