@@ -132,9 +132,9 @@ class Torch:
         import transformers
 
         model = getattr(transformers, name).from_pretrained(self.directory)
-        self.model = model.to(self.device)
-        compiled = self.torch.compile
-        self.call = compiled(self.model, dynamic=False) if self.compiled else self.model
+        self.model = self.call = model.to(self.device)
+        if self.compiled:
+            self.call = self.torch.compile(self.model, dynamic=False)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         return nullcontext() if self.dtype is None else self.torch.autocast("cuda", self.dtype)

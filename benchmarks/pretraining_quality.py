@@ -22,12 +22,12 @@ from pathlib import Path
 
 from _common import markdown, positive
 
-from minibert import BertForPreTraining, BertTokenizer
+from minibert import BertConfig, BertForPreTraining, BertTokenizer
 from minibert.io.command_line import Parser, run
 from minibert.training.counted_start import POSITIONS, TYPES, WORDS
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "finetune.py"
-HUGGING_FACE = 0.02  # its initializer_range
+HUGGING_FACE = BertConfig().initializer_range
 SIDES = ("pretrained", "random weights", "random, narrow tables")
 
 

@@ -87,10 +87,10 @@ def main() -> None:
     )  # fmt: skip
     output, quiet = Path(args.output_dir), args.disable_tqdm
     claim_output(output, args)
-    check_places(corpus, output)
     refuse_idle_flags(shape, vocabulary)
     check_phases(examples, args)
     corpora = list_files(corpus)
+    check_places(corpus, corpora, output)
     base = base_directory(shape)
     tokenizer = make_tokenizer(corpus, vocabulary, corpora, base, quiet)
     model = make_model(shape, vocabulary, base, tokenizer, examples, args)

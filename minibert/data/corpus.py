@@ -78,9 +78,14 @@ class Corpus:
                 f"documents {documents!r} and sentences {sentences!r}: choose one of "
                 f"{', '.join(DOCUMENTS)}, and one of {', '.join(SENTENCES)}"
             )
-        found = [file for path in paths for file in _files(Path(path))]
-        self.files = [file for file in found if file.is_file()]
-        self._broken = [str(file) for file in found if not file.is_file()]
+        self.files: list[Path] = []
+        self.folders: dict[Path, Path] = {}  # real ones that are read → which of `paths` led there
+        self._broken: list[Path] = []  # links that lead nowhere
+        for path in map(Path, paths):
+            seen = set[Path]()
+            for file in _files(path, seen):
+                (self.files if file.is_file() else self._broken).append(file)
+            self.folders |= dict.fromkeys(seen, path)
         self._named = {str(Path(path)) for path in paths}
         if not self.files:
             raise InputError("the corpus has no file: name text files, folders or archives")
@@ -151,7 +156,7 @@ class Corpus:
         self.replaced.clear()
         self.skipped, self.first_skipped = 0, ""
         for link in self._broken:
-            self._skip(link)
+            self._skip(str(link))
 
     def _skip(self, name: str) -> None:
         self.skipped += 1
@@ -202,13 +207,13 @@ class Corpus:
             yield blanks, " ".join(rows)
 
 
-def _files(path: Path) -> list[Path]:
+def _files(path: Path, seen: set[Path]) -> Iterable[Path]:
     """A file itself, or a folder's files in the order of their names, without hidden ones."""
     if not path.exists():
         raise InputError(f"{path}: there is no such file or folder")
     if path.is_file():
         return [path]
-    return list(_within(path, set()))
+    return _within(path, seen)
 
 
 def _within(folder: Path, seen: set[Path]) -> Iterator[Path]:
@@ -225,14 +230,6 @@ def _within(folder: Path, seen: set[Path]) -> Iterator[Path]:
             yield from _within(path, seen)
         elif path.is_file() or not path.exists():
             yield path
-
-
-def folders_of(path: Path) -> set[Path]:
-    """The real folders whose files are read with `path`; none where that is a file."""
-    seen = set[Path]()
-    if path.is_dir():
-        list(_within(path, seen))
-    return seen
 
 
 def _whole_words(lines: Iterable[str]) -> Iterator[str]:

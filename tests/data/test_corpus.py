@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from minibert.data.corpus import PIECE, Corpus, folders_of
+from minibert.data.corpus import PIECE, Corpus
 from minibert.errors import InputError
 
 TEXT = "One line\nand its end. Two.\n\n  Three.\n"
@@ -84,7 +84,8 @@ def test_links_are_followed_to_each_folder_once_and_broken_ones_counted(tmp_path
     ]
     assert (corpus.skipped, corpus.first_skipped) == (1, str(tmp_path / "corpus/gone.txt"))
     real = {tmp_path / name for name in ("corpus", "elsewhere", "elsewhere/deep")}
-    assert folders_of(tmp_path / "corpus") == {path.resolve() for path in real}
+    assert corpus.folders.keys() == {path.resolve() for path in real}
+    assert set(corpus.folders.values()) == {tmp_path / "corpus"}
 
 
 def test_documents_at_blank_lines_and_sentences_on_lines(tmp_path: Path) -> None:

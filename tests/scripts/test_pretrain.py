@@ -466,7 +466,9 @@ def test_a_first_start_lists_and_reads_no_more_than_it_must(script, flags, tmp_p
     """Each folder is listed once, and each file hashed once, for vocabulary and store together."""
     listed, hashed = list[Path](), list[str]()
     files, digest = corpora._files, made_of.hashlib.file_digest
-    monkeypatch.setattr(corpora, "_files", lambda path: listed.append(path) or files(path))
+    monkeypatch.setattr(
+        corpora, "_files", lambda path, seen: listed.append(path) or files(path, seen)
+    )
     monkeypatch.setattr(
         made_of.hashlib, "file_digest", lambda f, kind: hashed.append(f.name) or digest(f, kind)
     )
