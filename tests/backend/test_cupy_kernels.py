@@ -220,7 +220,7 @@ def test_rounding_to_16_bits(device: CupyBackend, storage: str) -> None:
     given_x, y = device.to_device(x), device.empty(x.size, dtype=storage)
     nothing = [argument for _ in range(4) for argument in (given_x, 0)]
     kernels.launch(
-        device.module, "convert", "convert", x.size, given_x, x.size, *nothing, y, storage=storage
+        device.module, "convert", "convert", 999, given_x, x.size, *nothing, y, 999, storage=storage
     )
     got = fake_cupy.widened(device.to_host(y))
     with np.errstate(over="ignore"):

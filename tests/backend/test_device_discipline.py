@@ -92,11 +92,11 @@ def test_a_step_copies_only_ids_and_labels_to_the_device_and_nothing_back(
     device.module.to_host.clear()
     model.accumulate_gradients(batch, gradient, Run(1, 2))
     assert device.module.to_host == []
-    # Three kinds of ids, where sequences begin and how long they are, the first rows and each row's
-    # place among them, the labels.
+    # Three kinds of ids, six numbers of each sequence and its square, the first rows and each
+    # row's place among them, the labels.
     sizes = [array.size for array in device.module.to_device]
     B, T = batch.num_sequences, batch.num_tokens
-    assert sizes == [T, T, T, 2 * B, B + T, np.size(given["labels"])]
+    assert sizes == [T, T, T, 6 * B, B + T, np.size(given["labels"])]
 
 
 LENGTHS = {"equal": (8, 8, 8), "mixed": (9, 1, 4, 4, 7)}
@@ -134,13 +134,13 @@ def test_a_layer_takes_at_most_forty_launches(
 
 
 @pytest.mark.parametrize("rows", ROWS.values(), ids=ROWS)
-def test_each_further_size_of_squares_takes_thirteen_launches(
+def test_each_further_size_of_squares_takes_six_launches(
     device: CupyBackend, make_model: Any, rows: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(attention, "CELLS", 0)
     model = make_model(backend=device, dtype="float32")
-    for further, lengths in enumerate([(8, 5), (8, 5, 3), (8, 2, 5, 3)]):
-        assert launches_of_a_layer(model, lengths, rows) == 38 + 13 * further
+    for further, lengths in enumerate([(30, 20), (30, 20, 10), (30, 2, 20, 10)]):
+        assert launches_of_a_layer(model, lengths, rows) == 38 + 6 * further
 
 
 def test_a_steady_step_neither_reads_nor_waits(

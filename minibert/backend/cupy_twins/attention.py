@@ -1,8 +1,8 @@
-"""Attention in squares that one strided product serves: twin of `layers/attention.py`.
+"""Attention in squares that strided products serve: twin of `layers/attention.py`.
 
 Sequences of mixed lengths would be a product each, hundreds of launches. They are copied into
-squares of one size S instead, zero behind their ends: the products also multiply zeros, which at
-these sizes costs less than asking for many.
+squares of one size S, or of a few, zero behind their ends: the products also multiply zeros, which
+at these sizes costs less than asking for many. All else is one launch whatever the sizes are.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,50 +21,80 @@ from minibert.backend.cupy_twins.dropout import Kept, kept_squares
 from minibert.backend.kernels import WARP, launch
 
 CELLS = 1 << 23
-"""Numbers in the squares of a batch (32 MB) up to which all have one size."""
+"""Numbers that a further size of squares must save (32 MB): it is six more products to ask for."""
 
 
-class Group(NamedTuple):
-    """Sequences whose squares have one size."""
+class Size(NamedTuple):
+    """The squares of one size, which lie side by side."""
 
-    starts: Ints  # (G,) the first row of each
-    lengths: Ints  # (G,)
     G: int
-    S: int  # a multiple of 8, as tensor cores like it
+    S: int
+    rows_before: int  # sum of S, and of S², over the squares before them
+    cells_before: int
+
+    def rows(self, heads: Array, N: int) -> Array:
+        """(G, N, S, D) of (N·ΣS, D): a view."""
+        first, size = N * self.rows_before, N * self.G * self.S
+        return heads[first : first + size].reshape(self.G, N, self.S, heads.shape[1])
+
+    def cells(self, squares: Array, N: int) -> Array:
+        """(G, N, S, S) of (N·ΣS²,): a view."""
+        first, size = N * self.cells_before, N * self.G * self.S**2
+        return squares[first : first + size].reshape(self.G, N, self.S, self.S)
 
 
-class Squares(NamedTuple):
-    """What the backward needs of one group."""
+class Layout(NamedTuple):
+    """Where the squares of a batch lie; see kernels/squares.cuh."""
 
-    group: Group
-    heads: Array  # (3, G, N, S, D) queries, keys, values, stored
-    probs: Array  # (G, N, S, S) before dropout, stored
-    kept: Kept
+    table: Ints  # (6, G)
+    sizes: list[Size]
+    N: int  # heads
+    G: int  # sequences
+    most: int  # the largest S
+    rows: int  # ΣS
+    cells: int  # ΣS²
 
 
 class AttentionCache(NamedTuple):
-    squares: list[Squares]
-    num_heads: int
+    layout: Layout
+    heads: Array  # (3, N·ΣS, D) queries, keys, values, stored
+    probs: Array  # (N·ΣS²,) before dropout, stored
+    kept: Kept
     chosen: Chosen
 
 
 @functools.lru_cache(maxsize=8)
-def groups_of(xp: Backend, offsets: tuple[int, ...], num_heads: int) -> list[Group]:
-    """All sequences in one group, or, where that would take much memory for padding, those whose
-    lengths lie between two powers of two. (Cached: every layer of a step asks for the same.)
+def layout_of(xp: Backend, offsets: tuple[int, ...], num_heads: int) -> Layout:
+    """(Cached: every layer of a step asks for the same.)"""
+    lengths = [stop - start for start, stop in pairwise(offsets)]
+    sizes = _sizes(lengths, num_heads)
+    order = np.argsort([-size for size in sizes], kind="stable").astype(int)
+    start, n, S = (np.array(x, np.int64)[order] for x in (offsets[:-1], lengths, sizes))
+    rows, cells = S.cumsum(), (S**2).cumsum()
+    table = np.stack([start, n, num_heads * n**2, S, rows - S, cells - S**2])
+    first_of_each = np.flatnonzero(np.diff(S, prepend=-1))
+    alike = np.diff(first_of_each, append=len(S))
+    found = zip(alike, *table[3:, first_of_each], strict=True)
+    return Layout(
+        xp.to_device(table), [Size(*map(int, size)) for size in found], num_heads, len(S),
+        max(sizes, default=0), sum(sizes), sum(size**2 for size in sizes),
+    )  # fmt: skip
+
+
+def _sizes(lengths: list[int], num_heads: int) -> list[int]:
+    """S of every sequence: the longest's, or, where that saves much, that of all whose lengths lie
+    between the same two powers of two. Multiples of 8, as tensor cores like them.
     """
-    spans = [(start, stop - start) for start, stop in pairwise(offsets)]
-    longest = max((n for _, n in spans), default=0)
-    together = len(spans) * num_heads * longest**2 <= CELLS
-    by_size: dict[int, list[tuple[int, int]]] = {}
-    for start, n in spans:
-        by_size.setdefault(0 if together else (n - 1).bit_length(), []).append((start, n))
-    groups = []
-    for members in by_size.values():
-        starts, lengths = xp.to_device(np.array(members, np.int64).T.copy())
-        S = -(-max(n for _, n in members) // 8) * 8
-        groups.append(Group(starts, lengths, len(members), S))
-    return groups
+    sizes, S = [0] * len(lengths), 0
+    longest_first = sorted(range(len(lengths)), key=lambda g: -lengths[g])
+    for _, alike in groupby(longest_first, key=lambda g: (lengths[g] - 1).bit_length()):
+        members = list(alike)
+        own = -(-lengths[members[0]] // 8) * 8
+        if not S or num_heads * len(members) * (S**2 - own**2) > CELLS:
+            S = own
+        for g in members:
+            sizes[g] = S
+    return sizes
 
 
 def attend(
@@ -72,88 +102,99 @@ def attend(
     key: Any, chosen: Chosen = EVERY,
 ) -> tuple[Array, AttentionCache]:  # fmt: skip
     """context (T, H), or its chosen rows, (R, H), of qkv + bias, (T, 3H), both stored."""
+    layout = layout_of(xp, tuple(offsets), num_heads)
+    heads = _split(xp, qkv, bias, layout, 3)
+    kept = kept_squares(xp, key, p, layout.table, -(-num_heads * layout.most**2 // 16))
+    merged, probs = _forward(xp, layout, heads, kept)
     R = len(qkv if chosen.rows is None else chosen.rows)
-    context, squares = xp.empty((R, qkv.shape[1] // 3), dtype=qkv.dtype), []
-    for group in groups_of(xp, tuple(offsets), num_heads):
-        heads = _split(xp, qkv, bias, group, num_heads, 3)
-        words = -(-num_heads * group.S**2 // 16)
-        kept = kept_squares(xp, key, p, group.starts, group.G, words)
-        merged, probs = _forward(xp, group, heads, kept)
-        _merge(xp, merged[None], context, group, chosen.slots)
-        squares.append(Squares(group, heads, probs, kept))
-    return context, AttentionCache(squares, num_heads, chosen)
+    context = _merge(xp, merged, R, layout, chosen.slots)
+    return context, AttentionCache(layout, heads, probs, kept, chosen)
 
 
 def attend_backward(xp: Backend, dcontext: Array, cache: AttentionCache) -> Array:
     """dqkv (T, 3H) of dcontext (T, H), or of its chosen rows, (R, H), both stored."""
-    slots, (R, H) = cache.chosen.slots, dcontext.shape
-    dqkv = xp.empty((R if slots is None else len(slots), 3 * H), dtype=dcontext.dtype)
-    for squares in cache.squares:
-        dheads = _split(xp, dcontext, None, squares.group, cache.num_heads, 1, slots)[0]
-        _merge(xp, _backward(xp, dheads, squares), dqkv, squares.group)
-    return dqkv
+    slots = cache.chosen.slots
+    T = len(dcontext if slots is None else slots)
+    dmerged = _split(xp, dcontext, None, cache.layout, 1, slots)
+    return _merge(xp, _backward(xp, dmerged, cache), T, cache.layout)
 
 
-def _forward(xp: Backend, group: Group, heads: Array, kept: Kept) -> tuple[Array, Array]:
-    """The context (G, N, S, D) and the probabilities (G, N, S, S)."""
-    q, k, v = heads
-    scores = xp.matmul(q, k.swapaxes(-1, -2), dtype="float32")
-    probs = scores if q.dtype == "float32" else xp.empty(scores.shape, dtype=q.dtype)
-    dropped = None if kept.bits is None else xp.empty(scores.shape, dtype=q.dtype)
-    _softmax(xp, "softmax_forward", group, q.shape[-1], (scores,), kept, probs, dropped)
-    return xp.matmul(probs if dropped is None else dropped, v), probs
+def _forward(xp: Backend, layout: Layout, heads: Array, kept: Kept) -> tuple[Array, Array]:
+    """The context (1, N·ΣS, D) and the probabilities (N·ΣS²,)."""
+    (q, k, v), N, stored = heads, layout.N, heads.dtype
+    scores = xp.empty(N * layout.cells, dtype="float32")
+    for size in layout.sizes:
+        transposed = size.rows(k, N).swapaxes(-1, -2)
+        xp.matmul(size.rows(q, N), transposed, out=size.cells(scores, N))
+    probs = scores if stored == "float32" else xp.empty(scores.shape, dtype=stored)
+    dropped = None if kept.bits is None else xp.empty(scores.shape, dtype=stored)
+    _softmax(xp, "softmax_forward", layout, q.shape[-1], (scores,), kept, probs, dropped)
+    A, context = probs if dropped is None else dropped, xp.empty((1, *q.shape), dtype=stored)
+    for size in layout.sizes:
+        xp.matmul(size.cells(A, N), size.rows(v, N), out=size.rows(context[0], N))
+    return context, probs
 
 
-def _backward(xp: Backend, dcontext: Array, squares: Squares) -> Array:
-    """dheads (3, G, N, S, D); layers/attention.py has the derivation, line by line."""
-    group, (q, k, v), probs, kept = squares
-    dheads = xp.empty(squares.heads.shape, dtype=q.dtype)
-    dA = xp.matmul(dcontext, v.swapaxes(-1, -2), dtype="float32")
-    dS = dA if q.dtype == "float32" else xp.empty(dA.shape, dtype=q.dtype)
-    dropped = None if kept.bits is None else xp.empty(dA.shape, dtype=q.dtype)
-    _softmax(xp, "softmax_backward", group, q.shape[-1], (dA, probs), kept, dS, dropped)
-    xp.matmul(dS, k, out=dheads[0])
-    xp.matmul(dS.swapaxes(-1, -2), q, out=dheads[1])
-    A = probs if dropped is None else dropped
-    xp.matmul(A.swapaxes(-1, -2), dcontext, out=dheads[2])
+def _backward(xp: Backend, dcontext: Array, cache: AttentionCache) -> Array:
+    """dheads (3, N·ΣS, D); layers/attention.py has the derivation, line by line."""
+    layout, (q, k, v), probs, kept, _ = cache
+    N, stored, dC = layout.N, probs.dtype, dcontext[0]
+    dA = xp.empty(probs.shape, dtype="float32")
+    for size in layout.sizes:
+        transposed = size.rows(v, N).swapaxes(-1, -2)
+        xp.matmul(size.rows(dC, N), transposed, out=size.cells(dA, N))
+    dS = dA if stored == "float32" else xp.empty(dA.shape, dtype=stored)
+    dropped = None if kept.bits is None else xp.empty(dA.shape, dtype=stored)
+    _softmax(xp, "softmax_backward", layout, q.shape[-1], (dA, probs), kept, dS, dropped)
+    A, dheads = probs if dropped is None else dropped, xp.empty(cache.heads.shape, dtype=stored)
+    for size in layout.sizes:
+        dq, dk, dv = (size.rows(part, N) for part in dheads)
+        xp.matmul(size.cells(dS, N), size.rows(k, N), out=dq)
+        xp.matmul(size.cells(dS, N).swapaxes(-1, -2), size.rows(q, N), out=dk)
+        xp.matmul(size.cells(A, N).swapaxes(-1, -2), size.rows(dC, N), out=dv)
     return dheads
 
 
 def _softmax(
-    xp: Backend, kernel: str, group: Group, D: int, given: tuple[Array, ...], kept: Kept,
+    xp: Backend, kernel: str, layout: Layout, D: int, given: tuple[Array, ...], kept: Kept,
     result: Array, dropped: Array | None,
 ) -> None:  # fmt: skip
-    G, N, S, _ = result.shape
+    G, most, N = layout.G, layout.most, layout.N
     words = 0 if kept.bits is None else kept.bits.shape[1]
     launch(
-        xp.module, "softmax", kernel, WARP * G * N * S, *given, 1.0 / math.sqrt(D), kept.bits,
-        words, kept.scale, group.lengths, result, dropped, G, N, S, storage=result.dtype,
+        xp.module, "softmax", kernel, WARP * G * N * most, *given, 1.0 / math.sqrt(D), kept.bits,
+        words, kept.scale, layout.table, result, dropped, G, most, N, storage=result.dtype,
     )  # fmt: skip
 
 
 def _split(
-    xp: Backend, rows: Array, bias: Array | None, group: Group, N: int, parts: int,
+    xp: Backend, rows: Array, bias: Array | None, layout: Layout, parts: int,
     slots: Ints | None = None,
 ) -> Array:  # fmt: skip
-    """Rows (T, parts·N·D) + bias → heads (parts, G, N, S, D), zero behind the sequences' ends.
+    """Rows (T, parts·N·D) + bias → heads (parts, N·ΣS, D), zero behind the sequences' ends.
 
     `slots`: rows (R, …) are the chosen ones, and the others zero.
     """
+    _, _, N, G, most, all_rows, _ = layout
     D = rows.shape[1] // (parts * N)
-    heads = xp.empty((parts, group.G, N, group.S, D), dtype=rows.dtype)
+    heads = xp.empty((parts, N * all_rows, D), dtype=rows.dtype)
     launch(
-        xp.module, "heads", "split_heads", WARP * group.G * group.S, rows, bias, heads,
-        group.starts, group.lengths, slots, *heads.shape, storage=rows.dtype,
+        xp.module, "heads", "split_heads", WARP * G * most, rows, bias, heads,
+        layout.table, slots, parts, G, most, all_rows, N, D, storage=rows.dtype,
     )  # fmt: skip
     return heads
 
 
-def _merge(xp: Backend, heads: Array, rows: Array, group: Group, slots: Ints | None = None) -> None:
-    """The other way round: fills the group's rows, or of them the chosen."""
+def _merge(xp: Backend, heads: Array, R: int, layout: Layout, slots: Ints | None = None) -> Array:
+    """The other way round: heads (parts, N·ΣS, D) → rows (R, parts·N·D), all or the chosen."""
+    _, _, N, G, most, all_rows, _ = layout
+    parts, _, D = heads.shape
+    rows = xp.empty((R, parts * N * D), dtype=heads.dtype)
     launch(
-        xp.module, "heads", "merge_heads", WARP * group.G * group.S, heads, rows,
-        group.starts, group.lengths, slots, *heads.shape, storage=rows.dtype,
+        xp.module, "heads", "merge_heads", WARP * G * most, heads, rows,
+        layout.table, slots, parts, G, most, all_rows, N, D, storage=rows.dtype,
     )  # fmt: skip
+    return rows
 
 
 def attention_forward(

@@ -38,24 +38,25 @@ def kept_rows(
     return [Kept(bits, first % 16, dropout_threshold(p)[1]) for bits in drawn]
 
 
-def kept_squares(xp: Backend, key: Any, p: float, starts: Ints, count: int, words: int) -> Kept:
+def kept_squares(xp: Backend, key: Any, p: float, table: Ints, words: int) -> Kept:
     """The decisions for attention, as layers/attention.py places them.
 
-    starts (count,): the first row of each sequence; its bits are a row of `words` words.
+    table (6, G): kernels/squares.cuh's. A row of at most `words` words for each sequence.
     """
     if key is None or p == 0:
         return ALL
-    bits = _bits(xp, key, p, starts, key.first_row + 1, 0, count, words)
+    bits = _bits(xp, key, p, table, key.first_row + 1, 0, table.shape[1], words)
     return Kept(bits, 0, dropout_threshold(p)[1])
 
 
 def _bits(
-    xp: Backend, key: Any, p: float, starts: Ints | None, stream: int, first: int, rows: int,
+    xp: Backend, key: Any, p: float, table: Ints | None, stream: int, first: int, rows: int,
     words: int,
 ) -> Array:  # fmt: skip
+    starts, counts = (None, None) if table is None else (table[0], table[2])
     bits = xp.empty((rows, words), dtype="uint16")
     launch(
-        xp.module, "keep_decisions", "keep_bits", rows * words, bits, starts,
+        xp.module, "keep_decisions", "keep_bits", rows * words, bits, starts, counts,
         key.seed, key.site, key.step, stream, first, dropout_threshold(p)[0], rows, words,
     )  # fmt: skip
     return bits

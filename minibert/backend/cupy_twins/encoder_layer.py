@@ -145,7 +145,8 @@ def _stored(xp: Backend, w: Any, x: Array) -> tuple[Matrices, Array]:
         return Matrices(*given[:-1]), x
     room = xp.empty(sum(array.size for array in given), dtype=xp.storage)
     pairs = [argument for array in given for argument in (array, array.size)]
-    launch(xp.module, "convert", "convert", room.size, *pairs, room, storage=xp.storage)
+    threads = -(-room.size // 8)
+    launch(xp.module, "convert", "convert", threads, *pairs, room, threads, storage=xp.storage)
     stored, at = [], 0
     for array in given:
         stored.append(room[at : at + array.size].reshape(array.shape))

@@ -3,6 +3,7 @@
 // the way (the first half of columns.cu).
 #include "half.cuh"
 #include "storage.cuh"
+#include "in_flight.cuh"
 
 const unsigned long long CHUNK = 64;
 const unsigned long long GELU = 0, GELU_NEW = 1;  // else ReLU
@@ -29,6 +30,11 @@ __device__ float slope(float x, unsigned long long kind) {
     return x > 0 ? 1.0f : 0.0f;
 }
 
+// The first row behind a chunk.
+__device__ unsigned long long end_of(unsigned long long chunk, unsigned long long rows) {
+    return (chunk + 1) * CHUNK < rows ? (chunk + 1) * CHUNK : rows;
+}
+
 // y = act(x + bias); no bias is a bias of 0.
 extern "C" __global__ void activation_forward(
     const stored* x, const float* bias, stored* y, unsigned long long kind,
@@ -37,11 +43,15 @@ extern "C" __global__ void activation_forward(
     unsigned long long chunk = thread / width, column = thread % width;
     if (chunk * CHUNK >= rows) return;
     float b = bias == nullptr ? 0.0f : bias[column];
-    for (unsigned long long row = chunk * CHUNK; row < rows && row < (chunk + 1) * CHUNK; ++row) {
-        unsigned long long i = row * width + column;
-        put(y[i], activate(get(x[i]) + b, kind));
-    }
+    for_each(
+        chunk * CHUNK * width + column, end_of(chunk, rows) * width, width,
+        [&](unsigned long long i) { return x[i]; },
+        [&](unsigned long long i, stored z) { put(y[i], activate(get(z) + b, kind)); });
 }
+
+struct Two {
+    stored dy, x;
+};
 
 // dx = dy·act′(x + bias); Σ dx into `partial` (chunks, stride) from column `place` on, if wanted.
 extern "C" __global__ void activation_backward(
@@ -52,11 +62,13 @@ extern "C" __global__ void activation_backward(
     unsigned long long chunk = thread / width, column = thread % width;
     if (chunk * CHUNK >= rows) return;
     float b = bias == nullptr ? 0.0f : bias[column], sum = 0;
-    for (unsigned long long row = chunk * CHUNK; row < rows && row < (chunk + 1) * CHUNK; ++row) {
-        unsigned long long i = row * width + column;
-        float d = get(dy[i]) * slope(get(x[i]) + b, kind);
-        put(dx[i], d);
-        sum += d;
-    }
+    for_each(
+        chunk * CHUNK * width + column, end_of(chunk, rows) * width, width,
+        [&](unsigned long long i) { return Two{dy[i], x[i]}; },
+        [&](unsigned long long i, Two given) {
+            float d = get(given.dy) * slope(get(given.x) + b, kind);
+            put(dx[i], d);
+            sum += d;
+        });
     if (partial != nullptr) partial[chunk * stride + place + column] = sum;
 }

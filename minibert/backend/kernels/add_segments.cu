@@ -5,8 +5,15 @@
 // with step = 1, FAN_IN, FAN_IN², … until a launch reaches across all rows, the first row of each
 // segment ends as the sum of all its rows. A row that gathers is gathered by no other in the same
 // launch, so it can be done in place.
+#include "in_flight.cuh"
 
 const unsigned long long FAN_IN = 64;
+
+template <typename T>
+struct Other {
+    long long start;
+    T x;
+};
 
 template <typename T>
 __device__ void add_segments(
@@ -14,14 +21,19 @@ __device__ void add_segments(
     unsigned long long step) {
     unsigned long long i = (unsigned long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * width) return;
-    unsigned long long row = i / width;
+    unsigned long long row = i / width, column = i % width, few = AT_ONCE * step;
     long long start = starts[row];
     if ((row - start) % (FAN_IN * step) != 0) return;
+    unsigned long long end = row + FAN_IN * step < rows ? row + FAN_IN * step : rows;
     T sum = x[i];
-    for (unsigned long long n = 1; n < FAN_IN; ++n) {
-        unsigned long long other = row + n * step;
-        if (other >= rows || starts[other] != start) break;
-        sum += x[i + n * step * width];
+    // Most segments are short: a few rows at a time, as long as the first of them belongs to it.
+    for (unsigned long long r = row + step; r < end && starts[r] == start; r += few) {
+        for_each(
+            r, r + few < end ? r + few : end, step,
+            [&](unsigned long long r) { return Other<T>{starts[r], x[r * width + column]}; },
+            [&](unsigned long long, Other<T> other) {
+                if (other.start == start) sum += other.x;
+            });
     }
     x[i] = sum;
 }

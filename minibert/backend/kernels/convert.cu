@@ -1,6 +1,7 @@
 // float32 arrays added, or rounded to what products read.
 #include "half.cuh"
 #include "storage.cuh"
+#include "in_flight.cuh"
 
 // y += x.
 extern "C" __global__ void add(const float* x, float* y, unsigned long long size) {
@@ -8,19 +9,23 @@ extern "C" __global__ void add(const float* x, float* y, unsigned long long size
     if (i < size) y[i] += x[i];
 }
 
-// y ← five arrays, rounded, one after the other.
+// y ← five arrays, rounded, one after the other, by `threads` threads.
 extern "C" __global__ void convert(
     const float* a, unsigned long long size_a, const float* b, unsigned long long size_b,
     const float* c, unsigned long long size_c, const float* d, unsigned long long size_d,
-    const float* e, unsigned long long size_e, stored* y) {
-    unsigned long long i = (unsigned long long)blockIdx.x * blockDim.x + threadIdx.x, j = i;
-    if (j < size_a) return put(y[i], a[j]);
-    j -= size_a;
-    if (j < size_b) return put(y[i], b[j]);
-    j -= size_b;
-    if (j < size_c) return put(y[i], c[j]);
-    j -= size_c;
-    if (j < size_d) return put(y[i], d[j]);
-    j -= size_d;
-    if (j < size_e) put(y[i], e[j]);
+    const float* e, unsigned long long size_e, stored* y, unsigned long long threads) {
+    unsigned long long thread = (unsigned long long)blockIdx.x * blockDim.x + threadIdx.x;
+    if (thread >= threads) return;
+    unsigned long long end_a = size_a, end_b = end_a + size_b, end_c = end_b + size_c,
+                       end_d = end_c + size_d;
+    for_each(
+        thread, end_d + size_e, threads,
+        [&](unsigned long long i) {
+            return *(i < end_a ? a + i
+                   : i < end_b ? b + (i - end_a)
+                   : i < end_c ? c + (i - end_b)
+                   : i < end_d ? d + (i - end_c)
+                               : e + (i - end_d));
+        },
+        [&](unsigned long long i, float x) { put(y[i], x); });
 }

@@ -1,5 +1,6 @@
 // Cross-entropy and its gradient in one visit, as layers/losses.py defines them. One warp a row.
 #include "warp.cuh"
+#include "in_flight.cuh"
 
 // losses (rows,): −log softmax(logits)[label]·weight, 0 where the label is −100. gradient (rows,
 // classes), if wanted: (softmax − one-hot)·weight.
@@ -12,16 +13,21 @@ extern "C" __global__ void cross_entropy(
     long long label = labels[row];
     if (label == -100) weight = 0;
     logits += row * classes;
+    auto logit = [&](unsigned long long k) { return logits[k]; };
     float most = LOWEST, sum = 0;
-    for (unsigned long long k = lane; k < classes; k += LANES) most = fmaxf(most, logits[k]);
+    for_each(lane, classes, LANES, logit, [&](unsigned long long, float x) {
+        most = fmaxf(most, x);
+    });
     most = warp_max(most);
-    for (unsigned long long k = lane; k < classes; k += LANES) sum += expf(logits[k] - most);
+    for_each(lane, classes, LANES, logit, [&](unsigned long long, float x) {
+        sum += expf(x - most);
+    });
     sum = warp_sum(sum);
     if (lane == 0) losses[row] = weight == 0 ? 0.0f : (logf(sum) + most - logits[label]) * weight;
     if (gradient == nullptr) return;
     gradient += row * classes;
-    for (unsigned long long k = lane; k < classes; k += LANES) {
-        float p = expf(logits[k] - most) / sum;
+    for_each(lane, classes, LANES, logit, [&](unsigned long long k, float x) {
+        float p = expf(x - most) / sum;
         gradient[k] = weight == 0 ? 0.0f : (p - ((long long)k == label ? 1.0f : 0.0f)) * weight;
-    }
+    });
 }

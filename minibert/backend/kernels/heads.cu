@@ -1,63 +1,68 @@
-// Packed rows, heads side by side ↔ a square for each head of each sequence, which one strided
-// product serves: rows (T, parts·N·D) ↔ heads (parts, G, N, S, D). Sequence g is the n[g] rows from
-// start[g] on; what lies behind its end in the square is zero. Where `slots` (T,) is given, rows has
-// some of the T rows alone: row t is its row slots[t], or not there (−1) and zero in the squares.
+// Packed rows, heads side by side ↔ the rows of squares (squares.cuh), head after head, which strided
+// products serve: rows (T, parts·N·D) ↔ heads (parts, N·`all`, D), `all` the sum of S. What lies
+// behind a sequence's end in its square is zero. Where `slots` (T,) is given, rows has some of the T
+// rows alone: row t is its row slots[t], or not there (−1) and zero in the squares.
 //
-// One warp a place (g, i) of the squares. No division in the loops.
+// One warp a place (g, i), i below the largest S, `most`. No division in the loops.
 #include "half.cuh"
 #include "storage.cuh"
 #include "warp.cuh"
+#include "squares.cuh"
+#include "in_flight.cuh"
 
 // The row of place (g, i), or −1.
-__device__ long long row_of(
-    unsigned long long g, unsigned long long i, const long long* start, const long long* n,
-    const long long* slots) {
-    if (i >= n[g]) return -1;
-    long long row = start[g] + i;
-    return slots == nullptr ? row : slots[row];
+__device__ long long row_of(const Square& s, unsigned long long i, const long long* slots) {
+    if (i >= s.n) return -1;
+    return slots == nullptr ? (long long)(s.start + i) : slots[s.start + i];
 }
 
 // heads ← rows + bias (parts·N·D,), which may be missing.
 extern "C" __global__ void split_heads(
-    const stored* rows, const float* bias, stored* heads, const long long* start,
-    const long long* n, const long long* slots, unsigned long long parts, unsigned long long G,
-    unsigned long long N, unsigned long long S, unsigned long long D) {
+    const stored* rows, const float* bias, stored* heads, const long long* table,
+    const long long* slots, unsigned long long parts, unsigned long long G, unsigned long long most,
+    unsigned long long all, unsigned long long N, unsigned long long D) {
     unsigned long long place = ((unsigned long long)blockIdx.x * blockDim.x + threadIdx.x) / LANES;
-    if (place >= G * S) return;
-    unsigned long long g = place / S, i = place % S;
-    long long at = row_of(g, i, start, n, slots);
+    if (place >= G * most) return;
+    unsigned long long i = place % most;
+    Square s = square_of(table, G, place / most);
+    if (i >= s.S) return;
+    long long at = row_of(s, i, slots);
     bool real = at >= 0;
-    const stored* row = rows + (real ? at : 0) * parts * N * D;
+    rows += (real ? at : 0) * parts * N * D;
     for (unsigned long long part = 0; part < parts; ++part) {
-        for (unsigned long long h = 0; h < N; ++h) {
-            stored* head = heads + (((part * G + g) * N + h) * S + i) * D;
-            for (unsigned long long d = threadIdx.x % LANES; d < D; d += LANES) {
-                unsigned long long column = (part * N + h) * D + d;
-                float x = real ? get(row[column]) : 0.0f;
-                if (real && bias != nullptr) x += bias[column];
-                put(head[d], x);
-            }
+        stored* first = heads + ((part * all + s.rows_before) * N + i) * D;
+        for (unsigned long long d = threadIdx.x % LANES; d < D; d += LANES) {
+            for_each(
+                0, N, 1,
+                [&](unsigned long long h) {
+                    unsigned long long column = (part * N + h) * D + d;
+                    float x = real ? get(rows[column]) : 0.0f;
+                    return real && bias != nullptr ? x + bias[column] : x;
+                },
+                [&](unsigned long long h, float x) { put(first[h * s.S * D + d], x); });
         }
     }
 }
 
 // rows ← heads, for the places that have a row.
 extern "C" __global__ void merge_heads(
-    const stored* heads, stored* rows, const long long* start, const long long* n,
-    const long long* slots, unsigned long long parts, unsigned long long G, unsigned long long N,
-    unsigned long long S, unsigned long long D) {
+    const stored* heads, stored* rows, const long long* table, const long long* slots,
+    unsigned long long parts, unsigned long long G, unsigned long long most, unsigned long long all,
+    unsigned long long N, unsigned long long D) {
     unsigned long long place = ((unsigned long long)blockIdx.x * blockDim.x + threadIdx.x) / LANES;
-    if (place >= G * S) return;
-    unsigned long long g = place / S, i = place % S;
-    long long at = row_of(g, i, start, n, slots);
+    if (place >= G * most) return;
+    unsigned long long i = place % most;
+    Square s = square_of(table, G, place / most);
+    long long at = row_of(s, i, slots);
     if (at < 0) return;
-    stored* row = rows + at * parts * N * D;
+    rows += at * parts * N * D;
     for (unsigned long long part = 0; part < parts; ++part) {
-        for (unsigned long long h = 0; h < N; ++h) {
-            const stored* head = heads + (((part * G + g) * N + h) * S + i) * D;
-            for (unsigned long long d = threadIdx.x % LANES; d < D; d += LANES) {
-                row[(part * N + h) * D + d] = head[d];
-            }
+        const stored* first = heads + ((part * all + s.rows_before) * N + i) * D;
+        for (unsigned long long d = threadIdx.x % LANES; d < D; d += LANES) {
+            for_each(
+                0, N, 1,
+                [&](unsigned long long h) { return first[h * s.S * D + d]; },
+                [&](unsigned long long h, stored x) { rows[(part * N + h) * D + d] = x; });
         }
     }
 }

@@ -6,6 +6,12 @@
 #include "storage.cuh"
 #include "warp.cuh"
 #include "keep.cuh"
+#include "in_flight.cuh"
+
+struct Scaled {
+    float x, gamma, beta;
+    bool stays;
+};
 
 // xhat (width,) holds z, and is normalised in place; y ← γ·x̂ + β, once more in 16 bits where
 // y_stored is wanted. With dropout behind the norm (the embeddings), `keep` says what stays of y.
@@ -21,13 +27,18 @@ __device__ void normalise(
     }
     float r = 1.0f / sqrtf(warp_sum(squares) / width + eps);
     if (lane == 0) *rstd = r;
-    for (unsigned long long i = lane; i < width; i += LANES) {
-        float n = (xhat[i] - mean) * r;
-        xhat[i] = n;
-        float out = kept(keep, first + i) ? (n * gamma[i] + beta[i]) * scale : 0.0f;
-        y[i] = out;
-        if (y_stored != nullptr) put(y_stored[i], out);
-    }
+    for_each(
+        lane, width, LANES,
+        [&](unsigned long long i) {
+            return Scaled{xhat[i], gamma[i], beta[i], kept(keep, first + i)};
+        },
+        [&](unsigned long long i, Scaled given) {
+            float n = (given.x - mean) * r;
+            float out = given.stays ? (n * given.gamma + given.beta) * scale : 0.0f;
+            xhat[i] = n;
+            y[i] = out;
+            if (y_stored != nullptr) put(y_stored[i], out);
+        });
 }
 
 // y = LN(dropout(x + bias) + residual). bias, residual, keep and y_stored may be missing. Element i
@@ -44,14 +55,18 @@ extern "C" __global__ void add_norm_forward(
     first += (chosen == nullptr ? row : chosen[row]) * width;
     if (residual != nullptr) residual += (from == nullptr ? row : from[row]) * width;
     float sum = 0;
-    for (unsigned long long i = threadIdx.x % LANES; i < width; i += LANES) {
-        float z = get(x[at + i]);
-        if (bias != nullptr) z += bias[i];
-        z = kept(keep, first + i) ? z * scale : 0.0f;
-        if (residual != nullptr) z += residual[i];
-        xhat[at + i] = z;
-        sum += z;
-    }
+    for_each(
+        threadIdx.x % LANES, width, LANES,
+        [&](unsigned long long i) {
+            float z = get(x[at + i]);
+            if (bias != nullptr) z += bias[i];
+            z = kept(keep, first + i) ? z * scale : 0.0f;
+            return residual == nullptr ? z : z + residual[i];
+        },
+        [&](unsigned long long i, float z) {
+            xhat[at + i] = z;
+            sum += z;
+        });
     normalise(
         xhat + at, sum, gamma, beta, eps, rstd + row, y + at,
         y_stored == nullptr ? nullptr : y_stored + at, nullptr, 0, 1.0f, width);
@@ -70,15 +85,22 @@ extern "C" __global__ void embeddings_forward(
     type += type_ids[row] * width;
     unsigned long long at = row * width;
     float sum = 0;
-    for (unsigned long long i = threadIdx.x % LANES; i < width; i += LANES) {
-        float z = word[i] + position[i] + type[i];
-        xhat[at + i] = z;
-        sum += z;
-    }
+    for_each(
+        threadIdx.x % LANES, width, LANES,
+        [&](unsigned long long i) { return word[i] + position[i] + type[i]; },
+        [&](unsigned long long i, float z) {
+            xhat[at + i] = z;
+            sum += z;
+        });
     normalise(
         xhat + at, sum, gamma, beta, eps, rstd + row, y + at, nullptr, keep, first + at, scale,
         width);
 }
+
+struct Upstream {
+    float dxhat, xhat;
+    bool stays;
+};
 
 // dz = r·(dx̂ − mean(dx̂) − x̂·mean(x̂·dx̂)) with dx̂ = dy·γ, and, where dx is wanted, dx = dropout(dz).
 // `after` is the dropout of y (the embeddings'), `keep` that of x; either may be missing. Where
@@ -99,20 +121,21 @@ extern "C" __global__ void add_norm_backward(
     }
     unsigned long long at = row * width;
     first += (chosen == nullptr ? row : chosen[row]) * width;
-    float sum = 0, along = 0;
-    for (unsigned long long i = lane; i < width; i += LANES) {
+    auto given = [&](unsigned long long i) {
         float dxhat = dy[at + i] * gamma[i];
         if (after != nullptr) dxhat = kept(after, first + i) ? dxhat * scale : 0.0f;
-        sum += dxhat;
-        along += dxhat * xhat[at + i];
-    }
+        return Upstream{dxhat, xhat[at + i], kept(keep, first + i)};
+    };
+    float r = rstd[row], sum = 0, along = 0;
+    for_each(lane, width, LANES, given, [&](unsigned long long, Upstream u) {
+        sum += u.dxhat;
+        along += u.dxhat * u.xhat;
+    });
     sum = warp_sum(sum) / width;
     along = warp_sum(along) / width;
-    for (unsigned long long i = lane; i < width; i += LANES) {
-        float dxhat = dy[at + i] * gamma[i];
-        if (after != nullptr) dxhat = kept(after, first + i) ? dxhat * scale : 0.0f;
-        float d = rstd[row] * (dxhat - sum - xhat[at + i] * along);
+    for_each(lane, width, LANES, given, [&](unsigned long long i, Upstream u) {
+        float d = r * (u.dxhat - sum - u.xhat * along);
         dz[i] = d;
-        if (dx != nullptr) put(dx[at + i], kept(keep, first + i) ? d * scale : 0.0f);
-    }
+        if (dx != nullptr) put(dx[at + i], u.stays ? d * scale : 0.0f);
+    });
 }

@@ -1,0 +1,63 @@
+"""Attention's squares on a GPU: every sequence has one, and a further size pays."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import fake_cupy
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minibert.backend.cupy_twins import attention
+from minibert.backend.cupy_twins.attention import layout_of
+
+
+def layout(lengths: list[int], N: int, cells: int) -> tuple[attention.Layout, np.ndarray]:
+    """And its table (6, G), on the host."""
+    xp = fake_cupy.backend()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attention, "CELLS", cells)
+        layout_of.cache_clear()
+        found = layout_of(xp, (0, *np.cumsum(lengths).tolist()), N)
+    layout_of.cache_clear()
+    return found, xp.to_host(found.table)
+
+
+LENGTHS = st.lists(st.integers(1, 600), min_size=1, max_size=40)
+
+
+@given(lengths=LENGTHS, N=st.integers(1, 16), cells=st.sampled_from([0, 10_000, 1 << 23]))
+def test_every_sequence_has_a_square(lengths: list[int], N: int, cells: int) -> None:
+    found, (start, n, decisions, S, rows, squares) = layout(lengths, N, cells)
+    offsets = (0, *np.cumsum(lengths).tolist())
+    spans = sorted((int(a), int(a + b)) for a, b in zip(start, n, strict=True))
+    assert spans == list(pairwise(offsets))
+    assert ((n <= S) & (S % 8 == 0)).all()
+    np.testing.assert_array_equal(decisions, N * n**2)
+    np.testing.assert_array_equal(rows, np.cumsum([0, *S])[:-1])
+    np.testing.assert_array_equal(squares, np.cumsum([0, *S**2])[:-1])
+    assert (found.G, found.most, found.rows) == (len(lengths), S.max(), S.sum())
+    assert found.cells == (S**2).sum()
+    g = 0
+    for size in found.sizes:
+        assert (S[g : g + size.G] == size.S).all()
+        assert (size.rows_before, size.cells_before) == (rows[g], squares[g])
+        g += size.G
+    assert g == len(lengths)
+
+
+@given(lengths=LENGTHS, N=st.integers(1, 16), cells=st.sampled_from([0, 10_000, 1 << 23]))
+def test_a_further_size_saves_as_much_as_it_must(lengths: list[int], N: int, cells: int) -> None:
+    found, (_, n, _, S, _, _) = layout(lengths, N, cells)
+    assert max(n) > max(S) - 8  # the longest's own size
+    for larger, smaller in pairwise(found.sizes):
+        assert cells < N * smaller.G * (larger.S**2 - smaller.S**2)
+    if N * len(lengths) * max(S) ** 2 <= cells:
+        assert len(found.sizes) == 1
+
+
+def test_no_sequence_is_no_square() -> None:
+    found, table = layout([], 2, 0)
+    assert (found.sizes, table.shape) == ([], (6, 0))
