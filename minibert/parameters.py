@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from minibert.backend import Array, Backend, RowGradient
+from minibert.backend import Array, Backend, Deferred
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -137,8 +137,8 @@ def accumulate(xp: Backend, targets: tuple[Any, ...], gradients: tuple[Any, ...]
     """targets += gradients, field by field; a `RowGradient` touches only its rows."""
     dense = []
     for target, gradient in zip(targets, gradients, strict=True):
-        if isinstance(gradient, RowGradient):
-            xp.add_rows(target, gradient.rows, gradient.values)
+        if isinstance(gradient, Deferred):
+            gradient.add_to(xp, target)
         else:
             dense.append((target, gradient))
     if dense:

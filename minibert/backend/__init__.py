@@ -8,13 +8,23 @@ layer functions (see `twinned`).
 
 from __future__ import annotations
 
-from minibert.backend.base import PRECISIONS, Array, Backend, Ints, RowGradient, Targets, twinned
+from minibert.backend.base import (
+    PRECISIONS,
+    Array,
+    Backend,
+    Deferred,
+    Ints,
+    RowGradient,
+    Targets,
+    twinned,
+)
 from minibert.errors import InputError
 
 __all__ = [
     "PRECISIONS",
     "Array",
     "Backend",
+    "Deferred",
     "Ints",
     "RowGradient",
     "Targets",

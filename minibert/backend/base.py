@@ -45,6 +45,29 @@ class RowGradient(NamedTuple):
         table[self.rows] = self.values
         return table
 
+    def add_to(self, xp: Backend, target: Array) -> None:
+        xp.add_rows(target, self.rows, self.values)
+
+
+class ProductGradient(NamedTuple):
+    """The gradient aᵀ·b of a matrix that a GPU has not multiplied out: cuBLAS adds it to its sum,
+    without an array of its own that would be written, read and added.
+    """
+
+    a: Array  # (T, O)
+    b: Array  # (T, I)
+
+    def dense(self, xp: Backend) -> Array:
+        """The same as an array (O, I), float32."""
+        return xp.matmul(self.a.T, self.b, dtype="float32")
+
+    def add_to(self, xp: Backend, target: Array) -> None:
+        xp.matmul(self.a.T, self.b, out=target, add=True)
+
+
+Deferred: TypeAlias = RowGradient | ProductGradient
+"""A gradient that is no array: dense(xp) is the array, add_to(xp, target) adds it to one."""
+
 
 class Backend:
     """An array module and the operations that NumPy and CuPy do not share.

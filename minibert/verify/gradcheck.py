@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from minibert.backend import RowGradient, get_backend
+from minibert.backend import Deferred, get_backend
 from minibert.models import (
     BertForMultipleChoice,
     BertForQuestionAnswering,
@@ -197,7 +197,7 @@ def _direction(gradient: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]
 
 def dense_arrays(xp: Any, result: Any) -> Iterator[NDArray[Any]]:
     """A backward's result as arrays in the order of the forward's: tuples opened, tables filled."""
-    if isinstance(result, RowGradient):
+    if isinstance(result, Deferred):
         yield result.dense(xp)
     elif isinstance(result, tuple):
         for part in result:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minibert import BertConfig, BertForSequenceClassification
-from minibert.backend import Backend, RowGradient
+from minibert.backend import Backend, Deferred
 from minibert.backend.numpy_backend import NumpyBackend
 from minibert.layers.dropout import DropoutKey
 from minibert.layers.encoder_layer import (
@@ -67,7 +67,7 @@ def moved(value: Any, xp: Backend, dtype: str) -> Any:
 
 def arrays_in(xp: Backend, result: Any) -> Iterator[NDArray[Any]]:
     """The arrays of a result on the host, tuples opened and tables filled."""
-    if isinstance(result, RowGradient):
+    if isinstance(result, Deferred):
         yield xp.to_host(result.dense(xp))
     elif isinstance(result, tuple):
         for part in result:

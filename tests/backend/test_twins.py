@@ -26,7 +26,7 @@ import pytest
 from device_checks import layer_shapes
 
 import minibert.layers
-from minibert.backend import Backend, RowGradient, get_backend
+from minibert.backend import Backend, Deferred, get_backend
 from minibert.backend.numpy_backend import NumpyBackend
 from minibert.backend.numpy_twins import FORWARD_ONLY_TWINS, TOGETHER_TWINS, together
 from minibert.layers.activations import gelu_forward
@@ -238,7 +238,7 @@ def cast(dtype: Any) -> Callable[[Any], Any]:
 
 
 def leaves(xp: Backend, value: Any) -> list[Any]:
-    if isinstance(value, RowGradient):
+    if isinstance(value, Deferred):
         return [value.dense(xp)]  # which ids have a row, and how often, is the backend's
     if isinstance(value, tuple):
         return [leaf for part in value for leaf in leaves(xp, part)]

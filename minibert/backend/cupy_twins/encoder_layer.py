@@ -6,11 +6,10 @@ their gradients, which carry the residuals, are float32.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from minibert.backend.base import Array, Backend
+from minibert.backend.base import Array, Backend, ProductGradient
 from minibert.backend.cupy_twins.activation import activate, activate_backward
 from minibert.backend.cupy_twins.attention import AttentionCache, attend, attend_backward
 from minibert.backend.cupy_twins.chosen import choose
@@ -21,7 +20,7 @@ from minibert.backend.kernels import launch
 
 
 class Matrices(NamedTuple):
-    """The weights as the products take them, or their gradients."""
+    """The weights as the products take them."""
 
     W_qkv: Array  # (3H, H)
     W_o: Array  # (H, H)
@@ -81,66 +80,53 @@ def encoder_layer_forward(
 def encoder_layer_backward(xp: Backend, dy: Array, cache: EncoderLayerCache) -> tuple[Array, Any]:
     c = cache
     storage = c.x.dtype
-    dW, dw, columns = _gradients(xp, c.w)
-    place = _places(c.w)
-    sums = ColumnSums(xp, len(c.x), columns.size, rest=(place["b_o"], len(dy)))
+    place, columns = _places(c.w)
+    sums = ColumnSums(xp, len(c.x), columns, rest=(place["b_o"], len(dy)))
 
-    dh, do = normalise_backward(xp, dy, c.output_norm, storage)
+    # Apart, since dh and dx grow below, and do and da are multiplied when they are added up.
+    dh, do = normalise_backward(xp, dy, c.output_norm, storage, apart=True)
     norm, xhat = place["gamma_output"], c.output_norm.xhat
     sums.add_norm(norm, dy, xhat, dx=do, place_dx=place["b_out"])
-    xp.matmul(do.T, c.g, out=dW.W_out)
     dg = xp.matmul(do, c.stored.W_out)
     df = activate_backward(xp, dg, c.f, c.w.b_in, c.activation, sums, place["b_in"])
-    xp.matmul(df.T, c.h, out=dW.W_in)
     xp.matmul(df, c.stored.W_in, out=dh, add=True)
 
-    dx, da = normalise_backward(xp, dh, c.attention_norm, storage)
+    dx, da = normalise_backward(xp, dh, c.attention_norm, storage, apart=True)
     norm, xhat = place["gamma_attention"], c.attention_norm.xhat
     sums.add_norm(norm, dh, xhat, dx=da, place_dx=place["b_o"])
-    xp.matmul(da.T, c.context, out=dW.W_o)
     dcontext = xp.matmul(da, c.stored.W_o)
     dqkv = attend_backward(xp, dcontext, c.attention)
     sums.add(place["b_qkv"], dqkv)
-    xp.matmul(dqkv.T, c.x, out=dW.W_qkv)
     xp.matmul(dqkv, c.stored.W_qkv, out=dx, add=True)
-    sums.finish(columns)
-    return dx, dw
+
+    vectors = sums.finish(xp.empty(columns, dtype="float32"))
+    return dx, type(c.w)(
+        W_qkv=ProductGradient(dqkv, c.x), W_o=ProductGradient(da, c.context),
+        W_in=ProductGradient(df, c.h), W_out=ProductGradient(do, c.g),
+        **{name: vectors[at : at + getattr(c.w, name).size] for name, at in place.items()},
+    )  # fmt: skip
 
 
-# ---- Weights in, gradients out. Vectors lie in the order of the flat buffer, and so do matrices,
-# so that adding a layer's gradients to the sum takes two launches (`CupyBackend.add_to`). The first
-# vector's gradient, b_qkv's, is a sum over T rows, that of all others over the R that go on. ----
+# ---- The gradients of vectors lie in the order of the flat buffer, so that adding them to the sum
+# takes one launch (`CupyBackend.add_to`). That of the first one, b_qkv, is a sum over T rows, those
+# of all others over the R that go on. ----
 
-MATRICES = Matrices._fields
 VECTORS = ("b_qkv", "b_o", "b_in", "b_out", "gamma_attention", "beta_attention", "gamma_output",
            "beta_output")  # fmt: skip
 
 
-def _places(w: Any) -> dict[str, int]:
-    """Where each vector begins among the column sums."""
+def _places(w: Any) -> tuple[dict[str, int], int]:
+    """Where each vector begins among the column sums, and where the last one ends."""
     places, at = {}, 0
     for name in VECTORS:
         places[name] = at
         at += getattr(w, name).size
-    return places
-
-
-def _gradients(xp: Backend, w: Any) -> tuple[Matrices, Any, Array]:
-    """Room for the gradients: the matrices, all of `w`'s kind, and the vectors in one piece."""
-    shapes = {name: getattr(w, name).shape for name in (*MATRICES, *VECTORS)}
-    room = xp.empty(sum(map(math.prod, shapes.values())), dtype="float32")
-    arrays, at = {}, 0
-    for name, shape in shapes.items():
-        arrays[name] = room[at : at + math.prod(shape)].reshape(shape)
-        at += math.prod(shape)
-    matrices = Matrices(*(arrays[name] for name in MATRICES))
-    vectors = room[sum(matrix.size for matrix in matrices) :]
-    return matrices, type(w)(**arrays), vectors
+    return places, at
 
 
 def _stored(xp: Backend, w: Any, x: Array) -> tuple[Matrices, Array]:
     """Weights and x (T, H) as the products take them, rounded in one launch."""
-    given = [*(getattr(w, name) for name in MATRICES), x]
+    given = [*(getattr(w, name) for name in Matrices._fields), x]
     if xp.storage == "float32":
         return Matrices(*given[:-1]), x
     room = xp.empty(sum(array.size for array in given), dtype=xp.storage)

@@ -41,17 +41,19 @@ def normalise(
 
 
 def normalise_backward(
-    xp: Backend, dy: Array, cache: NormCache, storage: Any = "float32", after: Kept = ALL
-) -> tuple[Array, Array]:
-    """dz, the residual's gradient in float32, and dx, stored: the same array if they are alike.
+    xp: Backend, dy: Array, cache: NormCache, storage: Any = "float32", after: Kept = ALL,
+    apart: bool = False,
+) -> tuple[Array, Array]:  # fmt: skip
+    """dz, the residual's gradient in float32, and dx, stored: one array if they are alike, unless
+    they must lie `apart`.
 
     `after`: the dropout behind the norm. The sums for γ and β are `ColumnSums.add_norm`'s.
     """
     (R, H), kept = dy.shape, cache.kept
     places = R if cache.slots is None else len(cache.slots)
     dz = xp.empty((places, H), dtype="float32")
-    separate = kept.bits is not None or storage != "float32" or cache.slots is not None
-    dx = xp.empty((R, H), dtype=storage) if separate else None
+    alike = kept.bits is None and storage == "float32" and cache.slots is None
+    dx = None if alike and not apart else xp.empty((R, H), dtype=storage)
     bits, first, scale = kept if after.bits is None else after
     launch(
         xp.module, "norm", "add_norm_backward", WARP * places, dy, after.bits, cache.xhat,
