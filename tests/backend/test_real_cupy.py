@@ -1,6 +1,7 @@
 """What the real CuPy can be asked without a GPU: its signatures, constants and compiler.
 
-The stand-in is only as good as its likeness. Where CuPy is not installed these skip, and say so.
+The stand-in is only as good as its likeness. Where CuPy, or CUDA's libraries, are not installed
+these skip, and say so.
 """
 
 from __future__ import annotations
@@ -20,6 +21,10 @@ from minibert.backend.cupy_backend import CupyBackend
 
 with warnings.catch_warnings(action="ignore"):  # of CUDA libraries that it does not find
     cupy = pytest.importorskip("cupy", reason='CuPy is not installed: pip install -e ".[cuda13]"')
+    try:
+        _ = cupy.cuda.cublas, cupy.cuda.nvrtc.getVersion()  # loads the libraries
+    except ImportError as error:
+        pytest.skip(str(error).splitlines()[0], allow_module_level=True)
 
 
 def parameters(function: Any) -> list[str]:
@@ -42,6 +47,7 @@ def test_cublas_is_given_what_it_takes(
         xp.matmul(x[0], x[0])
         xp.sum(x[0], axis=0)
         xp.dot(x[0, 0], x[0, 0])
+    xp.matmul(*(xp.ones((3, 3), dtype="float16") for _ in "ab"))
     names = parameters(getattr(cupy.cuda.cublas, name))
     assert asked
     for given in asked:
