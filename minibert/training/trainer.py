@@ -139,12 +139,13 @@ class Trainer:
             while self.state.step < self.total_steps and not self._out_of_patience():
                 epoch, batch, ends_epoch = coming
                 result = self.step(batch)
+                self.state.epoch = round(epoch, 4)
                 self.mean_loss.add(result.loss)
                 coming = next(batches)  # while a GPU still computes
                 meter.count(batch)
                 progress.update()
                 if self.state.step % args.logging_steps == 0 or self.state.step == self.total_steps:
-                    self._log_step(result, epoch, meter, progress)
+                    self._log_step(result, meter, progress)
                 with meter.paused():
                     self._after_step(ends_epoch)
                 if self._stop_requested:
@@ -204,14 +205,19 @@ class Trainer:
         return loss, time.perf_counter() - start
 
     def _batches(self, start: int) -> Iterator[tuple[float, Any, bool]]:
-        """Endless (epoch with fraction, which batch, last of its epoch), from step `start`."""
-        step, epoch = 0, 0
+        """Endless (how often the data were seen after it, which batch, last of its epoch).
+
+        From step `start` on. An epoch in which a phase ends counts in part.
+        """
+        step, epoch, seen = 0, 0, 0.0
         while step < start and step + (count := self.order.count(epoch)) <= start:
+            seen += self.order.share(epoch)
             step, epoch = step + count, epoch + 1
         while True:
-            batches = self.order.epoch(epoch)
+            batches, share = self.order.epoch(epoch), self.order.share(epoch)
             for i in range(max(0, start - step), len(batches)):
-                yield epoch + (i + 1) / len(batches), batches[i], i + 1 == len(batches)
+                yield seen + share * (i + 1) / len(batches), batches[i], i + 1 == len(batches)
+            seen += share
             step += len(batches)
             epoch += 1
 
@@ -284,7 +290,8 @@ class Trainer:
             state.evaluations_without_gain = 0
         else:
             state.evaluations_without_gain += 1
-        self._log({"step": state.step} | {f"eval_{name}": v for name, v in metrics.items()})
+        of_step = {"step": state.step, "epoch": state.epoch}
+        self._log(of_step | {f"eval_{name}": v for name, v in metrics.items()})
         shown = "  ".join(f"{name} {four_places(v)}" for name, v in metrics.items())
         say(f"step {state.step:>6}  evaluation  {shown}{'  (best)' if better else ''}")
         if self._out_of_patience():
@@ -292,12 +299,12 @@ class Trainer:
 
     # ---- Log ----
 
-    def _log_step(self, result: StepResult, epoch: float, meter: Meter, progress: Any) -> None:
+    def _log_step(self, result: StepResult, meter: Meter, progress: Any) -> None:
         self._check_step()
         loss, norm = self.mean_loss.take(), self._number(result.gradient_norm)
         rates = meter.read()
         self._log(
-            {"step": self.state.step, "epoch": round(epoch, 4), "loss": loss,
+            {"step": self.state.step, "epoch": self.state.epoch, "loss": loss,
              "learning_rate": result.rate, "grad_norm": norm, **rates}
         )  # fmt: skip
         line = (
@@ -305,7 +312,8 @@ class Trainer:
             f"{rates['tokens_per_second']:,.0f} tokens/s  {rates['gemm_share']:.0%} of GEMM"
         )
         if progress.disable:
-            say(f"step {self.state.step:>6}/{self.total_steps}  epoch {epoch:.2f}  {line}")
+            state = self.state
+            say(f"step {state.step:>6}/{self.total_steps}  epoch {state.epoch:.2f}  {line}")
         else:
             progress.set_postfix_str(line)
 
