@@ -27,13 +27,14 @@ import json
 import os
 import re
 import shutil
+import signal
 import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from minibert.errors import CheckpointError, InputError, Interrupted
+from minibert.errors import CheckpointError, InputError, Interrupted, Terminated
 from minibert.hub import DEFAULT_MODEL, resolve_model
 from minibert.hub.package_index import cache_directory
 from minibert.io.command_line import Parser, run
@@ -90,7 +91,8 @@ def prepare(source: Path, args: argparse.Namespace) -> tuple[SearchIndex, Embedd
     if changes.any:
         index.save(place)
     if changes.interrupted:
-        raise Interrupted(f"{len(index):,} passages are indexed; the same command goes on")
+        by = signal.SIGTERM if isinstance(changes.interrupted, Terminated) else signal.SIGINT
+        raise Interrupted(f"{len(index):,} passages are indexed; the same command goes on", by)
     if not len(index):
         raise InputError(f"{source} holds no text to search{skipped_text(changes)}")
     if changes.any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shlex
+import signal
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -111,7 +112,7 @@ class Trainer:
         self.metric = self._known_metric()
         greater = args.greater_is_better
         self.greater = not lower_is_better(self.metric) if greater is None else greater
-        self._stop_requested = False
+        self._stop_requested: int | None = None  # by which signal
         self._last: tuple[StepResult, PackedBatch] | None = None  # the latest step, …
         self._found_finite = 0  # … and the latest that is known to be well
 
@@ -120,7 +121,7 @@ class Trainer:
     def train(self) -> TrainingState:
         """Train to the end; returns the final state, with the best weights in the model if asked.
 
-        Raises TrainingDiverged on a loss that is not finite, Interrupted after Ctrl-C.
+        Raises TrainingDiverged on a loss that is not finite, Interrupted after Ctrl-C or SIGTERM.
         """
         args = self.args
         if args.resume_from_checkpoint:
@@ -148,8 +149,8 @@ class Trainer:
                     self._log_step(result, meter, progress)
                 with meter.paused():
                     self._after_step(ends_epoch)
-                if self._stop_requested:
-                    self._save_and_interrupt()
+                if self._stop_requested is not None:
+                    self._save_and_interrupt(self._stop_requested)
         self._check_finite()
         if args.load_best_model_at_end and self.state.best_step is not None:
             self._load_best()
@@ -403,15 +404,16 @@ class Trainer:
         else:  # resumed in another output_dir, or removed by hand
             say(f"warning: {best}, the best checkpoint, is gone; the model stays at the last step")
 
-    def request_stop(self) -> None:
-        """Finish the current step, save, and raise Interrupted."""
-        self._stop_requested = True
+    def request_stop(self, by: int = signal.SIGINT) -> None:
+        """Finish the current step, save, and raise Interrupted, as at the signal `by`."""
+        self._stop_requested = by
 
-    def _save_and_interrupt(self) -> None:
+    def _save_and_interrupt(self, by: int) -> None:
         path = self._save_checkpoint()
         raise Interrupted(
             f"interrupted and saved at step {self.state.step} of {self.total_steps}; go on with "
-            f"the same command and --resume_from_checkpoint {shlex.quote(str(path))}"
+            f"the same command and --resume_from_checkpoint {shlex.quote(str(path))}",
+            by,
         )
 
 

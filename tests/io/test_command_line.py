@@ -34,6 +34,7 @@ from minibert.io.command_line import Parser, run
         (OSError("a could not be saved"), 1, "tool.py: error: a could not be saved"),
         (MemoryError("8 GiB"), 1, "tool.py: error: out of memory (8 GiB): use a smaller batch, or"),
         (Interrupted("saved; go on with …"), 130, "tool.py: saved; go on with …"),
+        (Interrupted("saved; go on with …", signal.SIGTERM), 143, "tool.py: saved; go on with …"),
         (KeyboardInterrupt(), 130, "tool.py: interrupted"),
     ],
 )

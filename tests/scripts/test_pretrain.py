@@ -217,6 +217,20 @@ def test_a_dry_run_writes_no_model(script, flags, tmp_path):
     assert re.search(steps, ended.out)
 
 
+def test_a_terminated_run_has_saved_and_says_so(script, process, flags, tmp_path):
+    """With the status that a process manager expects after its SIGTERM."""
+    run = [*flags, "--max_steps", 10**6, "--logging_steps", 1]
+    stopped = process("pretrain", *run)
+    while not (tmp_path / "out/log.jsonl").exists() and stopped.poll() is None:
+        time.sleep(0.01)
+    stopped.terminate()
+    _, err = stopped.communicate(timeout=60)
+    (last, path), *others = checkpoints(tmp_path / "out")
+    assert (stopped.returncode, others) == (143, [])
+    said = f"pretrain.py: interrupted and saved at step {last} of 1000000; go on with the same "
+    assert err == f"{said}command and --resume_from_checkpoint {path}\n"
+
+
 def test_a_killed_run_goes_on_to_the_same_bytes(script, process, flags, tmp_path):
     """kill -9 in the middle of an epoch: what is lost are the steps since the last checkpoint."""
     run = [*flags, "--max_steps", 40, "--save_steps", 2, "--eval_strategy", "no"]

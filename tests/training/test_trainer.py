@@ -292,8 +292,9 @@ def test_a_signal_saves_and_says_how_to_go_on(number, tmp_path, monkeypatch, cap
     with monkeypatch.context() as patch:
         at_step(patch, 4, lambda _: os.kill(os.getpid(), number))
         message = r"saved at step 4 of 9; go on .* --resume_from_checkpoint '.*cut it/checkpoint-4'"
-        with pytest.raises(Interrupted, match=message):
+        with pytest.raises(Interrupted, match=message) as caught:
             make(tmp_path / "cut it", **run).train()
+    assert caught.value.by == number
     assert "interrupted: finishing this step and saving" in capsys.readouterr().out
     assert signal.getsignal(number) is previous
     make(tmp_path / "cut it", resume_from_checkpoint="last", **run).train()
