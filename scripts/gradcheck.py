@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from minibert.config import BertConfig
 from minibert.errors import InputError
 from minibert.io.command_line import Parser, run
+from minibert.io.numbers import counted
 from minibert.models import BertForSequenceClassification
 from minibert.verify.derivatives import METHODS
 from minibert.verify.gradcheck import Check, check_layer, check_model
@@ -54,7 +55,7 @@ def main() -> int:
         print(json.dumps(rows, indent=1))
     else:
         worst = max(check.error / check.bound for check in checks)
-        print(f"\n{len(checks)} tensors checked, {len(failed)} failed")
+        print(f"\n{counted(len(checks), 'tensor')} checked, {len(failed)} failed")
         print(f"worst error/bound: {worst:.2g}")
     for check in failed:
         print(f"FAILED {check}", file=sys.stderr)

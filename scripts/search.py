@@ -38,6 +38,7 @@ from minibert.errors import CheckpointError, InputError, Interrupted, Terminated
 from minibert.hub import DEFAULT_MODEL, resolve_model
 from minibert.hub.package_index import cache_directory
 from minibert.io.command_line import Parser, run
+from minibert.io.numbers import counted
 from minibert.pipelines import SentenceSimilarityPipeline
 from minibert.search import Cut, Hit, SearchIndex
 from minibert.search.index import FORMAT, Changes, model_sha256
@@ -92,7 +93,7 @@ def prepare(source: Path, args: argparse.Namespace) -> tuple[SearchIndex, Embedd
         index.save(place)
     if changes.interrupted:
         by = signal.SIGTERM if isinstance(changes.interrupted, Terminated) else signal.SIGINT
-        raise Interrupted(f"{len(index):,} passages are indexed; the same command goes on", by)
+        raise Interrupted(f"{counted(len(index), 'passage')} indexed; the same command goes on", by)
     if not len(index):
         raise InputError(f"{source} holds no text to search{skipped_text(changes)}")
     if changes.any:
@@ -142,7 +143,7 @@ def default_place(source: Path) -> Path:
 
 def report(index: SearchIndex, changes: Changes, place: Path) -> None:
     print(
-        f"indexed {len(index):,} passages of {len(index.files):,} files "
+        f"indexed {counted(len(index), 'passage')} of {counted(len(index.files), 'file')} "
         f"({changes.embedded:,} new){skipped_text(changes)}; index: {place}",
         file=sys.stderr,
     )

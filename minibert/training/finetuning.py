@@ -10,6 +10,7 @@ from minibert.data.labels import labels_of
 from minibert.data.splits import hold_out
 from minibert.errors import InputError
 from minibert.hub import movie_reviews
+from minibert.io.numbers import counted
 from minibert.io.progress import say
 from minibert.tasks.base import Task
 from minibert.tasks.question_answering import QuestionAnswering
@@ -79,7 +80,7 @@ def choose_examples(
         share = data.validation_split_percentage / 100
         parts["train"], parts["validation"] = hold_out(parts["train"], share, seed)
         held = len(parts["validation"])
-        say(f"validation: {held} examples held out of {data.train_file}")
+        say(f"validation: {counted(held, 'example')} held out of {data.train_file}")
     if not data.do_train:
         parts.pop("train", None)
     most = {

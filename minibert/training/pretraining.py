@@ -18,6 +18,7 @@ from minibert.data.segments import (
 from minibert.data.token_store import TokenStore
 from minibert.errors import InputError
 from minibert.hub import resolve_model
+from minibert.io.numbers import counted
 from minibert.io.progress import say
 from minibert.models import BertForPreTraining
 from minibert.models.sizes import sized_config
@@ -59,8 +60,8 @@ def make_examples(
     longer, share = too_long(first)
     if longer:
         say(
-            f"warning: {longer:,} sentences are longer than an example of {e.max_seq_length} "
-            f"tokens and are cut to fit: {share:.2%} of all tokens, at least, are left out "
+            f"warning: {counted(longer, 'sentence')} longer than an example of {e.max_seq_length} "
+            f"tokens, cut to fit: {share:.2%} of all tokens, at least, are left out "
             "of every epoch; raise --max_seq_length"
         )
     held_out = sources.validation, sources.validation_documents

@@ -37,8 +37,9 @@ class CorpusArguments:
     )
     text_field: str = option("text", "of JSON lines: the field that holds the text")
     store: str | None = option(
-        None, "where vocabulary and tokenised corpus are kept", shown="in the cache"
-    )
+        None, "where vocabulary and tokenised corpus are kept", metavar="DIR",
+        shown="in $MINIBERT_CACHE/corpora, until you delete it there",
+    )  # fmt: skip
     overwrite_store: bool = option(False, "make both anew: after the corpus has changed")
     preprocessing_num_workers: int | None = option(
         None, "processes that tokenise", shown="all cores"

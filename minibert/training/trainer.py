@@ -17,7 +17,7 @@ import numpy as np
 from minibert.data.features import Features, TrainingData
 from minibert.errors import InputError, Interrupted, TrainingDiverged
 from minibert.io.files import atomic_write
-from minibert.io.numbers import four_places
+from minibert.io.numbers import counted, four_places
 from minibert.io.progress import bar, say
 from minibert.models import BertPreTrainedModel, Run
 from minibert.optim import LossScale, Optimizer, clip_scale, global_norm, schedule
@@ -193,7 +193,7 @@ class Trainer:
             parts.append(f"loss {loss:.4f}, {seconds:.2f} s for a step of {largest} tokens")
         return (
             f"dry run: {'; then '.join(parts)}; about {whole / 60:.1f} minutes for "
-            f"{self.total_steps:,} steps without evaluation; peak memory "
+            f"{counted(self.total_steps, 'step')} without evaluation; peak memory "
             f"{self.model.xp.memory() / 2**30:.2f} GiB. {written}"
         )
 
@@ -296,7 +296,8 @@ class Trainer:
         shown = "  ".join(f"{name} {four_places(v)}" for name, v in metrics.items())
         say(f"step {state.step:>6}  evaluation  {shown}{'  (best)' if better else ''}")
         if self._out_of_patience():
-            say(f"stopped early: no gain in {state.evaluations_without_gain} evaluations")
+            vain = counted(state.evaluations_without_gain, "evaluation")
+            say(f"stopped early: no gain in {vain}")
 
     # ---- Log ----
 

@@ -527,7 +527,7 @@ BAD: dict[str, tuple[Callable[[Files], Any], list[str], str]] = {
     ),
     "ragged row": (
         write("train", f"{HEADER}good\tpos\nbad\tneg\tmore\n"), [],
-        "train.tsv, line 3: 3 fields where 2 are wanted",
+        "train.tsv, line 3: 3 fields, wanted 2: ['sentence1', 'label']",
     ),
     "empty text": (
         write("train", f"{HEADER}good\tpos\n\tneg\n"), [], "line 3: the text in 'sentence1' is"

@@ -194,11 +194,34 @@ def test_models_of_several_vocabularies_share_a_corpus(script, flags, tmp_path, 
         ended = script("pretrain", *run, "--dry_run")
         assert (ended.status, ended.err) == (0, "")
     assert len(list((tmp_path / "cache/corpora").iterdir())) == 2
+    assert "kept in the cache" not in ended.out  # it was there
 
     assert script("pretrain", *flags, "--dry_run").status == 0
     refused = script("pretrain", *going_on(flags), "--model_name_or_path", base)
     assert (refused.status, refused.err.count("\n")) == (2, 1)
     assert "tokenised with another tokenizer; choose another --store" in refused.err
+
+
+def test_a_store_in_the_cache_is_said_once_and_can_be_deleted(script, flags, tmp_path, monkeypatch):
+    """With its size and that of all others; made anew it is the same, and a run goes on with it."""
+    monkeypatch.setenv("MINIBERT_CACHE", str(tmp_path / "cache"))
+    corpora = tmp_path / "cache/corpora"
+    (corpora / "another").mkdir(parents=True)
+    (corpora / "another/ids").write_bytes(bytes(3_000_000))
+    cached = [flag for flag in flags if flag not in ("--store", tmp_path / "store")]
+    ended = script("pretrain", *cached, "--save_steps", 3)
+    (made,) = set(corpora.iterdir()) - {corpora / "another"}
+    size = sum(file.stat().st_size for file in made.rglob("*") if file.is_file())
+    said = f"kept in the cache: {size / 1e6:.1f} MB in {made} (all that {corpora} holds: "
+    assert f"{said}{(3e6 + size) / 1e6:.1f} MB; what you delete there is made anew" in ended.out
+
+    whole = (tmp_path / "out/model.safetensors").read_bytes()
+    shutil.rmtree(made)
+    shutil.rmtree(tmp_path / "out/checkpoint-6")
+    ended = script("pretrain", *cached, "--save_steps", 3, "--resume_from_checkpoint", "last")
+    assert (ended.status, ended.err) == (0, "")
+    assert said in ended.out
+    assert (tmp_path / "out/model.safetensors").read_bytes() == whole
 
 
 def test_a_dry_run_writes_no_model(script, flags, tmp_path):
@@ -366,7 +389,7 @@ def test_no_text_counts_twice_or_on_both_sides(script, flags, tmp_path):
     (tmp_path / "link.txt").symlink_to(one)
     ended = script("pretrain", "--corpus", corpus, tmp_path / "link.txt", *rest, "--dry_run")
     assert ended.status == 0
-    assert f"--corpus names 1 files more than once, {one} the first of them" in ended.out
+    assert f"--corpus names 1 file more than once (first: {one}); each is read once\n" in ended.out
     assert "sentences, 8 documents in" in ended.out
 
     for held_out in (one, tmp_path / "link.txt", corpus):
@@ -547,8 +570,8 @@ def test_invalid_bytes_and_long_sentences_are_counted(script, flags, tmp_path):
     (tmp_path / "corpus/000.txt").write_bytes(b"sun \xff " * 40 + b"\nmoon.\n")
     ended = script("pretrain", *flags, "--validation_documents", 0, "--dry_run")
     assert ended.status == 0
-    assert "000.txt: 40 bytes are not UTF-8 and were replaced" in ended.out
-    assert "1 sentences are longer than an example of 24 tokens and are cut to fit: " in ended.out
+    assert "000.txt: 40 bytes not UTF-8, replaced by U+FFFD\n" in ended.out
+    assert "1 sentence longer than an example of 24 tokens, cut to fit: " in ended.out
     share = re.search(r"fit: (\S+)% of all tokens, at least, are left out", ended.out)
     assert share is not None
     store = tmp_path / "store/train"
@@ -562,10 +585,10 @@ def test_text_without_full_stops_is_broken_and_used(script, flags, tmp_path):
     (tmp_path / "corpus/001.txt").write_text("")
     ended = script("pretrain", *flags, "--max_seq_length", 128, "--dry_run")
     assert (ended.status, ended.err) == (0, "")
-    line = "train: 1 sentences of more than 120 tokens are broken into parts of at most 60"
+    line = "train: 1 sentence of more than 120 tokens, broken into parts of at most 60"
     assert line in ended.out
-    assert "warning: 1 files, members of archives or JSON lines without text" in ended.out
-    assert f"{tmp_path / 'corpus/001.txt'} the first of them" in ended.out
+    without = "warning: files, members of archives or JSON lines without text, left out: 1 (first: "
+    assert f"{without}{tmp_path / 'corpus/001.txt'})\n" in ended.out
     assert "longer than an example" not in ended.out
 
 

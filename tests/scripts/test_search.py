@@ -187,7 +187,7 @@ def test_ctrl_c_is_no_loss(kind, status, script, model, folder, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("minibert.pipelines.SentenceSimilarityPipeline.embed", stop)
         ended = script(*on(folder, "dull", "--model", model))
-    said = "search.py: 0 passages are indexed; the same command goes on\n"
+    said = "search.py: 0 passages indexed; the same command goes on\n"
     assert ended == (status, "", said)
     assert script(*on(folder, "dull", "--model", model)).status == 0
 
