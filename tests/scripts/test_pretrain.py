@@ -166,11 +166,15 @@ def test_without_next_sentences_a_new_model_has_no_head_for_them(script, flags, 
         ],
     }
     for name, run in runs.items():
-        assert script("pretrain", *run, "--no_nsp").status == 0
-        saved = BertForMaskedLM.from_pretrained(tmp_path / name, backend="numpy")
-        assert saved.config.architectures == ("BertForMaskedLM",)
-        assert not saved.load_report.missing
-        assert not saved.load_report.unexpected  # no pooler either
+        ended = script("pretrain", *run, "--no_nsp")
+        assert ended.status == 0
+        assert "untrained" not in ended.out  # nothing is missing that would be trained
+        for place in (tmp_path / name, tmp_path / name / "checkpoint-2"):
+            saved = BertForMaskedLM.from_pretrained(place, backend="numpy")
+            assert saved.config.architectures == ("BertForMaskedLM",)
+            assert not saved.load_report.missing
+            assert not saved.load_report.unexpected  # no pooler either
+        assert f"\n{saved.parameters.layout.size:,} parameters (" in ended.out
 
 
 def test_a_diverged_run_prints_no_page_of_digits(script, flags, tmp_path):
