@@ -95,10 +95,15 @@ def row(check: Check) -> str:
 
 def parse_arguments() -> argparse.Namespace:
     parser = Parser(__doc__)
-    parser.add_argument("--method", choices=[*METHODS, "all"], default="complex-step")
-    parser.add_argument("--layer", help="one layer only, without the models")
+    parser.add_argument(
+        "--method", choices=[*METHODS, "all"], default="complex-step",
+        help="of numerical derivatives (default complex-step)",
+    )  # fmt: skip
+    parser.add_argument("--layer", metavar="NAME", help="one layer only, without the models")
     parser.add_argument("--base", action="store_true", help="a model of BERT-base's size as well")
-    parser.add_argument("--seed", type=int, default=0, help="of all random numbers (default 0)")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of all random numbers (default 0)"
+    )
     parser.add_argument("--json", action="store_true", help="the results as JSON")
     return parser.parse_args()
 

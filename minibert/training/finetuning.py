@@ -30,8 +30,9 @@ def read_data(data: DataArguments, special: TaskArguments) -> dict[str, Examples
     }  # fmt: skip
     if not any(paths.values()):
         if data.task != "text-classification":
+            wanted = "train" if data.do_train else "validation" if data.do_eval else "test"
             raise InputError(
-                f"--task {data.task} wants a --train_file; --help has the forms of files"
+                f"--task {data.task} wants a --{wanted}_file; --help has the forms of files"
             )
         infix = ".regression" if special.problem_type == "regression" else ""
         paths = {name: str(movie_reviews() / f"{name}{infix}.tsv") for name in paths}

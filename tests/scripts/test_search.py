@@ -156,7 +156,7 @@ def test_a_damaged_index_is_made_again(script, model, folder, cache, tmp_path):
         (["{folder}", " "], "got an empty query ' '"),
         (["{folder}", "q", "--top_k=0"], "top_k must be at least 1, got 0"),
         (["{folder}", "q", "--cut=words"], "invalid choice: 'words'"),
-        ([], "the following arguments are required: INDEX_OR_FOLDER"),
+        ([], "the following arguments are required: INDEX_OR_FOLDER;"),
     ],
 )
 def test_bad_input_gets_one_line(script, model, folder, arguments, message):
