@@ -34,7 +34,9 @@ class Parser(argparse.ArgumentParser):
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> Any:
         """As argparse's; raises InputError."""
-        known, unknown = self.parse_known_args(args, namespace)
+        # Intermixed: texts may stand before, between and after flags.
+        parse = self.parse_known_args if self._subparsers else self.parse_known_intermixed_args
+        known, unknown = parse(args, namespace)
         if unknown:
             self.error(self._about(unknown))
         return known

@@ -164,8 +164,8 @@ def tokenise(
     forget_hashes()
     if is_new and not a.store:
         say(
-            f"kept in the cache: {_megabytes(stores)} in {stores} (all that {stores.parent} holds: "
-            f"{_megabytes(stores.parent)}; what you delete there is made anew when it is wanted)"
+            f"kept in the cache: {_megabytes(stores)} as {stores.name} ({stores.parent} holds "
+            f"{_megabytes(stores.parent)} in all; what you delete there can be made again)"
         )
     return sources
 

@@ -216,8 +216,8 @@ def test_a_store_in_the_cache_is_said_once_and_can_be_deleted(script, flags, tmp
     ended = script("pretrain", *cached, "--save_steps", 3)
     (made,) = set(corpora.iterdir()) - {corpora / "another"}
     size = sum(file.stat().st_size for file in made.rglob("*") if file.is_file())
-    said = f"kept in the cache: {size / 1e6:.1f} MB in {made} (all that {corpora} holds: "
-    assert f"{said}{(3e6 + size) / 1e6:.1f} MB; what you delete there is made anew" in ended.out
+    said = f"kept in the cache: {size / 1e6:.1f} MB as {made.name} ({corpora} holds "
+    assert f"{said}{(3e6 + size) / 1e6:.1f} MB in all; what you delete there can" in ended.out
 
     whole = (tmp_path / "out/model.safetensors").read_bytes()
     shutil.rmtree(made)
