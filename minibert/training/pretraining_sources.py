@@ -156,18 +156,18 @@ def tokenise(
     stores = store_directory(a, v, tokenizer if v.tokenizer_name or base else None)
     is_new = a.overwrite_store or not (stores / "train").exists()
     train = _tokenised(a, stores / "train", corpora.train, tokenizer, quiet)
-    if corpora.validation is None:
-        sources = Sources(train, *_held_out(a, train, seed, 2 if next_sentence else 1))
-    else:
+    other = None
+    if corpora.validation is not None:
         other = _tokenised(a, stores / "validation", corpora.validation, tokenizer, quiet)
-        sources = Sources(train, hold_out(train, 0, seed)[0], other, hold_out(other, 0, seed)[0])
     forget_hashes()
     if is_new and not a.store:
         say(
             f"kept in the cache: {_megabytes(stores)} as {stores.name} ({stores.parent} holds "
             f"{_megabytes(stores.parent)} in all; what you delete there can be made again)"
         )
-    return sources
+    if other is None:
+        return Sources(train, *_held_out(a, train, seed, 2 if next_sentence else 1))
+    return Sources(train, hold_out(train, 0, seed)[0], other, hold_out(other, 0, seed)[0])
 
 
 def _megabytes(directory: Path) -> str:
