@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from minibert.errors import InputError
+from minibert.io.numbers import counted
 
 # "gelu" is x·Φ(x) with the true erf, "gelu_new" its tanh form (constant 0.044715), as in Google's
 # code. The aliases are other names of the same two functions in transformers/activations.py.
@@ -250,7 +251,8 @@ def _label_names(count: object, id2label: object, label2id: object) -> list[str]
     names = by_id or by_name or {index: f"LABEL_{index}" for index in range(count or 2)}
     if count and count != len(names):
         raise InputError(
-            f"num_labels: got {count} but id2label names {len(names)} labels; leave num_labels out"
+            f"num_labels: got {count}, but id2label names {counted(len(names), 'label')}; "
+            "leave num_labels out"
         )
     return [names[index] for index in range(len(names))]
 

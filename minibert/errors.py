@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 
 class InputError(ValueError):
     """Something the user gave cannot be used; the message says what, and how to mend it.
@@ -24,4 +26,13 @@ class TrainingDiverged(ArithmeticError):
 
 
 class Interrupted(Exception):
-    """Ctrl-C: the run was saved, and the message says how to go on."""
+    """A signal came: what was done is saved, and the message says how to go on."""
+
+    def __init__(self, message: str, by: int = signal.SIGINT) -> None:
+        """by: the number of the signal."""
+        super().__init__(message)
+        self.by = by
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, what a scheduler sends before it kills: as Ctrl-C, but for the exit status."""

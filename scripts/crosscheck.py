@@ -9,8 +9,8 @@
     python scripts/crosscheck.py certify                       every gradient, in every precision
 
 MINE is a .safetensors or .npz file with any of the trace's tensors, GOLDEN a trace (nano, where
-there is no such file, is made on the spot). Exits with
-status 0 if everything is within its budget, 1 if not, 2 for an input to mend.
+there is no such file, is made on the spot). Exits with status 0 if everything is within its budget,
+1 if not, 2 for an input to mend.
 """
 
 from __future__ import annotations
@@ -161,31 +161,47 @@ def parse_arguments() -> argparse.Namespace:
 
     made = commands.add_parser("trace", **_help(trace))
     made.set_defaults(command=trace)
-    made.add_argument("standard", nargs="?", choices=STANDARD, help="a standard trace")
+    made.add_argument(
+        "standard",
+        nargs="?",
+        choices=STANDARD,
+        metavar="NAME",
+        help=f"a standard trace: {', '.join(STANDARD)}",
+    )
     made.add_argument(
         "--pytorch", action="store_true",
         help="also write PyTorch's float32 errors, to NAME.pytorch.json (needs the [crosscheck] "
         "extra)",
     )  # fmt: skip
-    made.add_argument("--output", help="path without a suffix (default: the trace's name)")
+    made.add_argument(
+        "--output", metavar="PATH", help="without a suffix (default the trace's name)"
+    )
     inputs.add_arguments(made, HEADS)
 
     files = commands.add_parser("compare", **_help(compare_files))
     files.set_defaults(command=compare_files)
     files.add_argument("mine", metavar="MINE", help=".safetensors or .npz")
     files.add_argument("golden", metavar="GOLDEN", help="a trace, or nano")
-    files.add_argument("--map", help="JSON: your names → the trace's; null leaves a tensor out")
+    files.add_argument(
+        "--map", metavar="FILE", help="JSON: your names → the trace's; null leaves a tensor out"
+    )
 
     live = commands.add_parser("against", **_help(against))
     live.set_defaults(command=against)
-    live.add_argument("framework", choices=("transformers",))
-    live.add_argument("golden", metavar="GOLDEN", nargs="?", default="nano", help="a trace (nano)")
-    live.add_argument("--attention", choices=("eager", "sdpa"), default="eager")
+    live.add_argument(
+        "framework", choices=("transformers",), metavar="FRAMEWORK", help="transformers"
+    )
+    live.add_argument(
+        "golden", metavar="GOLDEN", nargs="?", default="nano", help="a trace (default nano)"
+    )
+    live.add_argument(
+        "--attention", choices=("eager", "sdpa"), default="eager", help="(default eager)"
+    )
 
     errors = commands.add_parser("budget", **_help(budget))
     errors.set_defaults(command=budget)
     errors.add_argument(
-        "golden", metavar="GOLDEN", nargs="?", default="nano", help="a trace (nano)"
+        "golden", metavar="GOLDEN", nargs="?", default="nano", help="a trace (default nano)"
     )
 
     certified = commands.add_parser("certify", **_help(certify))
@@ -193,7 +209,9 @@ def parse_arguments() -> argparse.Namespace:
     certified.add_argument("--verbose", action="store_true", help="each line as it is done")
 
     for command in (files, live, errors):
-        command.add_argument("--weights", help="the weight file, where the trace only names it")
+        command.add_argument(
+            "--weights", metavar="FILE", help="the weight file, where the trace only names it"
+        )
     for command in (files, live):
         command.add_argument("--dtype", choices=UNIT, help="whose budgets apply")
         command.add_argument("--only-out", action="store_true", help="print only what is out")

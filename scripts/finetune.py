@@ -51,6 +51,7 @@ from minibert.data.features import Features
 from minibert.hub import resolve_model
 from minibert.io.command_line import Parser, run
 from minibert.io.files import atomic_write
+from minibert.io.numbers import counted
 from minibert.models import BertPreTrainedModel
 from minibert.pipelines.trained_for import (
     OF_ARCHITECTURE,
@@ -101,7 +102,7 @@ def main() -> None:
     if data.do_train:
         evaluated = features.get("validation") if data.do_eval else None
         trainer = Trainer(model, args, task, features["train"], evaluated, tokenizer)
-        print(f"{trainer.total_steps} steps", flush=True)
+        print(counted(trainer.total_steps, "step"), flush=True)
         if args.dry_run:
             print(trainer.dry_run())
             return
@@ -177,13 +178,16 @@ def describe(
 ) -> None:
     counts = {name: f"{len(part):,} {name}" for name, part in parts.items()}
     if isinstance(task, QuestionAnswering):
-        counts = {name: f"{s} ({len(features[name]):,} windows)" for name, s in counts.items()}
+        counts = {
+            name: f"{s} ({counted(len(features[name]), 'window')})" for name, s in counts.items()
+        }
     mean = next(iter(features.values())).lengths.mean()
-    where = model.xp.name if model.xp.name != "numpy" else f"numpy, {model.workers.threads} threads"
+    where = model.xp.name
+    where += f", {counted(model.workers.threads, 'thread')}" * (where == "numpy")
     changes = task.config_changes()
     precision = args.dtype if args.precision == "fp32" else args.precision
     names = getattr(task, "label2id", None)  # none of a number, a span, a choice
-    labels = f", {len(names)} labels" if names else ""
+    labels = f", {counted(len(names), 'label')}" if names else ""
     print(f"data: {', '.join(counts.values())} examples, {mean:.1f} tokens on average")
     print(f"task: {changes.get('problem_type', data.task)}{labels}")
     print(f"{model.parameters.layout.size:,} parameters, {precision}, on {where}", flush=True)
@@ -257,7 +261,7 @@ def write_predictions(
     lines = [json.dumps(row, ensure_ascii=False) for row in rows]
     output.mkdir(parents=True, exist_ok=True)
     atomic_write(output / "predictions.jsonl", "\n".join(lines) + "\n")
-    print(f"{len(lines)} predictions for {test.path}: {output / 'predictions.jsonl'}")
+    print(f"{counted(len(lines), 'prediction')} for {test.path}: {output / 'predictions.jsonl'}")
 
 
 def report(results: dict[str, float], task: Task, parts: dict[str, Examples]) -> None:
@@ -265,7 +269,7 @@ def report(results: dict[str, float], task: Task, parts: dict[str, Examples]) ->
         metrics = {k[5:]: v for k, v in results.items() if k.startswith(prefix + "_")}
         if metrics:
             shown = "  ".join(f"{k} {v:.4f}{class_of(k, task)}" for k, v in metrics.items())
-            print(f"{name} ({len(parts[name]):,} held-out examples)  {shown}")
+            print(f"{name} ({counted(len(parts[name]), 'held-out example')})  {shown}")
 
 
 def class_of(metric: str, task: Task) -> str:

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from minibert.config import BertConfig
 from minibert.errors import InputError
 from minibert.io.command_line import Parser, run
+from minibert.io.numbers import counted
 from minibert.models import BertForSequenceClassification
 from minibert.verify.derivatives import METHODS
 from minibert.verify.gradcheck import Check, check_layer, check_model
@@ -54,7 +55,7 @@ def main() -> int:
         print(json.dumps(rows, indent=1))
     else:
         worst = max(check.error / check.bound for check in checks)
-        print(f"\n{len(checks)} tensors checked, {len(failed)} failed")
+        print(f"\n{counted(len(checks), 'tensor')} checked, {len(failed)} failed")
         print(f"worst error/bound: {worst:.2g}")
     for check in failed:
         print(f"FAILED {check}", file=sys.stderr)
@@ -94,10 +95,15 @@ def row(check: Check) -> str:
 
 def parse_arguments() -> argparse.Namespace:
     parser = Parser(__doc__)
-    parser.add_argument("--method", choices=[*METHODS, "all"], default="complex-step")
-    parser.add_argument("--layer", help="one layer only, without the models")
+    parser.add_argument(
+        "--method", choices=[*METHODS, "all"], default="complex-step",
+        help="of numerical derivatives (default complex-step)",
+    )  # fmt: skip
+    parser.add_argument("--layer", metavar="NAME", help="one layer only, without the models")
     parser.add_argument("--base", action="store_true", help="a model of BERT-base's size as well")
-    parser.add_argument("--seed", type=int, default=0, help="of all random numbers (default 0)")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of all random numbers (default 0)"
+    )
     parser.add_argument("--json", action="store_true", help="the results as JSON")
     return parser.parse_args()
 

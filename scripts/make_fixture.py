@@ -1,6 +1,7 @@
+#!/usr/bin/env python3
 """Write tests/fixtures/transformers_*: what transformers computes for a small random BERT.
 
-    python scripts/make_fixture.py [DIRECTORY]        (needs the [crosscheck] extra)
+    python scripts/make_fixture.py [DIR]        (needs the [crosscheck] extra)
 
 The default tests hold minibert to these files without PyTorch; a cross-check test makes them anew.
 Nothing in the model is at its initial value (biases, layer norms), and no two sizes are equal.
@@ -18,7 +19,6 @@ for one head's float64 gradients, which are whole.
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ import numpy as np
 import torch
 import transformers
 from safetensors.numpy import save_file
+
+from minibert.io import command_line
 
 CONFIG = {
     "vocab_size": 101,
@@ -172,4 +174,6 @@ def main(directory: Path) -> None:
 
 if __name__ == "__main__":
     here = Path(__file__).parent.parent / "tests" / "fixtures"
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else here)
+    parser = command_line.Parser(__doc__)
+    parser.add_argument("directory", metavar="DIR", nargs="?", type=Path, default=here)
+    command_line.run(lambda: main(parser.parse_args().directory))

@@ -10,7 +10,6 @@ takes the longest piece that fits, so each text is split as by the whole vocabul
 from __future__ import annotations
 
 import json
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 import transformers
 
 from minibert.hub import DEFAULT_MODEL, resolve_model
+from minibert.io.command_line import Parser, run
 from minibert.tokenization.files import read_vocab
 
 SETTINGS = [
@@ -92,4 +92,6 @@ def main(file: Path) -> None:
 
 if __name__ == "__main__":
     here = Path(__file__).parent.parent / "tests" / "fixtures" / "tokenizer.json"
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else here)
+    parser = Parser(__doc__)
+    parser.add_argument("file", metavar="FILE", nargs="?", type=Path, default=here)
+    run(lambda: main(parser.parse_args().file))

@@ -232,18 +232,20 @@ def is_given(args: argparse.Namespace, name: str) -> bool:
 
 def parse_arguments() -> argparse.Namespace:
     parser = Parser(__doc__)
-    parser.add_argument("texts", nargs="*", metavar="TEXT", help="texts to answer")
+    parser.add_argument("texts", nargs="*", default=[], metavar="TEXT", help="texts to answer")
     parser.add_argument("--model", required=True, metavar="DIR", help="a directory or a hub name")
     parser.add_argument(
-        "--task", choices=[*PIPELINES, *ALIASES], help="default: what the model was trained for"
+        "--task",
+        choices=[*PIPELINES, *ALIASES],
+        help="what to answer (default what the model was trained for)",
     )
-    parser.add_argument("--file", help="texts, instead of arguments")
-    parser.add_argument("--format", choices=FORMS, help="of the input (default: see above)")
+    parser.add_argument("--file", metavar="FILE", help="texts, instead of arguments")
+    parser.add_argument("--format", choices=FORMS, help="of the input (default see above)")
     parser.add_argument("--text_column", metavar="NAME", help="the text's column, or key in JSON")
     parser.add_argument("--text_pair_column", metavar="NAME", help="the second text's")
     parser.add_argument("--jsonl", action="store_true", help="write one JSON object a line")
     parser.add_argument("--all", action="store_true", help="every label with its score")
-    parser.add_argument("--top_k", type=int, help="so many answers, best first")
+    parser.add_argument("--top_k", type=int, metavar="N", help="so many answers, best first")
     parser.add_argument("--context", metavar="TEXT", help="what all questions are about")
     parser.add_argument("--context_file", metavar="FILE", help="a text file that holds it")
     parser.add_argument("--choices", nargs="+", metavar="TEXT", help="what all questions choose of")
@@ -253,12 +255,20 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--aggregation_strategy",
         choices=("none", "simple", "first", "average", "max"),
-        help="how pieces become entities (default: simple)",
+        help="how pieces become entities (default simple)",
     )
-    parser.add_argument("--stride", type=int, help="read long texts in windows that share N tokens")
+    parser.add_argument(
+        "--stride",
+        type=int,
+        metavar="N",
+        help="read long texts in windows that share N tokens",
+    )
     parser.add_argument("--targets", nargs="+", metavar="WORD", help="fill-mask: only these words")
-    parser.add_argument("--backend", choices=("auto", "numpy", "cupy"), default="auto")
-    parser.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
+    parser.add_argument(
+        "--backend", choices=("auto", "numpy", "cupy"), default="auto",
+        help="where to compute (default auto)",
+    )  # fmt: skip
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default all cores)")
     args = parser.parse_args()
     check_arguments(args)
     return args

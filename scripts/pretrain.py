@@ -11,7 +11,7 @@
 
     python scripts/pretrain.py --corpus novels/ --no_nsp --whole_word_mask
         Masked language model alone, on full sequences of sentences; words are masked whole. A new
-        model is saved with that head alone (BertForMaskedLM).
+        model has that head alone (BertForMaskedLM).
 
     python scripts/pretrain.py --corpus … --max_steps 20000 --second_phase_steps 2000
         The first 18,000 steps on examples of 128 tokens, the last 2,000 on 512.
@@ -47,8 +47,6 @@ from minibert.data.features import Features
 from minibert.io.command_line import Parser, run
 from minibert.io.files import atomic_write
 from minibert.io.numbers import counted, four_places
-from minibert.models import BertPreTrainedModel
-from minibert.models.next_sentence import NEXT_SENTENCE
 from minibert.tasks.pre_training import PreTraining
 from minibert.training.arguments import parse
 from minibert.training.counted_start import narrow_embeddings, start_from_counts
@@ -119,15 +117,8 @@ def main() -> None:
     }
     if shape.embeddings_from_counts:
         narrow_embeddings(model)
-    learnt = model if pairs or knows_next_sentences(model) else model.masked_lm()
-    save(learnt, trainer, corpus, examples, shape, named(results))
+    save(trainer, corpus, examples, shape, named(results))
     report(results, output)
-
-
-def knows_next_sentences(model: BertPreTrainedModel) -> bool:
-    """Whether a model that was gone on with had brought a next-sentence head, and its pooler."""
-    report = model.load_report
-    return report is not None and not set(NEXT_SENTENCE) & set(report.missing)
 
 
 def describe(trainer: Trainer, held_out: Mapping[int, Features]) -> None:
@@ -160,14 +151,13 @@ def named(results: Mapping[int, Mapping[str, float]]) -> dict[str, float]:
 
 
 def save(
-    model: BertPreTrainedModel,
     trainer: Trainer,
     corpus: CorpusArguments,
     examples: ExampleArguments,
     shape: ModelArguments,
     results: dict[str, float],
 ) -> None:
-    args, output = trainer.args, trainer.output_dir
+    model, args, output = trainer.model, trainer.args, trainer.output_dir
     hyperparameters = {name: value for name, value in asdict(args).items() if name in SHOWN}
     hyperparameters |= {"steps": trainer.state.step, **asdict(examples)}
     hyperparameters |= {"documents": corpus.documents, "sentences": corpus.sentences}

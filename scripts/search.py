@@ -27,16 +27,18 @@ import json
 import os
 import re
 import shutil
+import signal
 import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from minibert.errors import CheckpointError, InputError, Interrupted
+from minibert.errors import CheckpointError, InputError, Interrupted, Terminated
 from minibert.hub import DEFAULT_MODEL, resolve_model
 from minibert.hub.package_index import cache_directory
 from minibert.io.command_line import Parser, run
+from minibert.io.numbers import counted
 from minibert.pipelines import SentenceSimilarityPipeline
 from minibert.search import Cut, Hit, SearchIndex
 from minibert.search.index import FORMAT, Changes, model_sha256
@@ -90,7 +92,8 @@ def prepare(source: Path, args: argparse.Namespace) -> tuple[SearchIndex, Embedd
     if changes.any:
         index.save(place)
     if changes.interrupted:
-        raise Interrupted(f"{len(index):,} passages are indexed; the same command goes on")
+        by = signal.SIGTERM if isinstance(changes.interrupted, Terminated) else signal.SIGINT
+        raise Interrupted(f"{counted(len(index), 'passage')} indexed; the same command goes on", by)
     if not len(index):
         raise InputError(f"{source} holds no text to search{skipped_text(changes)}")
     if changes.any:
@@ -140,7 +143,7 @@ def default_place(source: Path) -> Path:
 
 def report(index: SearchIndex, changes: Changes, place: Path) -> None:
     print(
-        f"indexed {len(index):,} passages of {len(index.files):,} files "
+        f"indexed {counted(len(index), 'passage')} of {counted(len(index.files), 'file')} "
         f"({changes.embedded:,} new){skipped_text(changes)}; index: {place}",
         file=sys.stderr,
     )
@@ -201,17 +204,30 @@ def printable(path: Path) -> str:
 def parse_arguments() -> argparse.Namespace:
     parser = Parser(__doc__)
     parser.add_argument("source", metavar="INDEX_OR_FOLDER", help="a text file, a folder, an index")
-    parser.add_argument("queries", nargs="*", metavar="QUERY", help="none: only make the index")
-    parser.add_argument("--top_k", type=int, default=5, help="passages a query (default: 5)")
+    parser.add_argument(
+        "queries",
+        nargs="*",
+        default=[],
+        metavar="QUERY",
+        help="what you ask (none: only make the index)",
+    )
+    parser.add_argument(
+        "--top_k", type=int, default=5, metavar="N", help="passages a query (default 5)"
+    )
     parser.add_argument("--model", metavar="NAME", help=f"a sentence encoder: a directory or a hub "
-                        f"name (default: the index's, else {DEFAULT_MODEL})")  # fmt: skip
-    parser.add_argument("--cut", choices=WAYS, help="how texts become passages (default: a file "
+                        f"name (default the index's, else {DEFAULT_MODEL})")  # fmt: skip
+    parser.add_argument("--cut", choices=WAYS, help="how texts become passages (default a file "
                         "by lines, a folder in chunks)")  # fmt: skip
-    parser.add_argument("--index", metavar="DIR", help="where the index is kept")
+    parser.add_argument(
+        "--index", metavar="DIR", help="where the index is kept (default in the cache)"
+    )
     parser.add_argument("--rebuild", action="store_true", help="make the index anew")
     parser.add_argument("--jsonl", action="store_true", help="one JSON object a passage")
-    parser.add_argument("--backend", choices=("auto", "numpy", "cupy"), default="auto")
-    parser.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
+    parser.add_argument(
+        "--backend", choices=("auto", "numpy", "cupy"), default="auto",
+        help="where to compute (default auto)",
+    )  # fmt: skip
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default all cores)")
     args = parser.parse_args()
     if args.top_k < 1:
         raise InputError(f"--top_k must be at least 1, got {args.top_k}")

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, get_args
 from minibert.data.tags import Scheme, detect_scheme, has_prefix, invalid_tags, is_plain
 from minibert.data.text_files import JSON_LINES, Source, brief, error_at, json_objects, opened
 from minibert.errors import InputError
+from minibert.io.numbers import counted
 
 WORDS = ("tokens", "words")
 TAGS = ("ner_tags", "tags", "labels")
@@ -69,8 +70,8 @@ class TaggedSentences:
             return None
         line, word, tag = self.invalid[0]
         return (
-            f"{self.path}: {len(self.invalid)} tags break the scheme {self.scheme}, first {tag!r} "
-            f"of {brief(word)} in line {line}; they are read as conlleval reads them"
+            f"{self.path}: {counted(len(self.invalid), 'tag')} against the scheme {self.scheme}, "
+            f"first {tag!r} of {brief(word)} in line {line}; read as conlleval reads them"
         )
 
     def error(self, sentence: int, word: int, problem: str) -> InputError:
@@ -209,7 +210,9 @@ def _ragged(cells: list[str], width: int) -> str:
     if len(cells) < width:
         problem = f"a column is missing: {len(cells)} of {width} are there, {brief(cells)}"
     else:
-        problem = f"{len(cells)} columns where the rows above have {width}: {brief(cells)}"
+        problem = (
+            f"{counted(len(cells), 'column')} where the rows above have {width}: {brief(cells)}"
+        )
     hint = (
         '; if this is a comment, remove it (in Python: comment="#")'
         if cells[0].startswith("#")
@@ -237,8 +240,8 @@ def _json_sentences(
             names = _named(path, line, value.get(tags_key), label_names)
             tags = _strings(path, line, tags_key, names)
             if len(tags) != len(words):
-                problem = f"{len(tags)} tags for {len(words)} words; one for each is wanted"
-                raise error_at(path, line, problem)
+                problem = f"{counted(len(tags), 'tag')} for {counted(len(words), 'word')}"
+                raise error_at(path, line, f"{problem}; wanted one for each")
         yield _Sentence(words, tags, [line] * len(words))
 
 

@@ -32,6 +32,10 @@ class Order(Protocol):
         """How many batches an epoch has."""
         ...
 
+    def share(self, epoch: int) -> float:
+        """How much of the data an epoch goes through, 1.0 where that is all."""
+        ...
+
     def steps(self, num_train_epochs: float) -> int:
         """How many steps so many epochs are, and at least one."""
         ...
@@ -163,6 +167,10 @@ class BatchOrder:
         if self.max_tokens is None:
             return -(-len(self.lengths) // self.batch_size)  # the windows hold whole batches
         return len(self.epoch(epoch))
+
+    def share(self, epoch: int) -> float:
+        """All: no epoch is cut short."""
+        return 1.0
 
     def steps(self, num_train_epochs: float) -> int:
         """How many steps so many epochs are; a part of an epoch is rounded up."""

@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 from minibert.data.tables import read_table
 from minibert.data.text_files import Problem, Source, brief, error_at, opened
 from minibert.errors import InputError
+from minibert.io.numbers import counted
 
 CONTEXTS = ("context", "article", "passage", "ctx", "sent1", "premise")
 QUESTIONS = ("question", "sent2")
@@ -132,7 +133,7 @@ def _example(values: Mapping[str, Any], model: _Example | None) -> _Example:
     texts, own_labels = _choices(values)
     if model and len(texts) != len(model.choices):
         raise Problem(
-            f"{len(texts)} choices where {len(model.choices)} are wanted, as in the file's first "
+            f"{counted(len(texts), 'choice')}, wanted {len(model.choices)} as in the file's first "
             f"example: {brief(texts)}"
         )
     first, choices = _asked(values, texts)

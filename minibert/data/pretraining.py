@@ -133,6 +133,11 @@ class PretrainingOrder:
         whole = self._whole(epoch, phase)
         return whole if left is None else min(whole, left)
 
+    def share(self, epoch: int) -> float:
+        """How much of the corpus an epoch goes through: all, unless a phase ends in it."""
+        phase, left = self._phase_of(epoch)
+        return 1.0 if left is None else min(1.0, left / self._whole(epoch, phase))
+
     def steps(self, num_train_epochs: float) -> int:
         """So many times the batches of the first epoch, rounded up.
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from minibert.data.draws import Purpose, draws
 from minibert.data.token_store import TokenStore
 from minibert.errors import InputError
+from minibert.io.numbers import counted
 
 Ints = NDArray[np.int64]
 Pieces = NDArray[np.int32]
@@ -269,8 +270,9 @@ def hold_out(store: TokenStore, count: int, seed: int) -> tuple[Ints, Ints]:
     """
     if not 0 <= count < store.num_documents:
         raise InputError(
-            f"--validation_documents: got {count}, but the corpus has {store.num_documents} "
-            "documents; hold out fewer, or name a --validation_corpus"
+            f"--validation_documents: got {count}, but the corpus has "
+            f"{counted(store.num_documents, 'document')}; hold out fewer, or name a "
+            "--validation_corpus"
         )
     order = np.argsort(draws(seed, 0, Purpose.HOLD_OUT, 0, store.num_documents), kind="stable")
     return np.sort(order[count:]), np.sort(order[:count])

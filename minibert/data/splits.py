@@ -9,6 +9,7 @@ from typing import Protocol, Self, TypeVar
 import numpy as np
 
 from minibert.errors import InputError
+from minibert.io.numbers import counted
 
 
 class ExampleFile(Protocol):
@@ -28,8 +29,8 @@ def hold_out(examples: Examples, share: float, seed: int) -> tuple[Examples, Exa
     count = round(len(examples) * share)
     if not 0 < count < len(examples):
         raise InputError(
-            f"{examples.path} has {len(examples)} examples: too few to hold out {share:.0%}; "
-            "give a --validation_file"
+            f"{examples.path} has {counted(len(examples), 'example')}: too few to hold out "
+            f"{share:.0%}; give a --validation_file"
         )
     order = np.random.Generator(np.random.Philox(seed)).permutation(len(examples))
     return examples.take(sorted(order[count:])), examples.take(sorted(order[:count]))

@@ -18,6 +18,7 @@ from minibert.data.text_files import (
     opened,
 )
 from minibert.errors import InputError
+from minibert.io.numbers import counted
 
 ANOTHER_TASK = "; or is it a file of another --task?"
 SUFFIXES = (".tsv", ".csv", *JSON_LINES, ".txt")
@@ -87,7 +88,7 @@ def refuse_ragged(path: Path, header: list[str], rows: list[Row]) -> None:
             raise error_at(
                 path,
                 row.line,
-                f"{len(row.values)} fields where {len(header)} are wanted {brief(header)}",
+                f"{counted(len(row.values), 'field')}, wanted {len(header)}: {brief(header)}",
             )
 
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from minibert.errors import InputError, Interrupted, TrainingDiverged
+from minibert.errors import InputError, Interrupted, Terminated, TrainingDiverged
 from minibert.io import os_errors
 from minibert.io.foreign_flags import advice
 
@@ -34,7 +34,9 @@ class Parser(argparse.ArgumentParser):
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> Any:
         """As argparse's; raises InputError."""
-        known, unknown = self.parse_known_args(args, namespace)
+        # Intermixed: texts may stand before, between and after flags.
+        parse = self.parse_known_args if self._subparsers else self.parse_known_intermixed_args
+        known, unknown = parse(args, namespace)
         if unknown:
             self.error(self._about(unknown))
         return known
@@ -65,9 +67,9 @@ class Parser(argparse.ArgumentParser):
 def run(main: Callable[[], int | None]) -> None:
     """Run a script's main function and exit.
 
-    Status 0: well done; 1: training diverged, or the disk is full; 2: an input to mend; 130: Ctrl-C
-    (the message says how to go on); 143: SIGTERM, which as Ctrl-C lets go of files and processes
-    (but 130 where a training has saved, so that it can go on).
+    Status 0: well done; 1: training diverged, or the disk is full; 2: an input to mend; 130 and
+    143, as a shell says it: Ctrl-C and SIGTERM, which both let go of files and processes. (Where
+    something was saved the message says how to go on.)
     """
     with _sigterm_raises():
         status = _status_of(main, Path(sys.argv[0]).name)
@@ -93,16 +95,12 @@ def _status_of(main: Callable[[], int | None], name: str) -> int:
         _drop_output()
         status = _say(name, f"error: {os_errors.in_words(error)}{os_errors.advice(error)}", 1)
     except Interrupted as stop:
-        status = _say(name, str(stop), 130)
-    except _Terminated:
+        status = _say(name, str(stop), 128 + stop.by)
+    except Terminated:
         status = _say(name, "terminated", 143)
     except KeyboardInterrupt:
         status = _say(name, "interrupted", 130)
     return status
-
-
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM: what a scheduler sends before it kills."""
 
 
 @contextmanager
@@ -110,7 +108,7 @@ def _sigterm_raises() -> Iterator[None]:
     """As Ctrl-C does, so that files and processes are let go of; unless it means something else."""
 
     def terminate(number: int, frame: Any) -> NoReturn:
-        raise _Terminated
+        raise Terminated
 
     here = threading.current_thread() is threading.main_thread()  # elsewhere it cannot be said
     ours = here and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

@@ -11,7 +11,6 @@ from minibert.models.base import BertPreTrainedModel
 from minibert.models.labels import class_labels
 from minibert.models.masked_lm import (
     MASKED_LM,
-    BertForMaskedLM,
     MaskedLMCache,
     MaskedLMWeights,
     labelled_rows,
@@ -50,12 +49,6 @@ class BertForPreTraining(BertPreTrainedModel):
     Head = PreTrainingWeights
     head = NEXT_SENTENCE | MASKED_LM
     token_outputs = ("prediction_logits",)
-
-    def masked_lm(self) -> BertForMaskedLM:
-        """The model without its next-sentence head and pooler; it shares the arrays of the rest."""
-        xp, dtype = self.xp, self.parameters.dtype.name
-        arrays = dict(self.parameters)
-        return BertForMaskedLM(self.config, backend=xp, dtype=dtype, arrays=arrays)
 
     @classmethod
     def bind_head(cls, parameters: Parameters) -> PreTrainingWeights:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from minibert.data.squad import QuestionExamples
 from minibert.errors import InputError
+from minibert.io.numbers import counted
 from minibert.models import BertForQuestionAnswering, BertPreTrainedModel
 from minibert.pipelines.base import Pipeline
 from minibert.pipelines.options import AS_USUAL, Notes, Reading, check_whole
@@ -57,8 +58,8 @@ class QuestionAnsweringPipeline(Pipeline):
         contexts = [context] * len(questions) if isinstance(context, str) else list(context)
         if len(contexts) != len(questions):
             raise InputError(
-                f"{len(questions)} questions and {len(contexts)} contexts: wanted one context for "
-                "all questions, or one for each"
+                f"{counted(len(questions), 'question')} and {counted(len(contexts), 'context')}: "
+                "wanted one context for all questions, or one for each"
             )
         pairs = [{"question": q, "context": c} for q, c in zip(questions, contexts, strict=True)]
         results = super().__call__(pairs, **options)

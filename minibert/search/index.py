@@ -17,7 +17,6 @@ import json
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -68,7 +67,7 @@ class Changes:
     reused: int = 0
     removed: int = 0  # files that are no longer there
     any: bool = False  # whether the index has to be saved
-    interrupted: bool = False  # it lacks files, which the next update will add
+    interrupted: KeyboardInterrupt | None = None  # what kept out files that the next will add
     skipped: Counter[str] = field(default_factory=Counter)  # reason → how many
 
 
@@ -183,9 +182,8 @@ class SearchIndex:
             new += [p.text for p, row in zip(file.passages, rows, strict=True) if row is None]
             vectors += rows
             files.append(file)
-        fresh = _embed_in_portions(embed, new, quiet)
+        fresh, changes.interrupted = _embed_in_portions(embed, new, quiet)
         changes.embedded, changes.reused = len(fresh), len(vectors) - len(new)
-        changes.interrupted = len(fresh) < len(new)
         changes.removed = len(old.keys() - {file.path for file in files})
         changes.any = files != self.files
         self._fill(files, vectors, iter(fresh))
@@ -246,16 +244,20 @@ def _command(directory: Path, table: Mapping[str, Any]) -> str:
     return shlex.join(map(str, words))
 
 
-def _embed_in_portions(embed: Embed, texts: list[str], quiet: bool) -> list[NDArray[np.float32]]:
-    """A vector for each text, or for the first of them if Ctrl-C was pressed."""
+def _embed_in_portions(
+    embed: Embed, texts: list[str], quiet: bool
+) -> tuple[list[NDArray[np.float32]], KeyboardInterrupt | None]:
+    """A vector for each text, or for the first of them and the Ctrl-C that came."""
     vectors: list[NDArray[np.float32]] = []
     portions = [texts[i : i + PORTION] for i in range(0, len(texts), PORTION)]
-    with suppress(KeyboardInterrupt):
+    try:
         for portion in tracked(
             portions, len(texts), "embedding", size=len, unit=" passages", disable=quiet
         ):
             vectors += list(embed(portion))
-    return vectors
+    except KeyboardInterrupt as stop:
+        return vectors, stop
+    return vectors, None
 
 
 def top_rows(

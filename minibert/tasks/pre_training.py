@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from minibert.data.features import Features
 from minibert.layers.losses import IGNORE_INDEX
-from minibert.models import BertForPreTraining, BertPreTrainedModel, ModelOutput
+from minibert.models import BertPreTrainedModel, ModelOutput
 from minibert.packing import PackedBatch
 from minibert.tasks.base import Outputs
 
@@ -25,8 +25,6 @@ class PreTraining:
     """Masked language model, with or without next-sentence prediction."""
 
     next_sentence: bool = True
-
-    model_class: ClassVar[type[BertPreTrainedModel]] = BertForPreTraining
 
     @property
     def metric_names(self) -> Sequence[str]:
@@ -48,7 +46,8 @@ class PreTraining:
         labels, sequences = batch.token_labels, batch.sequence_ids
         assert labels is not None
         asked = labels != IGNORE_INDEX
-        losses, found = _scores(model.xp.to_host(output.prediction_logits), labels[asked])
+        logits = getattr(output, model.token_outputs[0])  # named by whether there are two heads
+        losses, found = _scores(model.xp.to_host(logits), labels[asked])
 
         def each(values: NDArray[Any]) -> NDArray[np.float64]:
             return np.bincount(sequences[asked], values, batch.num_sequences).astype(np.float64)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from minibert.errors import InputError
+from minibert.io.numbers import counted
 
 
 def check_texts(name: str, texts: Any, are_words: bool = False) -> None:
@@ -37,7 +38,8 @@ def check_pairs(texts: Any, pairs: Any, are_words: bool = False) -> None:
         check_texts("text_pair", pairs, are_words)
         if len(pairs) != len(texts):
             raise InputError(
-                f"text_pair: got {len(pairs)} texts, wanted {len(texts)}, one for each text"
+                f"text_pair: got {counted(len(pairs), 'text')}, wanted {len(texts)}, one for each "
+                "text"
             )
 
 

@@ -93,7 +93,7 @@ class TrainingArguments:
     adam_beta2: float = option(0.999, "decay of the second moment")
     adam_epsilon: float = option(1e-8, "added to the root of the second moment")
     momentum: float = option(0.9, "of optim sgd")
-    max_grad_norm: float = option(1.0, "clip the gradient to this global norm (0: never)")
+    max_grad_norm: float = option(1.0, "clip the gradient to this global norm; 0: never")
     # When to evaluate and save
     eval_strategy: str = option(
         "epoch", "when to evaluate", ("epoch", "steps", "no"), also=["evaluation_strategy"]
@@ -107,7 +107,9 @@ class TrainingArguments:
         None, "a metric's name, or loss", shown="the task's", metavar="NAME"
     )
     greater_is_better: bool | None = option(
-        None, "whether a high metric is a good one", shown="true, except for loss and mse"
+        None,
+        "whether a high metric is a good one",
+        shown="true, except for losses, mse and perplexity",
     )
     early_stopping_patience: int | None = option(
         None, "stop after that many evaluations without gain"

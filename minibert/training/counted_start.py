@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from minibert.data.word_vectors import word_vectors
-from minibert.models import BertForPreTraining
+from minibert.models import BertPreTrainedModel
 from minibert.models.initialization import sinusoids
 from minibert.training.pretraining_sources import Sources
 
@@ -23,7 +23,7 @@ NARROW = 0.01
 part: in one epoch 0.005 and 0.01 came before 0.02 and 0.04, in three 0.01 before 0.005 and 0.02."""
 
 
-def start_from_counts(model: BertForPreTraining, sources: Sources, seed: int, quiet: bool) -> None:
+def start_from_counts(model: BertPreTrainedModel, sources: Sources, seed: int, quiet: bool) -> None:
     """Gives a new model the word vectors of its corpus, positions as waves, and keys as queries.
 
     At random, a small model spends thousands of steps until its attention finds the neighbours of a
@@ -45,7 +45,7 @@ def start_from_counts(model: BertForPreTraining, sources: Sources, seed: int, qu
     attend_to_the_alike(model)
 
 
-def attend_to_the_alike(model: BertForPreTraining) -> None:
+def attend_to_the_alike(model: BertPreTrainedModel) -> None:
     """Keys begin as queries: a score, xᵢᵀ WᵀW xⱼ, then says how alike two tokens are.
 
     So from the first step on, attention sees like words (in the other segment too, which is what
@@ -56,7 +56,7 @@ def attend_to_the_alike(model: BertForPreTraining) -> None:
         model.parameters[f"{name}.key.weight"][...] = model.parameters[f"{name}.query.weight"]
 
 
-def narrow_embeddings(model: BertForPreTraining) -> float:
+def narrow_embeddings(model: BertPreTrainedModel) -> float:
     """Divides the three tables by the power of two that brings the words near `NARROW`.
 
     Returns that power. What the model computes stays, to the bit but for layer norm's eps: with

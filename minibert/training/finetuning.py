@@ -10,6 +10,7 @@ from minibert.data.labels import labels_of
 from minibert.data.splits import hold_out
 from minibert.errors import InputError
 from minibert.hub import movie_reviews
+from minibert.io.numbers import counted
 from minibert.io.progress import say
 from minibert.tasks.base import Task
 from minibert.tasks.question_answering import QuestionAnswering
@@ -29,8 +30,9 @@ def read_data(data: DataArguments, special: TaskArguments) -> dict[str, Examples
     }  # fmt: skip
     if not any(paths.values()):
         if data.task != "text-classification":
+            wanted = "train" if data.do_train else "validation" if data.do_eval else "test"
             raise InputError(
-                f"--task {data.task} wants a --train_file; --help has the forms of files"
+                f"--task {data.task} wants a --{wanted}_file; --help has the forms of files"
             )
         infix = ".regression" if special.problem_type == "regression" else ""
         paths = {name: str(movie_reviews() / f"{name}{infix}.tsv") for name in paths}
@@ -79,7 +81,7 @@ def choose_examples(
         share = data.validation_split_percentage / 100
         parts["train"], parts["validation"] = hold_out(parts["train"], share, seed)
         held = len(parts["validation"])
-        say(f"validation: {held} examples held out of {data.train_file}")
+        say(f"validation: {counted(held, 'example')} held out of {data.train_file}")
     if not data.do_train:
         parts.pop("train", None)
     most = {

@@ -14,8 +14,8 @@ class Interruptible:
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-    def __init__(self, request_stop: Callable[[], None]) -> None:
-        """`request_stop` is called, in the main thread, when the first signal comes."""
+    def __init__(self, request_stop: Callable[[int], None]) -> None:
+        """`request_stop(number)` is called, in the main thread, when the first signal comes."""
         self.request_stop = request_stop
 
     def __enter__(self) -> None:
@@ -28,7 +28,7 @@ class Interruptible:
 
     def _handle(self, number: int, frame: Any) -> None:
         say("interrupted: finishing this step and saving (again to stop at once)")
-        self.request_stop()
+        self.request_stop(number)
         self._restore()
 
     def _restore(self) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from minibert.checkpoint.directory import open_weights
+from minibert.checkpoint.renaming import our_names
 from minibert.data.features import Features
 from minibert.data.masking import Masking
 from minibert.data.pretraining import Phase, PretrainingData
@@ -18,8 +20,10 @@ from minibert.data.segments import (
 from minibert.data.token_store import TokenStore
 from minibert.errors import InputError
 from minibert.hub import resolve_model
+from minibert.io.numbers import counted
 from minibert.io.progress import say
-from minibert.models import BertForPreTraining
+from minibert.models import BertForMaskedLM, BertForPreTraining, BertPreTrainedModel
+from minibert.models.next_sentence import NEXT_SENTENCE
 from minibert.models.sizes import sized_config
 from minibert.tokenization import BertTokenizer
 from minibert.training.arguments import TrainingArguments
@@ -59,8 +63,8 @@ def make_examples(
     longer, share = too_long(first)
     if longer:
         say(
-            f"warning: {longer:,} sentences are longer than an example of {e.max_seq_length} "
-            f"tokens and are cut to fit: {share:.2%} of all tokens, at least, are left out "
+            f"warning: {counted(longer, 'sentence')} longer than an example of {e.max_seq_length} "
+            f"tokens, cut to fit: {share:.2%} of all tokens, at least, are left out "
             "of every epoch; raise --max_seq_length"
         )
     held_out = sources.validation, sources.validation_documents
@@ -89,8 +93,9 @@ def check_phases(e: ExampleArguments, args: TrainingArguments) -> None:
 def make_model(
     m: ModelArguments, v: VocabularyArguments, base: Path | None, tokenizer: BertTokenizer,
     e: ExampleArguments, args: TrainingArguments,
-) -> BertForPreTraining:  # fmt: skip
+) -> BertPreTrainedModel:  # fmt: skip
     """A new model, or the one in the directory `base`, for this vocabulary and these examples."""
+    kind = _model_class(base, next_sentence=not e.no_nsp)
     dropout: dict[str, Any] = {}
     if m.dropout is not None:
         dropout = dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob"), m.dropout)
@@ -109,10 +114,8 @@ def make_model(
             initializer_range=m.initializer_range,
             **dropout,
         )
-        return BertForPreTraining(
-            config, seed=args.seed, initialization=m.initialization, **machine
-        )
-    model = BertForPreTraining.from_pretrained(base, seed=args.seed, **machine, **dropout)
+        return kind(config, seed=args.seed, initialization=m.initialization, **machine)
+    model = kind.from_pretrained(base, seed=args.seed, **machine, **dropout)
     say(f"model {m.model_name_or_path}\n{model.load_report}")
     config = model.config
     _check_vocabulary(tokenizer, base, config.vocab_size, bool(v.tokenizer_name))
@@ -123,6 +126,13 @@ def make_model(
             f"(max_position_embeddings = {config.max_position_embeddings}): lower it"
         )
     return model
+
+
+def _model_class(base: Path | None, next_sentence: bool) -> type[BertPreTrainedModel]:
+    """With a next-sentence head where it learns, or where the model in `base` brings one."""
+    brought = our_names(base, open_weights(base)) if base else {}
+    both = next_sentence or set(NEXT_SENTENCE) <= set(brought)
+    return BertForPreTraining if both else BertForMaskedLM
 
 
 def _check_vocabulary(tokenizer: BertTokenizer, base: Path, vocab_size: int, named: bool) -> None:

@@ -37,8 +37,9 @@ class CorpusArguments:
     )
     text_field: str = option("text", "of JSON lines: the field that holds the text")
     store: str | None = option(
-        None, "where vocabulary and tokenised corpus are kept", shown="in the cache"
-    )
+        None, "where vocabulary and tokenised corpus are kept", metavar="DIR",
+        shown="in $MINIBERT_CACHE/corpora, until you delete it there",
+    )  # fmt: skip
     overwrite_store: bool = option(False, "make both anew: after the corpus has changed")
     preprocessing_num_workers: int | None = option(
         None, "processes that tokenise", shown="all cores"
@@ -62,8 +63,8 @@ class VocabularyArguments:
     )
     vocab_size: int = option(30522, "pieces of a new vocabulary")
     cased: bool = option(False, "keep capital letters and accents")
-    limit_alphabet: int = option(1000, "the most frequent characters, which are kept")
-    min_frequency: int = option(2, "of a pair of pieces that is joined")
+    limit_alphabet: int = option(1000, "characters that are kept, the most frequent ones")
+    min_frequency: int = option(2, "times that a pair of pieces occurs before it is joined")
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "limit_alphabet", "min_frequency"):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -81,8 +83,8 @@ def _corpus(a: CorpusArguments, paths: list[str], name: str) -> Corpus:
             again[resolved] = None
     if again:
         say(
-            f"warning: --{name} names {len(again):,} files more than once, {next(iter(again))} the "
-            "first of them; each is read once"
+            f"warning: --{name} names {counted(len(again), 'file')} more than once (first: "
+            f"{next(iter(again))}); each is read once"
         )
     corpus.files = list(once.values())
     return corpus
@@ -152,14 +154,30 @@ def tokenise(
     next_sentence: whether examples are pairs, whose random half comes from another document.
     """
     stores = store_directory(a, v, tokenizer if v.tokenizer_name or base else None)
+    is_new = a.overwrite_store or not (stores / "train").exists()
     train = _tokenised(a, stores / "train", corpora.train, tokenizer, quiet)
-    if corpora.validation is None:
-        sources = Sources(train, *_held_out(a, train, seed, 2 if next_sentence else 1))
-    else:
+    other = None
+    if corpora.validation is not None:
         other = _tokenised(a, stores / "validation", corpora.validation, tokenizer, quiet)
-        sources = Sources(train, hold_out(train, 0, seed)[0], other, hold_out(other, 0, seed)[0])
     forget_hashes()
-    return sources
+    if is_new and not a.store:
+        say(
+            f"kept in the cache: {_megabytes(stores)} as {stores.name} ({stores.parent} holds "
+            f"{_megabytes(stores.parent)} in all; what you delete there can be made again)"
+        )
+    if other is None:
+        return Sources(train, *_held_out(a, train, seed, 2 if next_sentence else 1))
+    return Sources(train, hold_out(train, 0, seed)[0], other, hold_out(other, 0, seed)[0])
+
+
+def _megabytes(directory: Path) -> str:
+    """How large its files are; another run may be at work there."""
+    size = 0
+    for folder, _, files in os.walk(directory):
+        for name in files:
+            with suppress(OSError):
+                size += os.lstat(os.path.join(folder, name)).st_size
+    return f"{size / 1e6:,.1f} MB"
 
 
 def _held_out(
@@ -188,7 +206,7 @@ def _number_to_hold_out(a: CorpusArguments, documents: int, least: int) -> int:
     if documents - count < least:
         pairs = " and --no_nsp" * (documents < least)
         raise InputError(
-            f"the corpus has {documents} document{'s' * (documents > 1)}, of which {count} would "
+            f"the corpus has {counted(documents, 'document')}, of which {count} would "
             f"be held out and {least} or more trained on: {_more_documents(a)}; or hold out none "
             f"(--validation_documents 0{pairs})"
         )
@@ -220,16 +238,16 @@ def _tokenised(
     say_unknown(directory.name, store.unknown / len(store.ids))
     if store.broken:
         say(
-            f"{directory.name}: {store.broken:,} sentences of more than {WHOLE} tokens are broken "
-            f"into parts of at most {PART}, at the beginning of words"
+            f"{directory.name}: {counted(store.broken, 'sentence')} of more than {WHOLE} tokens, "
+            f"broken into parts of at most {PART}, at the beginning of words"
         )
     if store.skipped:
         say(
-            f"warning: {store.skipped:,} files, members of archives or JSON lines without text are "
-            f"left out, {store.first_skipped} the first of them"
+            "warning: files, members of archives or JSON lines without text, left out: "
+            f"{store.skipped:,} (first: {store.first_skipped})"
         )
     for name, count in store.replaced.items():
-        say(f"warning: {name}: {count} bytes are not UTF-8 and were replaced by U+FFFD")
+        say(f"warning: {name}: {counted(count, 'byte')} not UTF-8, replaced by U+FFFD")
     return store
 
 

@@ -34,7 +34,7 @@ STATE, MOMENTS, LOG = "trainer_state.json", "optimizer.safetensors", "log.jsonl"
 ANOTHER = "resume from another checkpoint, or begin anew"
 MACHINE = ("backend", "threads", "precision")  # where a run computes
 LATER = ("embeddings_from_counts", "initializer_range")  # older checkpoints do not say them
-SUMS = ("loss_sum", "loss_steps")  # nor these
+OPTIONAL = ("loss_sum", "loss_steps", "epoch")  # nor these
 _NAME = re.compile(r"checkpoint-(\d+)")
 
 
@@ -49,6 +49,7 @@ class TrainingState:
     log: list[dict[str, Any]] = field(default_factory=list)
     loss_sum: float = 0.0  # of the steps since the log's last line, …
     loss_steps: int = 0  # … and how many they are
+    epoch: float = 0.0  # how often the training data were gone through, to four places
 
 
 def save(
@@ -129,11 +130,13 @@ _WANTED: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "log": ("a list of entries with their steps", _is_log),
     "loss_sum": ("a number", lambda v: type(v) is float),
     "loss_steps": ("a number", _is_count),
+    "epoch": ("a number", lambda v: type(v) is float),
 }
 
 
 def _state(path: Path, content: dict[str, Any]) -> TrainingState:
-    names = [name for name in TrainingState.__annotations__ if name in content or name not in SUMS]
+    fields = TrainingState.__annotations__
+    names = [name for name in fields if name in content or name not in OPTIONAL]
     try:
         return TrainingState(**{name: content[name] for name in names})
     except KeyError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shlex
+import signal
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -16,7 +17,7 @@ import numpy as np
 from minibert.data.features import Features, TrainingData
 from minibert.errors import InputError, Interrupted, TrainingDiverged
 from minibert.io.files import atomic_write
-from minibert.io.numbers import four_places
+from minibert.io.numbers import counted, four_places
 from minibert.io.progress import bar, say
 from minibert.models import BertPreTrainedModel, Run
 from minibert.optim import LossScale, Optimizer, clip_scale, global_norm, schedule
@@ -111,7 +112,7 @@ class Trainer:
         self.metric = self._known_metric()
         greater = args.greater_is_better
         self.greater = not lower_is_better(self.metric) if greater is None else greater
-        self._stop_requested = False
+        self._stop_requested: int | None = None  # by which signal
         self._last: tuple[StepResult, PackedBatch] | None = None  # the latest step, …
         self._found_finite = 0  # … and the latest that is known to be well
 
@@ -120,7 +121,7 @@ class Trainer:
     def train(self) -> TrainingState:
         """Train to the end; returns the final state, with the best weights in the model if asked.
 
-        Raises TrainingDiverged on a loss that is not finite, Interrupted after Ctrl-C.
+        Raises TrainingDiverged on a loss that is not finite, Interrupted after Ctrl-C or SIGTERM.
         """
         args = self.args
         if args.resume_from_checkpoint:
@@ -139,16 +140,17 @@ class Trainer:
             while self.state.step < self.total_steps and not self._out_of_patience():
                 epoch, batch, ends_epoch = coming
                 result = self.step(batch)
+                self.state.epoch = round(epoch, 4)
                 self.mean_loss.add(result.loss)
                 coming = next(batches)  # while a GPU still computes
                 meter.count(batch)
                 progress.update()
                 if self.state.step % args.logging_steps == 0 or self.state.step == self.total_steps:
-                    self._log_step(result, epoch, meter, progress)
+                    self._log_step(result, meter, progress)
                 with meter.paused():
                     self._after_step(ends_epoch)
-                if self._stop_requested:
-                    self._save_and_interrupt()
+                if self._stop_requested is not None:
+                    self._save_and_interrupt(self._stop_requested)
         self._check_finite()
         if args.load_best_model_at_end and self.state.best_step is not None:
             self._load_best()
@@ -191,7 +193,7 @@ class Trainer:
             parts.append(f"loss {loss:.4f}, {seconds:.2f} s for a step of {largest} tokens")
         return (
             f"dry run: {'; then '.join(parts)}; about {whole / 60:.1f} minutes for "
-            f"{self.total_steps:,} steps without evaluation; peak memory "
+            f"{counted(self.total_steps, 'step')} without evaluation; peak memory "
             f"{self.model.xp.memory() / 2**30:.2f} GiB. {written}"
         )
 
@@ -204,14 +206,19 @@ class Trainer:
         return loss, time.perf_counter() - start
 
     def _batches(self, start: int) -> Iterator[tuple[float, Any, bool]]:
-        """Endless (epoch with fraction, which batch, last of its epoch), from step `start`."""
-        step, epoch = 0, 0
+        """Endless (how often the data were seen after it, which batch, last of its epoch).
+
+        From step `start` on. An epoch in which a phase ends counts in part.
+        """
+        step, epoch, seen = 0, 0, 0.0
         while step < start and step + (count := self.order.count(epoch)) <= start:
+            seen += self.order.share(epoch)
             step, epoch = step + count, epoch + 1
         while True:
-            batches = self.order.epoch(epoch)
+            batches, share = self.order.epoch(epoch), self.order.share(epoch)
             for i in range(max(0, start - step), len(batches)):
-                yield epoch + (i + 1) / len(batches), batches[i], i + 1 == len(batches)
+                yield seen + share * (i + 1) / len(batches), batches[i], i + 1 == len(batches)
+            seen += share
             step += len(batches)
             epoch += 1
 
@@ -284,20 +291,22 @@ class Trainer:
             state.evaluations_without_gain = 0
         else:
             state.evaluations_without_gain += 1
-        self._log({"step": state.step} | {f"eval_{name}": v for name, v in metrics.items()})
+        of_step = {"step": state.step, "epoch": state.epoch}
+        self._log(of_step | {f"eval_{name}": v for name, v in metrics.items()})
         shown = "  ".join(f"{name} {four_places(v)}" for name, v in metrics.items())
         say(f"step {state.step:>6}  evaluation  {shown}{'  (best)' if better else ''}")
         if self._out_of_patience():
-            say(f"stopped early: no gain in {state.evaluations_without_gain} evaluations")
+            vain = counted(state.evaluations_without_gain, "evaluation")
+            say(f"stopped early: no gain in {vain}")
 
     # ---- Log ----
 
-    def _log_step(self, result: StepResult, epoch: float, meter: Meter, progress: Any) -> None:
+    def _log_step(self, result: StepResult, meter: Meter, progress: Any) -> None:
         self._check_step()
         loss, norm = self.mean_loss.take(), self._number(result.gradient_norm)
         rates = meter.read()
         self._log(
-            {"step": self.state.step, "epoch": round(epoch, 4), "loss": loss,
+            {"step": self.state.step, "epoch": self.state.epoch, "loss": loss,
              "learning_rate": result.rate, "grad_norm": norm, **rates}
         )  # fmt: skip
         line = (
@@ -305,7 +314,8 @@ class Trainer:
             f"{rates['tokens_per_second']:,.0f} tokens/s  {rates['gemm_share']:.0%} of GEMM"
         )
         if progress.disable:
-            say(f"step {self.state.step:>6}/{self.total_steps}  epoch {epoch:.2f}  {line}")
+            state = self.state
+            say(f"step {state.step:>6}/{self.total_steps}  epoch {state.epoch:.2f}  {line}")
         else:
             progress.set_postfix_str(line)
 
@@ -395,15 +405,16 @@ class Trainer:
         else:  # resumed in another output_dir, or removed by hand
             say(f"warning: {best}, the best checkpoint, is gone; the model stays at the last step")
 
-    def request_stop(self) -> None:
-        """Finish the current step, save, and raise Interrupted."""
-        self._stop_requested = True
+    def request_stop(self, by: int = signal.SIGINT) -> None:
+        """Finish the current step, save, and raise Interrupted, as at the signal `by`."""
+        self._stop_requested = by
 
-    def _save_and_interrupt(self) -> None:
+    def _save_and_interrupt(self, by: int) -> None:
         path = self._save_checkpoint()
         raise Interrupted(
             f"interrupted and saved at step {self.state.step} of {self.total_steps}; go on with "
-            f"the same command and --resume_from_checkpoint {shlex.quote(str(path))}"
+            f"the same command and --resume_from_checkpoint {shlex.quote(str(path))}",
+            by,
         )
 
 

@@ -24,19 +24,29 @@ NEEDED = ("input_ids",)
 
 def add_arguments(parser: argparse.ArgumentParser, heads: Iterable[str]) -> None:
     """The flags that `setup_from` reads."""
-    parser.add_argument("--model", help="a model directory or hub name")
-    parser.add_argument("--head", choices=tuple(heads), default="BertForSequenceClassification")
+    parser.add_argument("--model", metavar="DIR", help="a model directory or hub name")
     parser.add_argument(
-        "--text", action="append",
+        "--head", choices=tuple(heads), default="BertForSequenceClassification", metavar="CLASS",
+        help=f"{', '.join(heads)} (default BertForSequenceClassification)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--text", action="append", metavar="TEXT",
         help="a row of the batch; repeat for more (a choice, or the half of a pair, where the "
         "head wants these); labels are made up",
     )  # fmt: skip
-    parser.add_argument("--inputs", help=".safetensors or .npz with input_ids, attention_mask, …")
     parser.add_argument(
-        "--num_labels", type=int, help="of a new head, where the checkpoint has none"
+        "--inputs", metavar="FILE", help=".safetensors or .npz with input_ids, attention_mask, …"
     )
-    parser.add_argument("--dtype", choices=("float64", "float32"), default="float64")
-    parser.add_argument("--limit", type=int, help="tensors of more elements are thinned")
+    parser.add_argument(
+        "--num_labels", type=int, metavar="N", help="of a new head, where the checkpoint has none"
+    )
+    parser.add_argument(
+        "--dtype", choices=("float64", "float32"), default="float64",
+        help="in which it is computed (default float64)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--limit", type=int, metavar="N", help="tensors of more elements are thinned"
+    )
     parser.add_argument(
         "--store_weights", action="store_true",
         help="copy the weights into the trace, rather than name their file",

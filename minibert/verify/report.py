@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from minibert.io.numbers import counted
 from minibert.verify.compare import THINNED, Comparison, Row
 from minibert.verify.diagnosis import Diagnosis
 
@@ -17,7 +18,7 @@ def as_text(comparison: Comparison, diagnosis: Diagnosis | None, *, only_out: bo
     out = sum(not row.passed for row in comparison.rows)
     count = len(comparison.rows)
     widened = f" ({comparison.stored} that holds {comparison.dtype}'s numbers alone)"
-    lines += ["", f"{count} tensor{'s' * (count != 1)} compared, {out} out of the "
+    lines += ["", f"{counted(count, 'tensor')} compared, {out} out of the "
               f"{comparison.dtype} budget{widened if comparison.stored else ''}"]  # fmt: skip
     first = comparison.first_out
     if first is not None:

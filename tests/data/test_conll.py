@@ -125,8 +125,8 @@ def test_invalid_tags_are_read_and_listed(tmp_path: Path) -> None:
     assert sentences.labels == [["B-x", "I-y"], ["I-x", "I-x", "B-x", "B-x"]]
     assert sentences.invalid == (InvalidTag(2, "b", "I-y"), InvalidTag(4, "c", "I-x"))
     assert sentences.warning == (
-        f"{tmp_path / 'a.conll'}: 2 tags break the scheme IOB2, first 'I-y' of 'b' in line 2; "
-        "they are read as conlleval reads them"
+        f"{tmp_path / 'a.conll'}: 2 tags against the scheme IOB2, first 'I-y' of 'b' in line 2; "
+        "read as conlleval reads them"
     )
     assert read(tmp_path, "a.conll", CONLL).warning is None
 
@@ -198,7 +198,7 @@ def test_columns_that_are_not_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"tokens": ["a", "b"], "tags": ["O"]}', "1 tags for 2 words; one for each is wanted"),
+        ('{"tokens": ["a", "b"], "tags": ["O"]}', "1 tag for 2 words; wanted one for each"),
         ('{"tokens": ["a", "b"], "tags": ["O", "O"', "not a JSON object on one line"),
         ('{"tokens": ["a", "b"]}', "'tags': a list is wanted, got None"),
         ('{"tokens": [], "tags": []}', "the sentence has no words"),

@@ -106,7 +106,7 @@ GOOD = {"question": "Q", "choices": ["x", "y"], "label": 0}
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"choices": ["x", "y", "z"]}, "3 choices where 2 are wanted, as in the file's first ex"),
+        ({"choices": ["x", "y", "z"]}, "3 choices, wanted 2 as in the file's first ex"),
         ({"choices": ["x", " "]}, "'choices', choice 1: a text is wanted, got ' '"),
         ({"choices": "x"}, "'choices': a list of texts is wanted, got 'x'"),
         ({"choices": {"text": ["x", "y"]}}, 'a list of texts, or {"label": […], "text": […]}, is'),

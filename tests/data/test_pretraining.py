@@ -124,8 +124,10 @@ def test_phases_follow_each_other_in_the_middle_of_an_epoch(store: TokenStore) -
     lengths = [int(np.diff(data.batch(epoch[0]).offsets).max()) for epoch in epochs]
     assert max(lengths[:2]) <= 12 < min(lengths[2:])
     assert [data.tokens(epoch[0]) for epoch in epochs] == [48, 48, 160, 160]
+    assert [order.share(e) for e in range(4)] == [1.0, (100 - whole) / order._whole(1, 0), 1.0, 1.0]
     exact = replace(data, phases=(Phase(short, whole), Phase(long)))
     assert [exact.order(5, 4, None, 1).epoch(e)[0].phase for e in range(2)] == [0, 1]
+    assert exact.order(5, 4, None, 1).share(0) == 1.0
 
 
 @pytest.mark.parametrize("next_sentence", [True, False])

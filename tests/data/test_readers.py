@@ -253,9 +253,9 @@ BAD = [
     ("a.csv", b"\n\r\n", "blank lines only"),
     ("a.jsonl", b"\n \n", "blank lines only"),
     ("a.tsv", b"sentence\tlabel\n", "line 1: there is a header and no example"),
-    ("a.tsv", b"sentence\tlabel\na\t1\nb\n", r"line 3: 1 fields where 2 are wanted"),
-    ("a.tsv", b"sentence\tlabel\na\t1\n\nb\t1\t2\n", r"line 4: 3 fields where 2"),
-    ("a.csv", b'text,label\n"a\nb",1\nc\n', r"line 4: 1 fields where 2"),
+    ("a.tsv", b"sentence\tlabel\na\t1\nb\n", r"line 3: 1 field, wanted 2: \["),
+    ("a.tsv", b"sentence\tlabel\na\t1\n\nb\t1\t2\n", r"line 4: 3 fields, wanted 2"),
+    ("a.csv", b'text,label\n"a\nb",1\nc\n', r"line 4: 1 field, wanted 2"),
     ("a.csv", b'text,label\nok,1\n"a,1\n', r"line 3: not valid CSV .* quote not closed"),
     ("a.tsv", b"text\tlabel\nok\t1\nna\xefve\t0\n", r"line 3: byte 3 .*0xef.* not UTF-8"),
     ("a.tsv", b"a\tb\tc\td\n", "line 1: 4 columns and no header"),
@@ -356,7 +356,7 @@ def test_labels_may_be_left_unread(tmp_path):
 def test_what_came_through_a_pipe(tmp_path):
     """It has no path, and somebody says what it is."""
     file = TextFile(Path("standard input"), ".csv", b"\xef\xbb\xbfsentence,label\na,1\nb\n")
-    with pytest.raises(InputError, match=r"^standard input, line 3: 1 fields where 2 are wanted"):
+    with pytest.raises(InputError, match=r"^standard input, line 3: 1 field, wanted 2: "):
         read_examples(file)
     file = TextFile(tmp_path / "a.data", ".tsv")
     file.path.write_text("a\tx\nb\ty\n")

@@ -34,6 +34,7 @@ from minibert.io.command_line import Parser, run
         (OSError("a could not be saved"), 1, "tool.py: error: a could not be saved"),
         (MemoryError("8 GiB"), 1, "tool.py: error: out of memory (8 GiB): use a smaller batch, or"),
         (Interrupted("saved; go on with …"), 130, "tool.py: saved; go on with …"),
+        (Interrupted("saved; go on with …", signal.SIGTERM), 143, "tool.py: saved; go on with …"),
         (KeyboardInterrupt(), 130, "tool.py: interrupted"),
     ],
 )
@@ -68,6 +69,21 @@ def test_a_parser_shows_its_description_as_it_is_written(capsys):
     with pytest.raises(SystemExit):
         Parser("First line.\n\n    an example\n").parse_args(["--help"])
     assert "First line.\n\n    an example\n" in capsys.readouterr().out
+
+
+def test_texts_may_stand_between_flags():
+    parser = Parser()
+    parser.add_argument("source")
+    parser.add_argument("queries", nargs="*", default=[])
+    parser.add_argument("--top_k", type=int)
+    for given in ("a b --top_k 3 c", "a --top_k 3 b c", "--top_k 3 a b c", "a --top_k 3 -- b c"):
+        args = parser.parse_args(given.split())
+        assert (args.source, args.queries, args.top_k) == ("a", ["b", "c"], 3)
+    assert parser.parse_args(["a", "--top_k=3", "--", "-5"]).queries == ["-5"]
+    with pytest.raises(InputError, match="unrecognized arguments: --absent b; --help"):
+        parser.parse_args(["a", "--absent", "b"])
+    with pytest.raises(InputError, match="required: source;"):
+        parser.parse_args(["--top_k", "3"])
 
 
 RUN = "import os, signal, sys, time; from minibert.io.command_line import run\n"

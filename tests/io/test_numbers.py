@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from minibert.io.numbers import four_places
+from minibert.io.numbers import counted, four_places
 
 
 @pytest.mark.parametrize(
@@ -21,3 +21,7 @@ from minibert.io.numbers import four_places
 )
 def test_four_places_of_what_has_no_more_than_six_digits_before(value: float, text: str) -> None:
     assert four_places(value) == text
+
+
+def test_one_is_no_plural() -> None:
+    assert [counted(n, "byte") for n in (0, 1, 12000)] == ["0 bytes", "1 byte", "12,000 bytes"]

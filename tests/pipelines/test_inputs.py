@@ -272,7 +272,7 @@ def test_a_form_is_said_where_the_suffix_does_not(tmp_path: Path) -> None:
     for form in FORMS[2:]:
         with pytest.raises(InputError, match=f"^--format {form} is for a --file or standard input"):
             items_of_texts("fill-mask", ["a"], NONE, form)
-    with pytest.raises(InputError, match="standard input, line 2: 1 fields where 2 are wanted"):
+    with pytest.raises(InputError, match="standard input, line 2: 1 field, wanted 2: "):
         piped("text-classification", "a\t1\nb\n", "tsv")
 
 

@@ -136,7 +136,7 @@ BAD_SETTINGS = {
         "context": "ab " * 11,
     },
     "leaves no room for the context": {"question": "q" * 21},
-    "questions and 1 contexts: wanted one context for all questions": {
+    "questions and 1 context: wanted one context for all questions": {
         "question": ["q", "q"],
         "context": ["x"],
     },

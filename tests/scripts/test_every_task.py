@@ -322,10 +322,14 @@ def test_bad_files_are_one_line(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_task_wants_its_own_data(script: Any, tmp_path: Path) -> None:
+def test_a_task_wants_its_own_data(script: Any, model: Path, tmp_path: Path) -> None:
     ended = script("finetune", "--task=multiple-choice", "--output_dir", tmp_path / "out")
     assert ended.status == 2
     assert "task multiple-choice wants a --train_file" in ended.err
+    measured = ("--task=multiple-choice", "--model_name_or_path", model)
+    for flag, name in (("--do_eval", "validation"), ("--do_predict", "test")):
+        ended = script("finetune", *measured, flag)
+        assert f"task multiple-choice wants a --{name}_file" in ended.err
 
 
 def test_windows_are_counted_beside_questions(script: Any, model: Path, tmp_path: Path) -> None:

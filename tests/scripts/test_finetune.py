@@ -353,21 +353,22 @@ def test_a_dry_run_writes_nothing(script, files, tmp_path):
 RUN = [*FAST, "--max_steps=9", "--save_strategy=steps", "--save_steps=2"]
 
 
-def test_an_interrupted_run_is_resumed_to_the_same_bytes(script, process, files):
-    """Ctrl-C in a process: status 130, and the line says how to go on."""
+@pytest.mark.parametrize(("number", "status"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_an_interrupted_run_is_resumed_to_the_same_bytes(number, status, script, process, files):
+    """A signal to a process: 128 and its number, and the line says how to go on."""
     whole = files | {"out": files["out"].with_name("whole")}
     assert script("finetune", *flags(whole, *RUN)).status == 0
     code = (
         "import os, signal, minibert.training.trainer as t\n"
         "plain = t.Trainer.step\n"
         "def step(self, batch):\n"
-        "    if self.state.step == 4: os.kill(os.getpid(), signal.SIGINT)\n"
+        f"    if self.state.step == 4: os.kill(os.getpid(), signal.{number})\n"
         "    return plain(self, batch)\n"
         "t.Trainer.step = step"
     )
     stopped = process("finetune", *flags(files, *RUN), code=code)
     _, err = stopped.communicate(timeout=60)
-    assert stopped.returncode == 130
+    assert stopped.returncode == status
     (line,) = err.splitlines()
     assert line.startswith("finetune.py: interrupted and saved at step 5 of 9; go on with the same")
     assert line.endswith(f"--resume_from_checkpoint {files['out'] / 'checkpoint-5'}")
@@ -526,7 +527,7 @@ BAD: dict[str, tuple[Callable[[Files], Any], list[str], str]] = {
     ),
     "ragged row": (
         write("train", f"{HEADER}good\tpos\nbad\tneg\tmore\n"), [],
-        "train.tsv, line 3: 3 fields where 2 are wanted",
+        "train.tsv, line 3: 3 fields, wanted 2: ['sentence1', 'label']",
     ),
     "empty text": (
         write("train", f"{HEADER}good\tpos\n\tneg\n"), [], "line 3: the text in 'sentence1' is"

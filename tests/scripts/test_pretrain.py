@@ -166,11 +166,15 @@ def test_without_next_sentences_a_new_model_has_no_head_for_them(script, flags, 
         ],
     }
     for name, run in runs.items():
-        assert script("pretrain", *run, "--no_nsp").status == 0
-        saved = BertForMaskedLM.from_pretrained(tmp_path / name, backend="numpy")
-        assert saved.config.architectures == ("BertForMaskedLM",)
-        assert not saved.load_report.missing
-        assert not saved.load_report.unexpected  # no pooler either
+        ended = script("pretrain", *run, "--no_nsp")
+        assert ended.status == 0
+        assert "untrained" not in ended.out  # nothing is missing that would be trained
+        for place in (tmp_path / name, tmp_path / name / "checkpoint-2"):
+            saved = BertForMaskedLM.from_pretrained(place, backend="numpy")
+            assert saved.config.architectures == ("BertForMaskedLM",)
+            assert not saved.load_report.missing
+            assert not saved.load_report.unexpected  # no pooler either
+        assert f"\n{saved.parameters.layout.size:,} parameters (" in ended.out
 
 
 def test_a_diverged_run_prints_no_page_of_digits(script, flags, tmp_path):
@@ -194,11 +198,34 @@ def test_models_of_several_vocabularies_share_a_corpus(script, flags, tmp_path, 
         ended = script("pretrain", *run, "--dry_run")
         assert (ended.status, ended.err) == (0, "")
     assert len(list((tmp_path / "cache/corpora").iterdir())) == 2
+    assert "kept in the cache" not in ended.out  # it was there
 
     assert script("pretrain", *flags, "--dry_run").status == 0
     refused = script("pretrain", *going_on(flags), "--model_name_or_path", base)
     assert (refused.status, refused.err.count("\n")) == (2, 1)
     assert "tokenised with another tokenizer; choose another --store" in refused.err
+
+
+def test_a_store_in_the_cache_is_said_once_and_can_be_deleted(script, flags, tmp_path, monkeypatch):
+    """With its size and that of all others; made anew it is the same, and a run goes on with it."""
+    monkeypatch.setenv("MINIBERT_CACHE", str(tmp_path / "cache"))
+    corpora = tmp_path / "cache/corpora"
+    (corpora / "another").mkdir(parents=True)
+    (corpora / "another/ids").write_bytes(bytes(3_000_000))
+    cached = [flag for flag in flags if flag not in ("--store", tmp_path / "store")]
+    ended = script("pretrain", *cached, "--save_steps", 3)
+    (made,) = set(corpora.iterdir()) - {corpora / "another"}
+    size = sum(file.stat().st_size for file in made.rglob("*") if file.is_file())
+    said = f"kept in the cache: {size / 1e6:.1f} MB as {made.name} ({corpora} holds "
+    assert f"{said}{(3e6 + size) / 1e6:.1f} MB in all; what you delete there can" in ended.out
+
+    whole = (tmp_path / "out/model.safetensors").read_bytes()
+    shutil.rmtree(made)
+    shutil.rmtree(tmp_path / "out/checkpoint-6")
+    ended = script("pretrain", *cached, "--save_steps", 3, "--resume_from_checkpoint", "last")
+    assert (ended.status, ended.err) == (0, "")
+    assert said in ended.out
+    assert (tmp_path / "out/model.safetensors").read_bytes() == whole
 
 
 def test_a_dry_run_writes_no_model(script, flags, tmp_path):
@@ -215,6 +242,20 @@ def test_a_dry_run_writes_no_model(script, flags, tmp_path):
     assert re.search(counts, ended.out)
     steps = r"s for a step of 192 tokens; then loss .* s for a step of 320 tokens; about"
     assert re.search(steps, ended.out)
+
+
+def test_a_terminated_run_has_saved_and_says_so(script, process, flags, tmp_path):
+    """With the status that a process manager expects after its SIGTERM."""
+    run = [*flags, "--max_steps", 10**6, "--logging_steps", 1]
+    stopped = process("pretrain", *run)
+    while not (tmp_path / "out/log.jsonl").exists() and stopped.poll() is None:
+        time.sleep(0.01)
+    stopped.terminate()
+    _, err = stopped.communicate(timeout=60)
+    (last, path), *others = checkpoints(tmp_path / "out")
+    assert (stopped.returncode, others) == (143, [])
+    said = f"pretrain.py: interrupted and saved at step {last} of 1000000; go on with the same "
+    assert err == f"{said}command and --resume_from_checkpoint {path}\n"
 
 
 def test_a_killed_run_goes_on_to_the_same_bytes(script, process, flags, tmp_path):
@@ -352,7 +393,7 @@ def test_no_text_counts_twice_or_on_both_sides(script, flags, tmp_path):
     (tmp_path / "link.txt").symlink_to(one)
     ended = script("pretrain", "--corpus", corpus, tmp_path / "link.txt", *rest, "--dry_run")
     assert ended.status == 0
-    assert f"--corpus names 1 files more than once, {one} the first of them" in ended.out
+    assert f"--corpus names 1 file more than once (first: {one}); each is read once\n" in ended.out
     assert "sentences, 8 documents in" in ended.out
 
     for held_out in (one, tmp_path / "link.txt", corpus):
@@ -533,8 +574,8 @@ def test_invalid_bytes_and_long_sentences_are_counted(script, flags, tmp_path):
     (tmp_path / "corpus/000.txt").write_bytes(b"sun \xff " * 40 + b"\nmoon.\n")
     ended = script("pretrain", *flags, "--validation_documents", 0, "--dry_run")
     assert ended.status == 0
-    assert "000.txt: 40 bytes are not UTF-8 and were replaced" in ended.out
-    assert "1 sentences are longer than an example of 24 tokens and are cut to fit: " in ended.out
+    assert "000.txt: 40 bytes not UTF-8, replaced by U+FFFD\n" in ended.out
+    assert "1 sentence longer than an example of 24 tokens, cut to fit: " in ended.out
     share = re.search(r"fit: (\S+)% of all tokens, at least, are left out", ended.out)
     assert share is not None
     store = tmp_path / "store/train"
@@ -548,10 +589,10 @@ def test_text_without_full_stops_is_broken_and_used(script, flags, tmp_path):
     (tmp_path / "corpus/001.txt").write_text("")
     ended = script("pretrain", *flags, "--max_seq_length", 128, "--dry_run")
     assert (ended.status, ended.err) == (0, "")
-    line = "train: 1 sentences of more than 120 tokens are broken into parts of at most 60"
+    line = "train: 1 sentence of more than 120 tokens, broken into parts of at most 60"
     assert line in ended.out
-    assert "warning: 1 files, members of archives or JSON lines without text" in ended.out
-    assert f"{tmp_path / 'corpus/001.txt'} the first of them" in ended.out
+    without = "warning: files, members of archives or JSON lines without text, left out: 1 (first: "
+    assert f"{without}{tmp_path / 'corpus/001.txt'})\n" in ended.out
     assert "longer than an example" not in ended.out
 
 

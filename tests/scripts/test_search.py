@@ -13,6 +13,7 @@ import pytest
 import toy
 
 from minibert import BertModel
+from minibert.errors import Terminated
 from minibert.search import SearchIndex
 
 
@@ -155,7 +156,7 @@ def test_a_damaged_index_is_made_again(script, model, folder, cache, tmp_path):
         (["{folder}", " "], "got an empty query ' '"),
         (["{folder}", "q", "--top_k=0"], "top_k must be at least 1, got 0"),
         (["{folder}", "q", "--cut=words"], "invalid choice: 'words'"),
-        ([], "the following arguments are required: INDEX_OR_FOLDER"),
+        ([], "the following arguments are required: INDEX_OR_FOLDER;"),
     ],
 )
 def test_bad_input_gets_one_line(script, model, folder, arguments, message):
@@ -178,15 +179,16 @@ def test_a_name_that_is_not_utf_8(script, model, tmp_path):
         assert "odd/?.txt" in ended.out
 
 
-def test_ctrl_c_is_no_loss(script, model, folder, monkeypatch):
+@pytest.mark.parametrize(("kind", "status"), [(KeyboardInterrupt, 130), (Terminated, 143)])
+def test_ctrl_c_is_no_loss(kind, status, script, model, folder, monkeypatch):
     def stop(*_):
-        raise KeyboardInterrupt
+        raise kind
 
     with monkeypatch.context() as patch:
         patch.setattr("minibert.pipelines.SentenceSimilarityPipeline.embed", stop)
         ended = script(*on(folder, "dull", "--model", model))
-    said = "search.py: 0 passages are indexed; the same command goes on\n"
-    assert ended == (130, "", said)
+    said = "search.py: 0 passages indexed; the same command goes on\n"
+    assert ended == (status, "", said)
     assert script(*on(folder, "dull", "--model", model)).status == 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ import toy_corpus
 
 from minibert.data import pretraining
 from minibert.data.features import Features
-from minibert.data.pretraining import Phase
+from minibert.data.pretraining import Phase, PretrainingData
 from minibert.data.token_store import TokenStore
 from minibert.errors import Interrupted
 from minibert.packing import PackedBatch, unpack
@@ -38,13 +39,13 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> TokenStore:
 
 def make(
     store: TokenStore, output: Path, *, next_sentence: bool = True, model: Any = None,
-    held_out: Features | None = None, **arguments: Any,
+    held_out: Features | None = None, data: PretrainingData | None = None, **arguments: Any,
 ) -> Trainer:  # fmt: skip
     settings = {"per_device_train_batch_size": 16, "learning_rate": 5e-3, "threads": 1}
     settings |= {"backend": "numpy", "disable_tqdm": True, "warmup_ratio": 0.1}
     args = PretrainingArguments(output_dir=str(output), **settings | arguments)
     model = model or toy_corpus.model(dtype=args.dtype)
-    data = toy_corpus.data(store, next_sentence=next_sentence)
+    data = data or toy_corpus.data(store, next_sentence=next_sentence)
     return Trainer(model, args, PreTraining(next_sentence), data, held_out)
 
 
@@ -111,6 +112,38 @@ def test_a_resumed_run_ends_in_the_same_bytes(store: TokenStore, tmp_path: Path)
     for name in WEIGHTS:
         files = [tmp_path / run / f"checkpoint-{epoch + 8}" / name for run in ("whole", "cut")]
         assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_epochs_are_how_often_the_corpus_was_seen_in_two_phases(
+    store: TokenStore, tmp_path: Path
+) -> None:
+    """Those of the first phase, with the part of that which it ends in, and those of the second.
+
+    In log and state; a resumed run has the bytes of an uninterrupted one.
+    """
+    short, long = (toy_corpus.data(store, length) for length in (24, 48))
+    (before,), (after,) = short.phases, long.phases
+    whole = len(short.order(42, 16, None, 1).epoch(0))
+    last, end = whole + whole // 2, whole + whole // 2 + 5
+    data = replace(short, phases=(Phase(before.rule, last), Phase(after.rule)))
+    run: dict[str, Any] = {"data": data, "max_steps": end, "save_steps": last + 1}
+    run |= {"logging_steps": 1, "save_total_limit": 9}
+    trainer = make(store, tmp_path, **run)
+    second, third = trainer.order.share(1), trainer.order.count(2)
+    trainer.train()
+    state = json.loads((tmp_path / f"checkpoint-{end}/trainer_state.json").read_text())
+    epochs = [entry["epoch"] for entry in state["log"]]
+    wanted = [step / whole for step in range(1, whole + 1)]
+    wanted += [1 + second * step / (last - whole) for step in range(1, last - whole + 1)]
+    wanted += [1 + second + step / third for step in range(1, 6)]
+    assert 0.4 < second < 0.6
+    assert epochs == pytest.approx(wanted, abs=1e-4)
+    assert state["epoch"] == epochs[-1]
+    files = [tmp_path / f"checkpoint-{end}" / name for name in WEIGHTS]
+    bytes_before = [file.read_bytes() for file in files]
+    again = make(store, tmp_path, resume_from_checkpoint=f"{tmp_path}/checkpoint-{last + 1}", **run)
+    assert [entry["epoch"] for entry in again.train().log] == epochs
+    assert [file.read_bytes() for file in files] == bytes_before
 
 
 def test_a_run_plans_the_epochs_that_it_trains(store: TokenStore, tmp_path: Path, monkeypatch):

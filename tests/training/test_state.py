@@ -45,7 +45,7 @@ def trained() -> tuple[Any, Optimizer]:
     return model, optimizer
 
 
-STATE = TrainingState(3, 0.9, 2, 1, [{"step": 3, "loss": 0.1}], 2.0625, 2)
+STATE = TrainingState(3, 0.9, 2, 1, [{"step": 3, "loss": 0.1}], 2.0625, 2, 1.5)
 
 
 @pytest.fixture
@@ -92,11 +92,11 @@ def cut(name: str, size: int) -> Callable[[Path], Any]:
     return lambda path: (path / name).write_bytes((path / name).read_bytes()[:size])
 
 
-def test_a_checkpoint_from_before_there_were_sums_is_read(trained, saved):
-    damaged_state(loss_sum=..., loss_steps=...)(saved)
+def test_a_checkpoint_from_before_there_were_sums_and_epochs_is_read(trained, saved):
+    damaged_state(loss_sum=..., loss_steps=..., epoch=...)(saved)
     model = toy.model()
     state = training_state.load(saved, model, optimizer_of(model), IDENTITY)
-    assert state == replace(STATE, loss_sum=0.0, loss_steps=0)
+    assert state == replace(STATE, loss_sum=0.0, loss_steps=0, epoch=0.0)
 
 
 DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
@@ -106,6 +106,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a step of text": (damaged_state(step="3"), "got step '3', wanted a number"),
     "a sum of text": (damaged_state(loss_sum="1"), "got loss_sum '1', wanted a number"),
     "half a step": (damaged_state(loss_steps=0.5), "got loss_steps 0.5, wanted a number"),
+    "an epoch of text": (damaged_state(epoch="1"), "got epoch '1', wanted a number"),
     "no log": (damaged_state(log=None), "got log None, wanted a list of entries.*another check"),
     "a log of no steps": (damaged_state(log=[{"loss": 1.0}]), "got log .*loss.* with their steps"),
     "a text for the best": (damaged_state(best_metric="1"), "got best_metric '1', wanted a number"),
