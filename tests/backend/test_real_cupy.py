@@ -42,6 +42,8 @@ def test_cublas_is_given_what_it_takes(
         xp.matmul(x[0], x[0])
         xp.sum(x[0], axis=0)
         xp.dot(x[0, 0], x[0, 0])
+    half = xp.ones((3, 3), dtype="float16")
+    xp.matmul(half, half)
     names = parameters(getattr(cupy.cuda.cublas, name))
     assert asked
     for given in asked:
