@@ -103,15 +103,11 @@ class Minibert:
 
     def multiply(self) -> tuple[Step, int]:
         """A large product, in the type in which the encoder's operands are stored; its size."""
-        if self.xp.name == "numpy":
-            a = np.ones((CHECKED, CHECKED), np.float32)
-            return lambda: a @ a, CHECKED
-        x = np.random.default_rng(0).normal(size=(PRODUCT, PRODUCT)).astype(np.float32)
-        storage = self.xp.storage
-        if storage == "uint16":  # bfloat16: the upper half of a float32
-            x = (x.view(np.uint32) >> 16).astype(np.uint16)
-        a = self.xp.to_device(x.astype(storage))
-        return lambda: self.xp.matmul(a, a), PRODUCT
+        from minibert.training.throughput import random_matrix
+
+        n = CHECKED if self.xp.name == "numpy" else PRODUCT
+        a = random_matrix(self.xp, n, "float32")
+        return lambda: self.xp.matmul(a, a), n
 
 
 class Torch:

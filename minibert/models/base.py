@@ -352,7 +352,7 @@ class BertPreTrainedModel:
         """One shard's forward. `count` terms make up the loss of the whole batch."""
         key = None if run is None else run.key(shard.first_token)
         everything = shard.every_token or hidden_states is not None
-        rows = None if everything else self._rows_read(shard)
+        rows = None if everything else self.rows_read(shard)
         x, encoder = encoder_forward(
             xp, w.encoder, tokens(xp, shard), self.config, key, hidden_states,
             checkpointing, None if rows is None else tuple(rows.tolist()),
@@ -377,7 +377,7 @@ class BertPreTrainedModel:
 
     _returns_hidden = False
 
-    def _rows_read(self, shard: PackedBatch) -> IntArray | None:
+    def rows_read(self, shard: PackedBatch) -> IntArray | None:
         """(R,) the rows of the last hidden state that the head reads; None: all of them.
 
         The last layer computes no others, and the head's `shard` has no other tokens.
@@ -430,7 +430,7 @@ class BertPreTrainedModel:
     ) -> HeadResult:
         """x (T, H), the encoder's result → logits and, where there are labels, the loss.
 
-        T are the shard's tokens, or those that `_rows_read` named.
+        T are the shard's tokens, or those that `rows_read` named.
         """
         raise NotImplementedError  # abstract: each model defines it
 

@@ -30,7 +30,7 @@ class PooledModel(BertPreTrainedModel):
 
     Head = PooledWeights
 
-    def _rows_read(self, shard: PackedBatch) -> IntArray:
+    def rows_read(self, shard: PackedBatch) -> IntArray:
         return shard.first_rows
 
 

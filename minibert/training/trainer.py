@@ -128,7 +128,7 @@ class Trainer:
         else:
             training_state.start_afresh(self.output_dir, args.overwrite_output_dir)
         gemm = measured_gemm_rate(self.model.xp, self.model.workers, args.dtype)
-        meter = Meter(self.model.config, gemm)
+        meter = Meter(self.model, gemm)
         batches = self._prepared(self.state.step)
         coming = next(batches)
         progress = bar(

@@ -25,8 +25,8 @@ from minibert.models.shards import Run
 from minibert.optim import LossScale, Optimizer
 from minibert.packing import pack
 from minibert.parallel import Workers
+from minibert.training import throughput
 from minibert.training.arguments import TrainingArguments
-from minibert.training.throughput import measured_gemm_rate
 
 needs_compiler = pytest.mark.skipif(
     cuda_on_cpu.COMPILER is None, reason="needs g++ or clang++ to run CUDA kernels on the CPU"
@@ -91,8 +91,8 @@ def test_the_speed_limit_is_that_of_the_operands(
 ) -> None:
     asked = []
     monkeypatch.setattr(fake.cuda.cublas, "gemmEx", lambda *given: asked.append(given[8]))
-    monkeypatch.setattr(fake, "ones", lambda shape, dtype: fake.zeros((2, 2), dtype=dtype))
-    measured_gemm_rate(precise, Workers(1), "float32", seconds=0)
+    monkeypatch.setattr(throughput, "BLOCK", 2)
+    throughput.measured_gemm_rate(precise, Workers(1), "float32", seconds=0)
     assert asked[0] == {"bf16": 14, "fp16": 2}.get(precise.precision, 0)  # cudaDataType_t
 
 
