@@ -333,7 +333,10 @@ def _gemm(
     A: int, a_type: int, lda: int, stride_a: int, B: int, b_type: int, ldb: int, stride_b: int,
     beta: int, C: int, c_type: int, ldc: int, stride_c: int, batch: int, compute: int, algo: int,
 ) -> None:  # fmt: skip
-    """Computes C = alpha·op(A)·op(B) + beta·C, for each of the batch, with sums in float32."""
+    """Computes C = alpha·op(A)·op(B) + beta·C, for each of the batch, with sums in float32.
+
+    As TF32 an operand loses its lower 13 bits; see `device_checks.UNIT`.
+    """
     assert (handle, algo, POINTER_MODES[-1]) == (HANDLE, -1, 0)
     assert (a_type, compute, c_type) in SUPPORTED
     assert b_type == a_type
@@ -344,9 +347,14 @@ def _gemm(
         a = _matrix(A + i * stride_a * size_a, TYPES[a_type], *((k, m) if transa else (m, k)), lda)
         b = _matrix(B + i * stride_b * size_a, TYPES[b_type], *((n, k) if transb else (k, n)), ldb)
         c = _matrix(C + i * stride_c * size_c, TYPES[c_type], m, n, ldc)
-        a, b = widened(a), widened(b)
+        a, b = (cut_off(x) if compute == 77 else widened(x) for x in (a, b))
         product = one * ((a.T if transa else a) @ (b.T if transb else b))
         c[...] = narrowed(product if zero == 0 else product + zero * widened(c), c.dtype)
+
+
+def cut_off(x: NDArray[Any]) -> NDArray[Any]:
+    """float32 without its lower 13 bits: TF32, rounded towards zero."""
+    return (x.view(np.uint32) & np.uint32(0xFFFFE000)).view(np.float32)
 
 
 def widened(x: NDArray[Any]) -> NDArray[Any]:
