@@ -71,7 +71,7 @@ class Minibert:
         from minibert.optim import LossScale, Optimizer, clip_scale, global_norm
 
         model, xp = self.model, self.xp
-        packed = model.pack(**batch)
+        packed = model.send_ahead(model.pack(**batch))
         gradients, decayed = model.parameters.zeros_like(), model.parameters.layout.decayed
         optimizer = Optimizer(xp, model.parameters.flat, decayed, weight_decay=WEIGHT_DECAY)
         scaling = LossScale(xp) if xp.precision == "fp16" else None
@@ -86,7 +86,7 @@ class Minibert:
             else:
                 norm, scale = scaling.unscale(norm, MAX_NORM)
             optimizer.step(gradients.flat, LEARNING_RATE, scale)
-            xp.send_ahead([packed.input_ids, packed.position_ids, packed.token_type_ids])
+            model.send_ahead(packed)
             return output.loss
 
         return step
