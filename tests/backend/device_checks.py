@@ -26,6 +26,7 @@ from minibert.layers.encoder_layer import (
 from minibert.models.shards import Run
 from minibert.optim import Optimizer, clip_scale, global_norm
 from minibert.packing import pack
+from minibert.training.trainer import Trainer
 from minibert.verify.layer_cases import LayerCase, layer_cases
 from minibert.verify.model_cases import KINDS, LENGTHS, random_model, small_config
 
@@ -278,6 +279,38 @@ def check_optimizer_state(xp: Backend) -> None:
     want = run(host, host)
     for pair in ((xp, host), (host, xp)):
         np.testing.assert_allclose(run(*pair), want, rtol=1e-14)
+
+
+# ---- Who waits for whom ----
+
+SPIN = """
+#define STORAGE float
+extern "C" __global__ void spin(unsigned long long cycles) {
+    long long start = clock64();
+    while (clock64() - start < (long long)cycles) {}
+}
+"""
+
+
+def check_that_a_step_does_not_wait(trainer: Trainer, cycles: int) -> None:
+    """A turn of the training loop returns while the device is still at what was asked before.
+
+    Two turns may wait: kernels are loaded and memory is taken, some of it, the page-locked pieces
+    for copies, only while the device is behind. The third finds all of it there.
+    """
+    xp, features = trainer.model.xp, trainer.train_features
+    batch = features.batch(trainer.order.epoch(0)[0])
+    spin = xp.RawModule(code=SPIN).get_function("spin")
+    over = []
+    for _ in range(3):
+        spin((1,), (32,), (cycles,))
+        spinning = xp.cuda.get_current_stream().record()
+        batch = trainer.model.send_ahead(batch)
+        trainer.mean_loss.add(trainer.step(batch).loss)
+        over.append(spinning.done)
+        xp.synchronize()
+        assert spinning.done
+    assert not over[-1], "the host waited for the device"
 
 
 # ---- The backend's own operations ----

@@ -190,6 +190,7 @@ for _name in ("item", "get", "tolist", "tobytes", "nonzero"):
 def module() -> Any:
     """A new fake `cupy`, with lists of the copies and waits it was asked for."""
     _Stream.current = _Stream(name="main")
+    Event.waits = 0
     fake = SimpleNamespace(to_device=[], to_host=[], copies=[], waits=[], on_stream=[])
     for name in (*UFUNCS, *FUNCTIONS):
         setattr(fake, name, _function(getattr(np, name)))
@@ -204,7 +205,12 @@ def module() -> Any:
 
     def asnumpy(a: DeviceArray) -> NDArray[Any]:
         fake.to_host.append(a.shape)
+        Event.waits += 1
         return a._glass.copy()
+
+    def synchronize() -> None:
+        fake.waits.append("device")
+        Event.waits += 1
 
     def ascontiguousarray(a: DeviceArray) -> DeviceArray:
         fake.copies.append(a.shape)
@@ -212,6 +218,7 @@ def module() -> Any:
         return DeviceArray(np.ascontiguousarray(_unwrap(a)))
 
     fake.asarray, fake.asnumpy, fake.ascontiguousarray = asarray, asnumpy, ascontiguousarray
+    fake.synchronize = synchronize
     fake.empty, fake.empty_like = _empty, lambda a: _empty(a.shape, a.dtype)
     fake.argsort = _function(_stable_argsort)
     fake.get_default_memory_pool = lambda: SimpleNamespace(total_bytes=lambda: 0)
@@ -229,6 +236,22 @@ class _Launch(Kernel):
                 assert _fences_stand(argument), f"{self.name} wrote beside an array"
 
 
+class Event(str):
+    """What a stream was asked for up to here; done when the host has waited for the device since.
+
+    (The slowest device there is. The fake's own work is done at once, but nobody may see that.)
+    """
+
+    waits: ClassVar[int] = 0  # of the host
+
+    def __init__(self, name: str) -> None:
+        self._asked = Event.waits
+
+    @property
+    def done(self) -> bool:
+        return Event.waits > self._asked
+
+
 class _Stream:
     """A stream: what it recorded, and what it was told to wait for, by name and number."""
 
@@ -237,9 +260,9 @@ class _Stream:
     def __init__(self, non_blocking: bool = False, name: str = "side") -> None:
         self.name, self.recorded, self.waits = name, 0, list[str]()
 
-    def record(self) -> str:
+    def record(self) -> Event:
         self.recorded += 1
-        return f"{self.name} {self.recorded}"
+        return Event(f"{self.name} {self.recorded}")
 
     def wait_event(self, event: str) -> None:
         self.waits.append(event)
@@ -258,7 +281,7 @@ class _Module:
         self.cuda = SimpleNamespace(
             cublas=SimpleNamespace(**CUBLAS),
             device=SimpleNamespace(get_cublas_handle=lambda: HANDLE),
-            Device=lambda: SimpleNamespace(synchronize=lambda: names.waits.append("device")),
+            Device=lambda: SimpleNamespace(synchronize=names.synchronize),
             Stream=_Stream,
             get_current_stream=lambda: _Stream.current,
         )

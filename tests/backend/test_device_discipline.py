@@ -222,6 +222,22 @@ class Span(NamedTuple):
         return other.start <= self.start < other.start + other.size
 
 
+def test_a_step_that_waits_is_seen(device: CupyBackend, make_trainer: Any) -> None:
+    """What a GPU is asked in test_gpu.py, of a step as it is and of one that reads its loss."""
+    trainer = make_trainer(device)
+    checks.check_that_a_step_does_not_wait(trainer, 1000)
+    take_step = trainer.step
+
+    def step(batch: Any) -> Any:
+        result = take_step(batch)
+        device.to_host(result.loss)
+        return result
+
+    trainer.step = step
+    with pytest.raises(AssertionError, match="the host waited"):
+        checks.check_that_a_step_does_not_wait(trainer, 1000)
+
+
 def test_what_was_sent_ahead_lives_until_its_readers_are_done(device: CupyBackend) -> None:
     """CuPy may hand freed memory to the next copy, which then must wait for those who read it."""
     batches = [np.arange(5) + i for i in range(4)]

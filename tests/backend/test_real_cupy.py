@@ -92,7 +92,7 @@ def test_cupys_compiler_takes_every_kernel(file: str, storage: str) -> None:
 def test_what_is_asked_of_cupy_is_there() -> None:
     for path in (
         "RawModule.get_function", "asarray", "asnumpy", "get_default_memory_pool", "cuda.Device",
-        "cuda.Stream.record", "cuda.Stream.wait_event", "cuda.get_current_stream",
-        "cuda.device.get_cublas_handle", "cuda.memory.OutOfMemoryError",
+        "cuda.Event.done", "cuda.Stream.record", "cuda.Stream.wait_event",
+        "cuda.get_current_stream", "cuda.device.get_cublas_handle", "cuda.memory.OutOfMemoryError",
     ):  # fmt: skip
         functools.reduce(getattr, path.split("."), cupy)
