@@ -71,7 +71,7 @@ class Minibert:
         from minibert.optim import LossScale, Optimizer, clip_scale, global_norm
 
         model, xp = self.model, self.xp
-        packed = model.pack(**batch)
+        packed = model.send_ahead(model.pack(**batch))
         gradients, decayed = model.parameters.zeros_like(), model.parameters.layout.decayed
         optimizer = Optimizer(xp, model.parameters.flat, decayed, weight_decay=WEIGHT_DECAY)
         scaling = LossScale(xp) if xp.precision == "fp16" else None
@@ -86,7 +86,7 @@ class Minibert:
             else:
                 norm, scale = scaling.unscale(norm, MAX_NORM)
             optimizer.step(gradients.flat, LEARNING_RATE, scale)
-            xp.send_ahead([packed.input_ids, packed.position_ids, packed.token_type_ids])
+            model.send_ahead(packed)
             return output.loss
 
         return step
@@ -103,15 +103,11 @@ class Minibert:
 
     def multiply(self) -> tuple[Step, int]:
         """A large product, in the type in which the encoder's operands are stored; its size."""
-        if self.xp.name == "numpy":
-            a = np.ones((CHECKED, CHECKED), np.float32)
-            return lambda: a @ a, CHECKED
-        x = np.random.default_rng(0).normal(size=(PRODUCT, PRODUCT)).astype(np.float32)
-        storage = self.xp.storage
-        if storage == "uint16":  # bfloat16: the upper half of a float32
-            x = (x.view(np.uint32) >> 16).astype(np.uint16)
-        a = self.xp.to_device(x.astype(storage))
-        return lambda: self.xp.matmul(a, a), PRODUCT
+        from minibert.training.throughput import random_matrix
+
+        n = CHECKED if self.xp.name == "numpy" else PRODUCT
+        a = random_matrix(self.xp, n, "float32")
+        return lambda: self.xp.matmul(a, a), n
 
 
 class Torch:

@@ -30,6 +30,7 @@ class PackedBatch:
     labels: NDArray[Any] | None = None  # (B / group, …) a row an example
     token_labels: IntArray | None = None  # (T,), −100 for a token without one
     group: int = 1  # sequences that make one example, neighbours: the choices of a question
+    terms: Any = None  # of the loss, known once a model has checked the labels
     every_token: bool = False  # all are computed to the end, even if the head would read only some
     first_token: int = 0  # the place of the first token, and of the first sequence, of this shard
     first_sequence: int = 0  # in the whole batch: dropout masks follow from them

@@ -161,7 +161,8 @@ class Backend:
     def send_ahead(self, arrays: Iterable[Any]) -> None:
         """Copy host arrays to the device while it computes: `to_device` will find them there.
 
-        To be called after a step, with what the next one needs; it must not change till then.
+        It finds pieces of them too: the shards of a batch. To be called after a step, with what the
+        next one reads, which must not change until this is called again.
         """
 
     def add_rows(self, table: Array, ids: Ints, rows: Array) -> None:

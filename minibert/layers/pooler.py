@@ -10,7 +10,7 @@ from minibert.layers.select import SelectCache, select_backward, select_forward
 
 
 class PoolerCache(NamedTuple):
-    select: SelectCache
+    select: SelectCache | None  # None: x has first tokens alone
     linear: LinearCache
     y: Array  # (B, H): tanh′ is written in tanh itself
 
@@ -21,9 +21,10 @@ def pooler_forward(
 ) -> tuple[Array, PoolerCache]:
     """y = tanh(x[first] Wᵀ + b).
 
-    x (T, H), W (H, H), b (H,), first (B,) the row of each sequence's first token → y (B, H).
+    x (T, H), W (H, H), b (H,), first (B,) the row of each sequence's first token, ascending → y
+    (B, H).
     """
-    cls, select = select_forward(xp, x, first)
+    cls, select = (x, None) if len(first) == len(x) else select_forward(xp, x, first)
     z, linear = linear_forward(xp, cls, W, b)
     y = xp.tanh(z)
     return y, PoolerCache(select, linear, y)
@@ -33,5 +34,5 @@ def pooler_forward(
 def pooler_backward(xp: Backend, dy: Array, cache: PoolerCache) -> tuple[Array, Array, Array]:
     """tanh′ = 1 − tanh², so dz = dy·(1 − y²). dy (B, H) → dx (T, H), dW, db."""
     dz = dy * (1.0 - cache.y * cache.y)
-    dcls, dW, db = linear_backward(xp, dz, cache.linear)
-    return select_backward(xp, dcls, cache.select), dW, db
+    dx, dW, db = linear_backward(xp, dz, cache.linear)
+    return dx if cache.select is None else select_backward(xp, dx, cache.select), dW, db

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from minibert.backend import Array, Backend, get_backend
 from minibert.checkpoint import LoadReport, load_checkpoint, save_checkpoint
@@ -235,6 +236,20 @@ class BertPreTrainedModel:
             output.attentions = _attentions(self.xp, caches, batch, length)
         return output
 
+    def send_ahead(self, batch: PackedBatch) -> PackedBatch:
+        """The next step's batch, checked, and on its way to the device while that computes."""
+        batch, _ = self.checked(batch)
+        self.xp.send_ahead(self._copied_whole(batch))
+        return batch
+
+    def _copied_whole(self, batch: PackedBatch) -> list[NDArray[Any]]:
+        """The arrays of a checked batch that its shards copy to the device as they are.
+
+        (Places of sequences and of the rows that go on are made for each shard, by its layers.)
+        """
+        arrays = batch.input_ids, batch.position_ids, batch.token_type_ids, batch.labels
+        return [array for array in arrays if array is not None]
+
     def accumulate_gradients(
         self,
         batch: PackedBatch,
@@ -327,6 +342,8 @@ class BertPreTrainedModel:
 
     def checked(self, batch: PackedBatch) -> tuple[PackedBatch, Any]:
         """The batch, its labels as this model takes them, and the number of terms in its loss."""
+        if batch.terms is not None:  # by `send_ahead`
+            return batch, batch.terms
         c = self.config
         _check_range(batch.input_ids, c.vocab_size, "input_ids", "vocab_size")
         _check_range(batch.token_type_ids, c.type_vocab_size, "token_type_ids", "type_vocab_size")
@@ -335,7 +352,10 @@ class BertPreTrainedModel:
                 f"a sequence of {batch.length} tokens is longer than the position table "
                 f"(max_position_embeddings = {c.max_position_embeddings}); truncate it"
             )
-        return self._checked_labels(batch) if self.has_targets(batch) else (batch, 0)
+        if not self.has_targets(batch):
+            return batch, 0
+        batch, terms = self._checked_labels(batch)
+        return replace(batch, terms=terms), terms
 
     # ---- Encoder and head, for one shard ----
 
@@ -352,7 +372,7 @@ class BertPreTrainedModel:
         """One shard's forward. `count` terms make up the loss of the whole batch."""
         key = None if run is None else run.key(shard.first_token)
         everything = shard.every_token or hidden_states is not None
-        rows = None if everything else self._rows_read(shard)
+        rows = None if everything else self.rows_read(shard)
         x, encoder = encoder_forward(
             xp, w.encoder, tokens(xp, shard), self.config, key, hidden_states,
             checkpointing, None if rows is None else tuple(rows.tolist()),
@@ -377,7 +397,7 @@ class BertPreTrainedModel:
 
     _returns_hidden = False
 
-    def _rows_read(self, shard: PackedBatch) -> IntArray | None:
+    def rows_read(self, shard: PackedBatch) -> IntArray | None:
         """(R,) the rows of the last hidden state that the head reads; None: all of them.
 
         The last layer computes no others, and the head's `shard` has no other tokens.
@@ -430,7 +450,7 @@ class BertPreTrainedModel:
     ) -> HeadResult:
         """x (T, H), the encoder's result → logits and, where there are labels, the loss.
 
-        T are the shard's tokens, or those that `_rows_read` named.
+        T are the shard's tokens, or those that `rows_read` named.
         """
         raise NotImplementedError  # abstract: each model defines it
 

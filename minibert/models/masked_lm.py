@@ -115,7 +115,7 @@ class BertForMaskedLM(TokenLabelledModel):
         """The vocabulary's size."""
         return self.config.vocab_size
 
-    def _rows_read(self, shard: PackedBatch) -> IntArray | None:
+    def rows_read(self, shard: PackedBatch) -> IntArray | None:
         return labelled_rows(shard)
 
     def _head_forward(

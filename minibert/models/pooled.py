@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+
 from minibert.backend import Array, Backend
 from minibert.layers.classifier import ClassifierCache, classifier_backward, classifier_forward
 from minibert.layers.pooler import PoolerCache, pooler_backward, pooler_forward
@@ -28,7 +30,7 @@ class PooledModel(BertPreTrainedModel):
 
     Head = PooledWeights
 
-    def _rows_read(self, shard: PackedBatch) -> IntArray:
+    def rows_read(self, shard: PackedBatch) -> IntArray:
         return shard.first_rows
 
 
@@ -51,8 +53,8 @@ def pooled_forward(
     A sequence's dropout follows from its place in the whole batch.
     """
     B = shard.num_sequences
-    # Where x has these rows alone, their numbers need not be copied to the device.
-    first = xp.arange(B) if len(x) == B else xp.to_device(shard.first_rows)
+    # Where x has these rows alone, nobody reads their numbers.
+    first = np.arange(B) if len(x) == B else xp.to_device(shard.first_rows)
     pooled, pooler = pooler_forward(xp, x, w.W_pooler, w.b_pooler, first)
     key = None if run is None else run.key(shard.first_sequence).at(site)
     logits, classifier = classifier_forward(xp, pooled, w.W, w.b, p, key)

@@ -92,7 +92,7 @@ class BertForPreTraining(BertPreTrainedModel):
             raise InputError("next_sentence_label: every label is -100: nothing to learn from")
         return batch, (max(counts[0], 1), max(counts[1], 1))
 
-    def _rows_read(self, shard: PackedBatch) -> IntArray | None:
+    def rows_read(self, shard: PackedBatch) -> IntArray | None:
         return labelled_rows(shard)
 
     def _head_forward(

@@ -103,7 +103,7 @@ class BertForSentenceEmbedding(BertPreTrainedModel):
             raise InputError("labels are wanted cosines, between -1 and 1: scale them")
         return replace(batch, labels=labels), batch.num_examples
 
-    def _rows_read(self, shard: PackedBatch) -> IntArray | None:
+    def rows_read(self, shard: PackedBatch) -> IntArray | None:
         return shard.first_rows if self.settings.pooling == "cls" else None
 
     def _head_forward(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from numpy.typing import NDArray
+
 from minibert.backend import Array, Backend
 from minibert.layers.classifier import ClassifierCache, classifier_backward, classifier_forward
 from minibert.layers.losses import CrossEntropyCache, cross_entropy_backward, cross_entropy_forward
@@ -32,6 +34,10 @@ class BertForTokenClassification(TokenLabelledModel):
     Head = TokenClassificationWeights
     head = {"classifier.weight": "KH", "classifier.bias": "K"}  # noqa: RUF012
     token_outputs = ("logits",)
+
+    def _copied_whole(self, batch: PackedBatch) -> list[NDArray[Any]]:
+        labels = batch.token_labels
+        return super()._copied_whole(batch) + ([] if labels is None else [labels])
 
     def _head_forward(
         self, xp: Backend, w: Weights, x: Array, shard: PackedBatch, count: Any, run: Run | None

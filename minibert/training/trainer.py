@@ -129,7 +129,7 @@ class Trainer:
         else:
             training_state.start_afresh(self.output_dir, args.overwrite_output_dir)
         gemm = measured_gemm_rate(self.model.xp, self.model.workers, args.dtype)
-        meter = Meter(self.model.config, gemm)
+        meter = Meter(self.model, gemm)
         batches = self._prepared(self.state.step)
         coming = next(batches)
         progress = bar(
@@ -225,9 +225,7 @@ class Trainer:
     def _prepared(self, start: int) -> Iterator[tuple[float, PackedBatch, bool]]:
         """`_batches` with the batches themselves, already on their way to the device."""
         for epoch, which, ends_epoch in self._batches(start):
-            batch = self.train_features.batch(which)
-            self.model.xp.send_ahead([batch.input_ids, batch.position_ids, batch.token_type_ids])
-            yield epoch, batch, ends_epoch
+            yield epoch, self.model.send_ahead(self.train_features.batch(which)), ends_epoch
 
     def _after_step(self, ends_epoch: bool) -> None:
         """Evaluate and save when it is time."""

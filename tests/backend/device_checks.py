@@ -5,6 +5,7 @@ The oracle is always NumPy's plain functions in float64, on the same numbers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from minibert.layers.encoder_layer import (
 from minibert.models.shards import Run
 from minibert.optim import Optimizer, clip_scale, global_norm
 from minibert.packing import pack
+from minibert.training.trainer import Trainer
 from minibert.verify.layer_cases import LayerCase, layer_cases
 from minibert.verify.model_cases import KINDS, LENGTHS, random_model, small_config
 
@@ -93,7 +95,14 @@ def check_layer(xp: Backend, layer: str, dtype: str) -> None:
 
 
 UNIT = {"fp32": 2.0**-24, "tf32": 2.0**-11, "bf16": 2.0**-9, "fp16": 2.0**-12}
-"""The largest relative error of rounding an operand of a product, by precision."""
+"""The largest relative error of rounding an operand of a product to the nearest, by precision.
+
+To 16 bits our kernels round. TF32's operands are float32, and Hopper's product "will truncate lower
+13 bits of the 32-bit input data" (NVIDIA, PTX ISA, wgmma.mma_async): an error of up to two of these
+units, always towards zero. Whether cuBLAS rounds them before, its manual does not say. So the
+stand-in cuts them off, and a bound in these units has to hold for that: of the 16 of
+`check_full_layer` 10 are taken at BERT-base's size (2.5 if it rounds).
+"""
 
 
 def layer_shapes(H: int, F: int) -> list[tuple[int, ...]]:
@@ -107,7 +116,10 @@ def check_full_layer(
 ) -> None:
     """A layer of (H, F, heads) on sequences up to a length: forward, backward, all gradients.
 
-    `some`: of every third row alone.
+    `some`: of every third row alone. Errors stay below 16 roundings of an operand. In fp32 those
+    of the sums are larger: where K numbers are added up one after the other they grow as √K (Higham
+    and Mary, SIAM J. Sci. Comput. 41, 2019). NumPy's own plain layer errs by 22 units of float32 at
+    BERT-base's size, one whose products add up number by number by 33, and √F is 55.
     """
     H, F, heads, longest = sizes
     rng, lengths = np.random.default_rng(0), (1, longest // 9, longest // 2, longest, longest)
@@ -124,9 +136,10 @@ def check_full_layer(
         y, cache = encoder_layer_forward(on, on.to_device(x.copy(), dtype), *given)
         gradients = encoder_layer_backward(on, on.to_device(dy.copy(), dtype), cache)
         results.append([np.asarray(a, np.float64) for a in arrays_in(on, (y, gradients))])
+    bound = max(16 * UNIT[xp.precision], math.sqrt(F) * UNIT["fp32"])
     for i, (want, got) in enumerate(zip(*results, strict=True)):
         error = np.linalg.norm(got - want) / np.linalg.norm(want)
-        assert error < 16 * UNIT[xp.precision], f"tensor {i}"
+        assert error < bound, f"tensor {i}: {error / bound:.2f} of the bound"
 
 
 # ---- Whole models ----
@@ -266,6 +279,38 @@ def check_optimizer_state(xp: Backend) -> None:
     want = run(host, host)
     for pair in ((xp, host), (host, xp)):
         np.testing.assert_allclose(run(*pair), want, rtol=1e-14)
+
+
+# ---- Who waits for whom ----
+
+SPIN = """
+#define STORAGE float
+extern "C" __global__ void spin(unsigned long long cycles) {
+    long long start = clock64();
+    while (clock64() - start < (long long)cycles) {}
+}
+"""
+
+
+def check_that_a_step_does_not_wait(trainer: Trainer, cycles: int) -> None:
+    """A turn of the training loop returns while the device is still at what was asked before.
+
+    Two turns may wait: kernels are loaded and memory is taken, some of it, the page-locked pieces
+    for copies, only while the device is behind. The third finds all of it there.
+    """
+    xp, features = trainer.model.xp, trainer.train_features
+    batch = features.batch(trainer.order.epoch(0)[0])
+    spin = xp.RawModule(code=SPIN).get_function("spin")
+    over = []
+    for _ in range(3):
+        spin((1,), (32,), (cycles,))
+        spinning = xp.cuda.get_current_stream().record()
+        batch = trainer.model.send_ahead(batch)
+        trainer.mean_loss.add(trainer.step(batch).loss)
+        over.append(spinning.done)
+        xp.synchronize()
+        assert spinning.done
+    assert not over[-1], "the host waited for the device"
 
 
 # ---- The backend's own operations ----

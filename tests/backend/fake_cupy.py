@@ -190,6 +190,7 @@ for _name in ("item", "get", "tolist", "tobytes", "nonzero"):
 def module() -> Any:
     """A new fake `cupy`, with lists of the copies and waits it was asked for."""
     _Stream.current = _Stream(name="main")
+    Event.waits = 0
     fake = SimpleNamespace(to_device=[], to_host=[], copies=[], waits=[], on_stream=[])
     for name in (*UFUNCS, *FUNCTIONS):
         setattr(fake, name, _function(getattr(np, name)))
@@ -204,7 +205,12 @@ def module() -> Any:
 
     def asnumpy(a: DeviceArray) -> NDArray[Any]:
         fake.to_host.append(a.shape)
+        Event.waits += 1
         return a._glass.copy()
+
+    def synchronize() -> None:
+        fake.waits.append("device")
+        Event.waits += 1
 
     def ascontiguousarray(a: DeviceArray) -> DeviceArray:
         fake.copies.append(a.shape)
@@ -212,6 +218,7 @@ def module() -> Any:
         return DeviceArray(np.ascontiguousarray(_unwrap(a)))
 
     fake.asarray, fake.asnumpy, fake.ascontiguousarray = asarray, asnumpy, ascontiguousarray
+    fake.synchronize = synchronize
     fake.empty, fake.empty_like = _empty, lambda a: _empty(a.shape, a.dtype)
     fake.argsort = _function(_stable_argsort)
     fake.get_default_memory_pool = lambda: SimpleNamespace(total_bytes=lambda: 0)
@@ -229,6 +236,22 @@ class _Launch(Kernel):
                 assert _fences_stand(argument), f"{self.name} wrote beside an array"
 
 
+class Event(str):
+    """What a stream was asked for up to here; done when the host has waited for the device since.
+
+    (The slowest device there is. The fake's own work is done at once, but nobody may see that.)
+    """
+
+    waits: ClassVar[int] = 0  # of the host
+
+    def __init__(self, name: str) -> None:
+        self._asked = Event.waits
+
+    @property
+    def done(self) -> bool:
+        return Event.waits > self._asked
+
+
 class _Stream:
     """A stream: what it recorded, and what it was told to wait for, by name and number."""
 
@@ -237,9 +260,9 @@ class _Stream:
     def __init__(self, non_blocking: bool = False, name: str = "side") -> None:
         self.name, self.recorded, self.waits = name, 0, list[str]()
 
-    def record(self) -> str:
+    def record(self) -> Event:
         self.recorded += 1
-        return f"{self.name} {self.recorded}"
+        return Event(f"{self.name} {self.recorded}")
 
     def wait_event(self, event: str) -> None:
         self.waits.append(event)
@@ -258,7 +281,7 @@ class _Module:
         self.cuda = SimpleNamespace(
             cublas=SimpleNamespace(**CUBLAS),
             device=SimpleNamespace(get_cublas_handle=lambda: HANDLE),
-            Device=lambda: SimpleNamespace(synchronize=lambda: names.waits.append("device")),
+            Device=lambda: SimpleNamespace(synchronize=names.synchronize),
             Stream=_Stream,
             get_current_stream=lambda: _Stream.current,
         )
@@ -333,7 +356,10 @@ def _gemm(
     A: int, a_type: int, lda: int, stride_a: int, B: int, b_type: int, ldb: int, stride_b: int,
     beta: int, C: int, c_type: int, ldc: int, stride_c: int, batch: int, compute: int, algo: int,
 ) -> None:  # fmt: skip
-    """Computes C = alpha·op(A)·op(B) + beta·C, for each of the batch, with sums in float32."""
+    """Computes C = alpha·op(A)·op(B) + beta·C, for each of the batch, with sums in float32.
+
+    As TF32 an operand loses its lower 13 bits; see `device_checks.UNIT`.
+    """
     assert (handle, algo, POINTER_MODES[-1]) == (HANDLE, -1, 0)
     assert (a_type, compute, c_type) in SUPPORTED
     assert b_type == a_type
@@ -344,9 +370,14 @@ def _gemm(
         a = _matrix(A + i * stride_a * size_a, TYPES[a_type], *((k, m) if transa else (m, k)), lda)
         b = _matrix(B + i * stride_b * size_a, TYPES[b_type], *((n, k) if transb else (k, n)), ldb)
         c = _matrix(C + i * stride_c * size_c, TYPES[c_type], m, n, ldc)
-        a, b = widened(a), widened(b)
+        a, b = (cut_off(x) if compute == 77 else widened(x) for x in (a, b))
         product = one * ((a.T if transa else a) @ (b.T if transb else b))
         c[...] = narrowed(product if zero == 0 else product + zero * widened(c), c.dtype)
+
+
+def cut_off(x: NDArray[Any]) -> NDArray[Any]:
+    """float32 without its lower 13 bits: TF32, rounded towards zero."""
+    return (x.view(np.uint32) & np.uint32(0xFFFFE000)).view(np.float32)
 
 
 def widened(x: NDArray[Any]) -> NDArray[Any]:

@@ -86,11 +86,11 @@ def compile_with_nvcc(nvcc: str, source: str, directory: Path) -> tuple[bool, st
 
 
 @pytest.mark.parametrize("storage", kernels.STORAGES)
-@pytest.mark.parametrize("file", [*FILES, "broken"])
+@pytest.mark.parametrize("file", [*FILES, "broken", "spin"])
 def test_every_kernel_compiles(file: str, storage: str, tmp_path: Path) -> None:
-    source = "extern __global__ void f(float* x) { x[0] = oops; }"
-    if file != "broken":
-        source = kernels.source(file, storage)
+    """The tests' own too."""
+    own = {"broken": "extern __global__ void f(float* x) { x[0] = oops; }", "spin": checks.SPIN}
+    source = own.get(file) or kernels.source(file, storage)
     if (library := find_nvrtc()) is not None:
         compiled, log = compile_with_nvrtc(library, source)
     elif (nvcc := find_nvcc()) is not None:

@@ -10,16 +10,18 @@ import sys
 import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cuda_on_cpu
 import device_checks as checks
 import fake_cupy
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from minibert import BertConfig, BertModel
 from minibert.backend import PRECISIONS
+from minibert.backend.ahead import Ahead
 from minibert.backend.cupy_backend import CupyBackend
 from minibert.backend.cupy_twins import attention
 from minibert.layers.dropout import DropoutKey
@@ -143,11 +145,16 @@ def test_each_further_size_of_squares_takes_six_launches(
         assert launches_of_a_layer(model, lengths, rows) == 37 + 6 * further
 
 
+@pytest.mark.parametrize("accumulation", [1, 2])
 def test_a_steady_step_neither_reads_nor_waits(
-    device: CupyBackend, make_trainer: Any, monkeypatch: pytest.MonkeyPatch
+    device: CupyBackend, make_trainer: Any, monkeypatch: pytest.MonkeyPatch, accumulation: int
 ) -> None:
-    """Between two lines of the log nothing comes back; the next batch's ids are sent ahead."""
-    trainer = make_trainer(device, max_steps=12, logging_steps=5)
+    """Between two lines of the log nothing comes back; ids and labels are sent ahead, in one piece
+    for all the parts into which a batch is cut.
+    """
+    trainer = make_trainer(
+        device, max_steps=12, logging_steps=5, gradient_accumulation_steps=accumulation
+    )
     fake, seen = device.module, []
     take_step = trainer.step
 
@@ -163,8 +170,72 @@ def test_a_steady_step_neither_reads_nor_waits(
     reads = {number: read for number, read, _ in seen}
     for logged, last in ((0, 5), (5, 10), (10, 12)):  # no read from the step after to the next log
         assert len({reads[n] for n in range(logged + 1, last + 1)}) == 1
-    assert all(len(streams) == 3 for *_, streams in seen)  # sequences' places, first rows, labels
-    assert fake.on_stream.count("side") == 3 * 13
+    # What a part copies itself: where its sequences are, and which rows go on.
+    assert all(streams == ["main"] * 2 * accumulation for *_, streams in seen)
+    assert fake.on_stream.count("side") == 4 * 13
+
+
+@pytest.mark.parametrize("kind", checks.KINDS)
+def test_what_was_sent_is_read_and_not_copied_again(
+    device: CupyBackend, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of it, by any head, in two shards; the places of arrays in the host's memory tell."""
+    model_class, changes = checks.KINDS[kind]
+    config = checks.small_config(**changes)
+    _, batch = checks.random_model(model_class, config, checks.LENGTHS)
+    model = model_class(config, backend=device, dtype="float32")
+    copied, read = dict[str, list[Span]](side=[], main=[]), set[Span]()
+    asarray, take = device.module.asarray, Ahead.take
+
+    def copy(array: Any, **how: Any) -> Any:
+        if isinstance(array, np.ndarray):
+            copied[fake_cupy._Stream.current.name].append(Span.of(array))
+        return asarray(array, **how)
+
+    def taken(self: Ahead, array: Any) -> Any:
+        result = take(self, array)
+        if result is not None:
+            read.add(Span.of(array))
+        return result
+
+    monkeypatch.setattr(device.module, "asarray", copy)
+    monkeypatch.setattr(Ahead, "take", taken)
+    batch = model.send_ahead(batch)
+    model.accumulate_gradients(batch, model.parameters.zeros_like(), Run(3, 5), shards=2)
+    assert len(copied["side"]) == 3 + (batch.labels is not None) + ("token class" in kind)
+    for sent in copied["side"]:
+        assert sum(piece.size for piece in read if piece.within(sent)) == sent.size
+        assert not any(piece.within(sent) for piece in copied["main"])
+
+
+class Span(NamedTuple):
+    """Where an array lies."""
+
+    start: int
+    size: int
+
+    @classmethod
+    def of(cls, array: NDArray[Any]) -> Span:
+        return cls(array.ctypes.data, array.nbytes)
+
+    def within(self, other: Span) -> bool:
+        return other.start <= self.start < other.start + other.size
+
+
+def test_a_step_that_waits_is_seen(device: CupyBackend, make_trainer: Any) -> None:
+    """What a GPU is asked in test_gpu.py, of a step as it is and of one that reads its loss."""
+    trainer = make_trainer(device)
+    checks.check_that_a_step_does_not_wait(trainer, 1000)
+    take_step = trainer.step
+
+    def step(batch: Any) -> Any:
+        result = take_step(batch)
+        device.to_host(result.loss)
+        return result
+
+    trainer.step = step
+    with pytest.raises(AssertionError, match="the host waited"):
+        checks.check_that_a_step_does_not_wait(trainer, 1000)
 
 
 def test_what_was_sent_ahead_lives_until_its_readers_are_done(device: CupyBackend) -> None:
@@ -173,11 +244,10 @@ def test_what_was_sent_ahead_lives_until_its_readers_are_done(device: CupyBacken
     device.send_ahead(batches[:1])
     side = device._ahead._stream
     for number in (1, 2):
-        array = device.to_device(batches[number - 1])
+        got = device.to_host(device.to_device(batches[number - 1]))
         assert side.waits == [f"main {n}" for n in range(1, number)]
-        np.testing.assert_array_equal(device.to_host(array), batches[number - 1])
-        alive = weakref.ref(array)
-        del array
+        np.testing.assert_array_equal(got, batches[number - 1])
+        alive = weakref.ref(device._ahead._sent[0].device)
         device.send_ahead(batches[number : number + 1])  # main records the end of this step
         assert alive() is not None
         assert device._ahead._before[0] == f"main {number + 1}"
@@ -186,15 +256,23 @@ def test_what_was_sent_ahead_lives_until_its_readers_are_done(device: CupyBacken
     assert side.waits[-1] == "main 3"  # before it let go
 
 
-def test_what_was_not_sent_is_copied(device: CupyBackend) -> None:
-    x = np.arange(6)
-    device.send_ahead([x])
-    other = device.to_device(x[1:])
-    np.testing.assert_array_equal(device.to_host(other), x[1:])
-    assert device.module.on_stream == ["side", "main"]
-    np.testing.assert_array_equal(device.to_host(device.to_device(x[:])), x)  # a view of the whole
-    np.testing.assert_array_equal(device.to_host(device.to_device(x)), x)  # handed out once
-    assert device.module.on_stream == ["side", "main", "main"]
+def test_pieces_of_what_was_sent_are_there(device: CupyBackend) -> None:
+    """Until the next is sent; what is no contiguous piece of it, or of another type, is copied."""
+    x, pairs = np.arange(6), np.arange(10.0).reshape(5, 2)
+    device.send_ahead([x, pairs])
+    main, on_stream = fake_cupy._Stream.current, device.module.on_stream
+    for piece in (x, x[:2], x[2:], x[:0], pairs[1:4], x):
+        got = device.to_host(device.to_device(piece))
+        np.testing.assert_array_equal(got, piece)
+        assert got.shape == piece.shape
+    assert on_stream == ["side"] * 2
+    assert main.waits == ["side 1"]  # once, for all that was sent
+    for other in (x[::2], pairs[:, 0], x.view(float), np.arange(6)):
+        np.testing.assert_array_equal(device.to_host(device.to_device(other)), other)
+    assert on_stream == ["side"] * 2 + ["main"] * 4
+    device.send_ahead([])
+    device.to_device(x)
+    assert on_stream[-1] == "main"
 
 
 def test_checkpoints_move_between_devices(

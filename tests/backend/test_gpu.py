@@ -143,6 +143,18 @@ def test_a_layer_at_full_size(gpu: CupyBackend, precision: str, some: bool) -> N
     checks.check_full_layer(CupyBackend(precision=precision), some=some)
 
 
+@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_step_returns_before_the_device_is_done(
+    make_trainer: Any, precision: str, accumulation: int
+) -> None:
+    """The device is kept busy for about half a second; no clock is read here."""
+    trainer = make_trainer(
+        CupyBackend(precision=precision), gradient_accumulation_steps=accumulation
+    )
+    checks.check_that_a_step_does_not_wait(trainer, 10**9)
+
+
 def test_memory_is_counted(gpu: CupyBackend) -> None:
     before = gpu.memory()
     array = gpu.zeros(before // 4 + 1_000_000, dtype="float32")

@@ -1,7 +1,7 @@
 """Products in tf32, bf16 and fp16: what is rounded, and how much the results may differ for it.
 
-The stand-in's cuBLAS multiplies 16-bit operands as a GPU does (products and sums in float32), and
-refuses combinations of types that cuBLAS has not. TF32's rounding it leaves out.
+The stand-in's cuBLAS multiplies 16-bit operands as a GPU does (products and sums in float32), cuts
+float32 ones off for TF32, and refuses combinations of types that cuBLAS has not.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from minibert.models.shards import Run
 from minibert.optim import LossScale, Optimizer
 from minibert.packing import pack
 from minibert.parallel import Workers
+from minibert.training import throughput
 from minibert.training.arguments import TrainingArguments
-from minibert.training.throughput import measured_gemm_rate
 
 needs_compiler = pytest.mark.skipif(
     cuda_on_cpu.COMPILER is None, reason="needs g++ or clang++ to run CUDA kernels on the CPU"
@@ -56,7 +56,7 @@ def test_errors_are_those_of_the_stored_type(
         model.accumulate_gradients(pack(**given), gradient, Run(11, 4))
         flat.append(np.asarray(backend.to_host(gradient.flat), np.float64))
     error = np.linalg.norm(flat[1] - flat[0]) / np.linalg.norm(flat[0])
-    unit = checks.UNIT["fp32" if precise.precision == "tf32" else precise.precision]
+    unit = checks.UNIT[precise.precision]
     assert error < 16 * unit
     assert error > unit / 4
 
@@ -72,6 +72,12 @@ def test_a_layer_of_other_sizes(
     monkeypatch.setattr(attention, "CELLS", cells)
     monkeypatch.setattr(cuda_on_cpu.Kernel, "backwards", backwards)
     checks.check_full_layer(precise, (48, 80, 3, 36), some)
+
+
+@needs_compiler
+def test_a_layer_of_bert_base(precise: CupyBackend) -> None:
+    """The very check that a GPU is given."""
+    checks.check_full_layer(precise)
 
 
 def test_the_compute_type_is_asked_for(fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,8 +97,8 @@ def test_the_speed_limit_is_that_of_the_operands(
 ) -> None:
     asked = []
     monkeypatch.setattr(fake.cuda.cublas, "gemmEx", lambda *given: asked.append(given[8]))
-    monkeypatch.setattr(fake, "ones", lambda shape, dtype: fake.zeros((2, 2), dtype=dtype))
-    measured_gemm_rate(precise, Workers(1), "float32", seconds=0)
+    monkeypatch.setattr(throughput, "BLOCK", 2)
+    throughput.measured_gemm_rate(precise, Workers(1), "float32", seconds=0)
     assert asked[0] == {"bf16": 14, "fp16": 2}.get(precise.precision, 0)  # cudaDataType_t
 
 
