@@ -134,7 +134,7 @@ def _running(start: int, shapes: Sequence[tuple[int, ...]]) -> Iterator[int]:
 
 
 def accumulate(xp: Backend, targets: tuple[Any, ...], gradients: tuple[Any, ...]) -> None:
-    """targets += gradients, field by field; a `RowGradient` touches only its rows."""
+    """targets += gradients, field by field; a `Deferred` one is added in its own way."""
     dense = []
     for target, gradient in zip(targets, gradients, strict=True):
         if isinstance(gradient, Deferred):

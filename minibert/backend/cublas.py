@@ -8,6 +8,7 @@ Sums are taken in float32 (float64 of float64 operands), whatever the operands a
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from types import ModuleType
@@ -65,7 +66,8 @@ def matmul(
         if not add:
             c.fill(0)
         return c
-    left, right = _operand(cupy, b), _operand(cupy, a)
+    b, left = _readable(cupy, b)
+    a, right = _readable(cupy, a)
     zero, one = _ADDRESSES[DOUBLE if given == DOUBLE else SINGLE]
     kind, result = TYPES[given], TYPES[c.dtype]
     shape = left.operation, right.operation, N, M, K, one
@@ -76,40 +78,47 @@ def matmul(
         gemm.setMathMode(handle, SUMS_IN_FLOAT32)
     if not batch:
         gemm.gemmEx(
-            handle, *shape, left.array.data.ptr, kind, left.ld, right.array.data.ptr, kind,
+            handle, *shape, b.data.ptr, kind, left.ld, a.data.ptr, kind,
             right.ld, beta, c.data.ptr, result, N, how, DEFAULT,
         )  # fmt: skip
     else:
         gemm.gemmStridedBatchedEx(
-            handle, *shape, left.array.data.ptr, kind, left.ld, left.stride,
-            right.array.data.ptr, kind, right.ld, right.stride,
+            handle, *shape, b.data.ptr, kind, left.ld, left.stride,
+            a.data.ptr, kind, right.ld, right.stride,
             beta, c.data.ptr, result, N, M * N, math.prod(batch), how, DEFAULT,
         )  # fmt: skip
     return c
 
 
-class _Operand(NamedTuple):
-    """A batch of matrices as cuBLAS wants it told."""
+class _Reading(NamedTuple):
+    """How cuBLAS finds a batch of matrices in memory."""
 
-    array: Array  # kept alive through the call
     operation: int
     ld: int  # elements from one row to the next
     stride: int  # elements from one matrix to the next
 
 
-def _operand(cupy: ModuleType, x: Array) -> _Operand:
-    shape, strides, size = x.shape, x.strides, x.itemsize
+def _readable(cupy: ModuleType, x: Array) -> tuple[Array, _Reading]:
+    """x, or a copy of it that cuBLAS can read."""
+    reading = _reading(x.shape, x.strides, x.itemsize)
+    if reading is None:
+        return cupy.ascontiguousarray(x), _Reading(KEEP, x.shape[-1], x.shape[-2] * x.shape[-1])
+    return x, reading
+
+
+@functools.lru_cache(maxsize=4096)
+def _reading(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> _Reading | None:
+    """None: not as it lies. (Cached: a step asks some 400 times, for the same few.)"""
     operation, row, rows, width = KEEP, strides[-2], shape[-2], shape[-1]
-    if strides[-1] != size:
+    if strides[-1] != itemsize:
         operation, row, rows, width = TRANSPOSE, strides[-1], shape[-1], shape[-2]
-    contiguous = operation == KEEP or strides[-2] == size
-    apart = rows == 1 or row >= width * size  # not of a broadcast or reversed view
+    contiguous = operation == KEEP or strides[-2] == itemsize
+    apart = rows == 1 or row >= width * itemsize  # not of a broadcast or reversed view
     stride = _batch_stride(shape[:-2], strides[:-2]) if len(shape) > 2 else 0
     if not (contiguous and apart) or stride is None or stride < 0:
-        whole = cupy.ascontiguousarray(x)
-        return _Operand(whole, KEEP, shape[-1], shape[-2] * shape[-1])
-    ld = max(row // size, width)  # a single row's stride says nothing
-    return _Operand(x, operation, ld, stride // size)
+        return None
+    ld = max(row // itemsize, width)  # a single row's stride says nothing
+    return _Reading(operation, ld, stride // itemsize)
 
 
 def _batch_stride(shape: tuple[int, ...], strides: tuple[int, ...]) -> int | None:

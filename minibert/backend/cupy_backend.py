@@ -106,6 +106,8 @@ class CupyBackend(Backend):
         """As NumPy's, in the backend's precision; `dtype`, `add`: see `cublas.matmul`."""
         if cublas.can_multiply(a, b):
             return cublas.matmul(self.module, a, b, self._compute, out, dtype, add)
+        if add or dtype is not None:
+            raise TypeError(f"no such product of {a.dtype} {a.shape} and {b.dtype} {b.shape}")
         return self.module.matmul(a, b, out=out)
 
     def sum(self, x: Array, axis: int | None = None, keepdims: bool = False) -> Array:

@@ -107,6 +107,13 @@ def test_a_kernel_uses_nothing_that_nvrtc_lacks(file: str) -> None:
     assert not re.search(r"#include|\b(INFINITY|NAN|FLT_\w+|M_PI|std::\w+)\b", code)
 
 
+def test_kernels_keep_to_the_width_of_a_page() -> None:
+    """As ruff wants it of Python."""
+    for path in Path(kernels.__file__).parent.glob("*.cu*"):
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            assert len(line) <= 100, f"{path.name}:{number}"
+
+
 def test_every_file_of_a_kernel_is_packaged() -> None:
     settings = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
     patterns = settings["tool"]["setuptools"]["package-data"]["minibert"]
@@ -326,9 +333,9 @@ def test_reversed_views_are_multiplied_as_they_look(device: CupyBackend) -> None
             checks.assert_close(device.to_host(got), want, 4e-7)
     repeated = np.broadcast_to(x[:, :, :1], x.shape)
     for rows in (repeated, repeated.swapaxes(-1, -2)):
-        held = cublas._operand(np, rows)
-        assert (held.array.tolist(), held.ld) == (rows.tolist(), 4)
-        assert held.array.flags.c_contiguous
+        held, reading = cublas._readable(np, rows)
+        assert (held.tolist(), reading.ld) == (rows.tolist(), 4)
+        assert held.flags.c_contiguous
 
 
 def test_other_products_are_left_to_cupy(device: CupyBackend) -> None:

@@ -101,3 +101,10 @@ def test_what_is_asked_of_cupy_is_there() -> None:
         "cuda.get_current_stream", "cuda.device.get_cublas_handle", "cuda.memory.OutOfMemoryError",
     ):  # fmt: skip
         functools.reduce(getattr, path.split("."), cupy)
+
+
+def test_the_fake_has_no_name_that_cupy_lacks() -> None:
+    for name in (*fake_cupy.UFUNCS, *fake_cupy.FUNCTIONS, *fake_cupy.OWN):
+        assert hasattr(cupy, name), name
+    for name in (*fake_cupy.ATTRIBUTES, *fake_cupy.METHODS, "T", "real", "data", "device"):
+        assert hasattr(cupy.ndarray, name), name

@@ -70,7 +70,11 @@ def layer_norm(rng: np.random.Generator) -> Iterator[Arguments]:
 
 
 def attention(rng: np.random.Generator) -> Iterator[Arguments]:
-    """Mixed lengths with a single token and equal neighbours; one sequence; sharp attention."""
+    """Mixed lengths with a single token and equal neighbours; one sequence; sharp attention.
+
+    Rows of scores in several pieces, and beside them shorter ones in a square as large; scores far
+    below zero, whose exponentials are 0 in float32.
+    """
     mixed = (5, 1, 7, 7, 2, 1, 33)
     for lengths, N, D, scale in ((mixed, 3, 4, 1), ((70,), 2, 32, 1), ((9, 4), 1, 6, 4)):
         offsets = (0, *np.cumsum(lengths).tolist())
@@ -80,6 +84,10 @@ def attention(rng: np.random.Generator) -> Iterator[Arguments]:
     qkv = rng.normal(size=(130, 3 * 12 * 2))
     for p in (0.1, 0.3):  # 12·100² decisions: more than a block
         yield qkv, (0, 100, 130), 12, p, KEY
+    yield rng.normal(size=(475, 3 * 4)), (0, 150, 440, 475), 1, 0.1, KEY
+    far = rng.integers(-8, 9, (33, 3, 2, 4)) / 8
+    far[:, 0, :, 0], far[:, 1, :, 0] = 16, -16
+    yield far.reshape(33, -1), (0, 20, 33), 2, 0.1, KEY
 
 
 def encoder_layer(rng: np.random.Generator) -> Iterator[Arguments]:
@@ -168,6 +176,9 @@ def cross_entropy(rng: np.random.Generator) -> Iterator[Arguments]:
         yield logits * 10, np.where(np.arange(R) % 2, labels, -100), max(R // 2, 1)
     yield rng.normal(size=(4, 3)), np.full(4, -100), 1
     yield rng.normal(size=(0, 3)), np.zeros(0, np.int64), 1
+    # Far below zero, where e^logit is 0 in float32, and a loss must not be a difference of them.
+    far = rng.integers(-8, 9, (9, 40)) / 8 - 1000
+    yield far, rng.integers(0, 40, 9), 9
 
 
 CASES: dict[str, Case] = {

@@ -34,13 +34,15 @@ class Size(NamedTuple):
 
     def rows(self, heads: Array, N: int) -> Array:
         """(G, N, S, D) of (N·ΣS, D): a view."""
-        first, size = N * self.rows_before, N * self.G * self.S
-        return heads[first : first + size].reshape(self.G, N, self.S, heads.shape[1])
+        first, size, (rows, D) = N * self.rows_before, N * self.G * self.S, heads.shape
+        part = heads if size == rows else heads[first : first + size]
+        return part.reshape(self.G, N, self.S, D)
 
     def cells(self, squares: Array, N: int) -> Array:
         """(G, N, S, S) of (N·ΣS²,): a view."""
         first, size = N * self.cells_before, N * self.G * self.S**2
-        return squares[first : first + size].reshape(self.G, N, self.S, self.S)
+        part = squares if size == squares.size else squares[first : first + size]
+        return part.reshape(self.G, N, self.S, self.S)
 
 
 class Layout(NamedTuple):
@@ -175,24 +177,22 @@ def _split(
 
     `slots`: rows (R, …) are the chosen ones, and the others zero.
     """
-    _, _, N, G, most, all_rows, _ = layout
-    D = rows.shape[1] // (parts * N)
-    heads = xp.empty((parts, N * all_rows, D), dtype=rows.dtype)
+    N, D = layout.N, rows.shape[1] // (parts * layout.N)
+    heads = xp.empty((parts, N * layout.rows, D), dtype=rows.dtype)
     launch(
-        xp.module, "heads", "split_heads", WARP * G * most, rows, bias, heads,
-        layout.table, slots, parts, G, most, all_rows, N, D, storage=rows.dtype,
+        xp.module, "heads", "split_heads", WARP * layout.G * layout.most, rows, bias, heads,
+        layout.table, slots, parts, layout.G, layout.most, layout.rows, N, D, storage=rows.dtype,
     )  # fmt: skip
     return heads
 
 
 def _merge(xp: Backend, heads: Array, R: int, layout: Layout, slots: Ints | None = None) -> Array:
     """The other way round: heads (parts, N·ΣS, D) → rows (R, parts·N·D), all or the chosen."""
-    _, _, N, G, most, all_rows, _ = layout
-    parts, _, D = heads.shape
+    N, (parts, _, D) = layout.N, heads.shape
     rows = xp.empty((R, parts * N * D), dtype=heads.dtype)
     launch(
-        xp.module, "heads", "merge_heads", WARP * G * most, heads, rows,
-        layout.table, slots, parts, G, most, all_rows, N, D, storage=rows.dtype,
+        xp.module, "heads", "merge_heads", WARP * layout.G * layout.most, heads, rows,
+        layout.table, slots, parts, layout.G, layout.most, layout.rows, N, D, storage=rows.dtype,
     )  # fmt: skip
     return rows
 

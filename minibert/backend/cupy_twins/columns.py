@@ -6,7 +6,7 @@ from minibert.backend.base import Array, Backend
 from minibert.backend.cupy_twins.dropout import ALL, Kept
 from minibert.backend.kernels import launch
 
-CHUNK = 64  # rows, as in kernels/columns.cu
+CHUNK = 64  # rows, as in kernels/chunk.cuh
 
 
 def chunks_of(rows: int) -> int:
@@ -16,14 +16,15 @@ def chunks_of(rows: int) -> int:
 class ColumnSums:
     """Gathers sums over `rows` rows, `columns` of them side by side; see kernels/columns.cu.
 
-    All columns must have been added before the end. `rest` (column, fewer): from that column on,
-    they are sums over fewer rows.
+    All columns must have been added before the end. Those from column `rest` on are sums over
+    `rest_rows` rows, which are fewer.
     """
 
     def __init__(
-        self, xp: Backend, rows: int, columns: int, rest: tuple[int, int] | None = None
+        self, xp: Backend, rows: int, columns: int, rest: int | None = None, rest_rows: int = 0
     ) -> None:
-        self.xp, self.rest = xp, rest or (columns, rows)
+        self.xp = xp
+        self.rest, self.rest_rows = (columns, rows) if rest is None else (rest, rest_rows)
         self.partial = xp.empty((chunks_of(rows), columns), dtype="float32")
 
     def add(self, place: int, x: Array) -> None:
@@ -54,9 +55,8 @@ class ColumnSums:
     def finish(self, sums: Array) -> Array:
         """The sums, into `sums` (columns,)."""
         chunks, columns = self.partial.shape
-        rest, fewer = self.rest
         launch(
             self.xp.module, "columns", "finish", columns,
-            self.partial, sums, chunks, columns, rest, chunks_of(fewer),
+            self.partial, sums, chunks, columns, self.rest, chunks_of(self.rest_rows),
         )  # fmt: skip
         return sums

@@ -81,7 +81,7 @@ def encoder_layer_backward(xp: Backend, dy: Array, cache: EncoderLayerCache) -> 
     c = cache
     storage = c.x.dtype
     place, columns = _places(c.w)
-    sums = ColumnSums(xp, len(c.x), columns, rest=(place["b_o"], len(dy)))
+    sums = ColumnSums(xp, len(c.x), columns, rest=place["b_o"], rest_rows=len(dy))
 
     # Apart, since dh and dx grow below, and do and da are multiplied when they are added up.
     dh, do = normalise_backward(xp, dy, c.output_norm, storage, apart=True)

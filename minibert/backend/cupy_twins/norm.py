@@ -54,10 +54,10 @@ def normalise_backward(
     dz = xp.empty((places, H), dtype="float32")
     alike = kept.bits is None and storage == "float32" and cache.slots is None
     dx = None if alike and not apart else xp.empty((R, H), dtype=storage)
-    bits, first, scale = kept if after.bits is None else after
+    first, scale = (kept if after.bits is None else after)[1:]  # one of the two, at most, drops
     launch(
         xp.module, "norm", "add_norm_backward", WARP * places, dy, after.bits, cache.xhat,
-        cache.rstd, cache.gamma, None if bits is after.bits else bits, first, scale,
+        cache.rstd, cache.gamma, kept.bits, first, scale,
         cache.rows, cache.slots, dz, dx, places, H, storage=storage,
     )  # fmt: skip
     return dz, dz if dx is None else dx

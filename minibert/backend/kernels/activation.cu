@@ -4,8 +4,8 @@
 #include "half.cuh"
 #include "storage.cuh"
 #include "in_flight.cuh"
+#include "chunk.cuh"
 
-const unsigned long long CHUNK = 64;
 const unsigned long long GELU = 0, GELU_NEW = 1;  // else ReLU
 
 const float ROOT_HALF = 0.70710678118654752f;      // √½
@@ -30,26 +30,22 @@ __device__ float slope(float x, unsigned long long kind) {
     return x > 0 ? 1.0f : 0.0f;
 }
 
-// The first row behind a chunk.
-__device__ unsigned long long end_of(unsigned long long chunk, unsigned long long rows) {
-    return (chunk + 1) * CHUNK < rows ? (chunk + 1) * CHUNK : rows;
-}
-
 // y = act(x + bias); no bias is a bias of 0.
 extern "C" __global__ void activation_forward(
     const stored* x, const float* bias, stored* y, unsigned long long kind,
     unsigned long long rows, unsigned long long width) {
-    unsigned long long thread = (unsigned long long)blockIdx.x * blockDim.x + threadIdx.x;
-    unsigned long long chunk = thread / width, column = thread % width;
-    if (chunk * CHUNK >= rows) return;
-    float b = bias == nullptr ? 0.0f : bias[column];
-    for_each(
-        chunk * CHUNK * width + column, end_of(chunk, rows) * width, width,
-        [&](unsigned long long i) { return x[i]; },
-        [&](unsigned long long i, stored z) { put(y[i], activate(get(z) + b, kind)); });
+    Column c = column_of(rows, width);
+    if (c.end == 0) return;
+    float b = bias == nullptr ? 0.0f : bias[c.column];
+    x += c.first;
+    y += c.first;
+    for_each<8>(
+        0u, c.end, (unsigned)width,
+        [&](unsigned i) { return x[i]; },
+        [&](unsigned i, stored z) { put(y[i], activate(get(z) + b, kind)); });
 }
 
-struct Two {
+struct Given {
     stored dy, x;
 };
 
@@ -58,17 +54,19 @@ extern "C" __global__ void activation_backward(
     const stored* dy, const stored* x, const float* bias, stored* dx, unsigned long long kind,
     float* partial, unsigned long long stride, unsigned long long place,
     unsigned long long rows, unsigned long long width) {
-    unsigned long long thread = (unsigned long long)blockIdx.x * blockDim.x + threadIdx.x;
-    unsigned long long chunk = thread / width, column = thread % width;
-    if (chunk * CHUNK >= rows) return;
-    float b = bias == nullptr ? 0.0f : bias[column], sum = 0;
-    for_each(
-        chunk * CHUNK * width + column, end_of(chunk, rows) * width, width,
-        [&](unsigned long long i) { return Two{dy[i], x[i]}; },
-        [&](unsigned long long i, Two given) {
+    Column c = column_of(rows, width);
+    if (c.end == 0) return;
+    float b = bias == nullptr ? 0.0f : bias[c.column], sum = 0;
+    dy += c.first;
+    x += c.first;
+    dx += c.first;
+    for_each<8>(
+        0u, c.end, (unsigned)width,
+        [&](unsigned i) { return Given{dy[i], x[i]}; },
+        [&](unsigned i, Given given) {
             float d = get(given.dy) * slope(get(given.x) + b, kind);
             put(dx[i], d);
             sum += d;
         });
-    if (partial != nullptr) partial[chunk * stride + place + column] = sum;
+    if (partial != nullptr) partial[c.chunk * stride + place + c.column] = sum;
 }

@@ -8,6 +8,7 @@
 #include "in_flight.cuh"
 
 const unsigned long long FAN_IN = 64;
+const int FEW = 8;
 
 template <typename T>
 struct Other {
@@ -21,14 +22,14 @@ __device__ void add_segments(
     unsigned long long step) {
     unsigned long long i = (unsigned long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * width) return;
-    unsigned long long row = i / width, column = i % width, few = AT_ONCE * step;
+    unsigned long long row = i / width, column = i % width, few = FEW * step;
     long long start = starts[row];
     if ((row - start) % (FAN_IN * step) != 0) return;
     unsigned long long end = row + FAN_IN * step < rows ? row + FAN_IN * step : rows;
     T sum = x[i];
     // Most segments are short: a few rows at a time, as long as the first of them belongs to it.
     for (unsigned long long r = row + step; r < end && starts[r] == start; r += few) {
-        for_each(
+        for_each<FEW>(
             r, r + few < end ? r + few : end, step,
             [&](unsigned long long r) { return Other<T>{starts[r], x[r * width + column]}; },
             [&](unsigned long long, Other<T> other) {

@@ -6,22 +6,29 @@
 #include "half.cuh"
 #include "storage.cuh"
 #include "keep.cuh"
-
-const unsigned long long CHUNK = 64;
+#include "in_flight.cuh"
+#include "chunk.cuh"
 
 // Σ x, into the columns from `place` on.
 extern "C" __global__ void sum_columns(
     const stored* x, float* partial, unsigned long long stride, unsigned long long place,
     unsigned long long rows, unsigned long long width) {
-    unsigned long long thread = (unsigned long long)blockIdx.x * blockDim.x + threadIdx.x;
-    unsigned long long chunk = thread / width, column = thread % width;
-    if (chunk * CHUNK >= rows) return;
+    Column c = column_of(rows, width);
+    if (c.end == 0) return;
+    x += c.first;
     float sum = 0;
-    for (unsigned long long row = chunk * CHUNK; row < rows && row < (chunk + 1) * CHUNK; ++row) {
-        sum += get(x[row * width + column]);
-    }
-    partial[chunk * stride + place + column] = sum;
+    for_each<8>(
+        0u, c.end, (unsigned)width,
+        [&](unsigned i) { return x[i]; },
+        [&](unsigned, stored z) { sum += get(z); });
+    partial[c.chunk * stride + place + c.column] = sum;
 }
+
+struct Given {
+    float dy, xhat;
+    bool stays;
+    float dx;
+};
 
 // dγ = Σ dy·x̂ into the columns from `place` on, dβ = Σ dy into those after them; dy passes the
 // dropout `after` first, where there is one. Where dx is given, Σ dx into those from place_dx on.
@@ -30,21 +37,27 @@ extern "C" __global__ void sum_norm_columns(
     const float* xhat, const stored* dx, unsigned long long place_dx, float* partial,
     unsigned long long stride, unsigned long long place, unsigned long long rows,
     unsigned long long width) {
-    unsigned long long thread = (unsigned long long)blockIdx.x * blockDim.x + threadIdx.x;
-    unsigned long long chunk = thread / width, column = thread % width;
-    if (chunk * CHUNK >= rows) return;
+    Column c = column_of(rows, width);
+    if (c.end == 0) return;
+    Keep keep = decisions(after, first + c.first);
+    dy += c.first;
+    xhat += c.first;
+    if (dx != nullptr) dx += c.first;
     float dgamma = 0, dbeta = 0, dbias = 0;
-    for (unsigned long long row = chunk * CHUNK; row < rows && row < (chunk + 1) * CHUNK; ++row) {
-        unsigned long long i = row * width + column;
-        float d = dy[i];
-        if (after != nullptr) d = kept(after, first + i) ? d * scale : 0.0f;
-        dgamma += d * xhat[i];
-        dbeta += d;
-        if (dx != nullptr) dbias += get(dx[i]);
-    }
-    partial[chunk * stride + place + column] = dgamma;
-    partial[chunk * stride + place + width + column] = dbeta;
-    if (dx != nullptr) partial[chunk * stride + place_dx + column] = dbias;
+    for_each<8>(
+        0u, c.end, (unsigned)width,
+        [&](unsigned i) {
+            return Given{dy[i], xhat[i], kept(keep, i), dx == nullptr ? 0.0f : get(dx[i])};
+        },
+        [&](unsigned, Given given) {
+            float d = given.stays ? given.dy * scale : 0.0f;
+            dgamma += d * given.xhat;
+            dbeta += d;
+            dbias += given.dx;
+        });
+    partial[c.chunk * stride + place + c.column] = dgamma;
+    partial[c.chunk * stride + place + width + c.column] = dbeta;
+    if (dx != nullptr) partial[c.chunk * stride + place_dx + c.column] = dbias;
 }
 
 // sums (columns,) ← Σ over the chunks of partial (chunks, columns), of which the columns from
@@ -56,8 +69,9 @@ extern "C" __global__ void finish(
     if (column >= columns) return;
     if (column >= rest) chunks = fewer;
     float sum = 0;
-    for (unsigned long long chunk = 0; chunk < chunks; ++chunk) {
-        sum += partial[chunk * columns + column];
-    }
+    for_each<16>(
+        column, chunks * columns, columns,
+        [&](unsigned long long i) { return partial[i]; },
+        [&](unsigned long long, float x) { sum += x; });
     sums[column] = sum;
 }

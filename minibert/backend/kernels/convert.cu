@@ -18,7 +18,7 @@ extern "C" __global__ void convert(
     if (thread >= threads) return;
     unsigned long long end_a = size_a, end_b = end_a + size_b, end_c = end_b + size_c,
                        end_d = end_c + size_d;
-    for_each(
+    for_each<8>(
         thread, end_d + size_e, threads,
         [&](unsigned long long i) {
             return *(i < end_a ? a + i

@@ -11,22 +11,25 @@ extern "C" __global__ void cross_entropy(
     if (row >= rows) return;
     unsigned lane = threadIdx.x % LANES;
     long long label = labels[row];
-    if (label == -100) weight = 0;
+    if (label == -100) {
+        weight *= 0.0f;  // NaN, where there are no labels at all, stays
+        label = 0;
+    }
     logits += row * classes;
-    auto logit = [&](unsigned long long k) { return logits[k]; };
+    auto logit = [&](unsigned k) { return logits[k]; };
     float most = LOWEST, sum = 0;
-    for_each(lane, classes, LANES, logit, [&](unsigned long long, float x) {
+    for_each<8>(lane, (unsigned)classes, LANES, logit, [&](unsigned, float x) {
         most = fmaxf(most, x);
     });
     most = warp_max(most);
-    for_each(lane, classes, LANES, logit, [&](unsigned long long, float x) {
+    for_each<8>(lane, (unsigned)classes, LANES, logit, [&](unsigned, float x) {
         sum += expf(x - most);
     });
     sum = warp_sum(sum);
-    if (lane == 0) losses[row] = weight == 0 ? 0.0f : (logf(sum) + most - logits[label]) * weight;
+    if (lane == 0) losses[row] = weight == 0 ? 0.0f : (logf(sum) - (logits[label] - most)) * weight;
     if (gradient == nullptr) return;
     gradient += row * classes;
-    for_each(lane, classes, LANES, logit, [&](unsigned long long k, float x) {
+    for_each<8>(lane, (unsigned)classes, LANES, logit, [&](unsigned k, float x) {
         float p = expf(x - most) / sum;
         gradient[k] = weight == 0 ? 0.0f : (p - ((long long)k == label ? 1.0f : 0.0f)) * weight;
     });

@@ -1,4 +1,5 @@
-// The error function, element by element. (cupyx.scipy.special.erf would return float16 as float64.)
+// The error function, element by element. (cupyx.scipy.special.erf would return float16 as
+// float64.)
 
 extern "C" __global__ void erf_float32(const float* x, float* y, unsigned long long size) {
     unsigned long long i = (unsigned long long)blockIdx.x * blockDim.x + threadIdx.x;

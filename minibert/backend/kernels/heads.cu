@@ -1,7 +1,7 @@
-// Packed rows, heads side by side ↔ the rows of squares (squares.cuh), head after head, which strided
-// products serve: rows (T, parts·N·D) ↔ heads (parts, N·`all`, D), `all` the sum of S. What lies
-// behind a sequence's end in its square is zero. Where `slots` (T,) is given, rows has some of the T
-// rows alone: row t is its row slots[t], or not there (−1) and zero in the squares.
+// Packed rows, heads side by side ↔ the rows of squares (squares.cuh), head after head, which
+// strided products serve: rows (T, parts·N·D) ↔ heads (parts, N·`all`, D), `all` the sum of S. What
+// lies behind a sequence's end in its square is zero. Where `slots` (T,) is given, rows has some of
+// the T rows alone: row t is its row slots[t], or not there (−1) and zero in the squares.
 //
 // One warp a place (g, i), i below the largest S, `most`. No division in the loops.
 #include "half.cuh"
@@ -29,18 +29,21 @@ extern "C" __global__ void split_heads(
     long long at = row_of(s, i, slots);
     bool real = at >= 0;
     rows += (real ? at : 0) * parts * N * D;
+    heads += (s.rows_before * N + i) * D;
+    unsigned apart = (unsigned)(s.S * D);  // from a head to the next
     for (unsigned long long part = 0; part < parts; ++part) {
-        stored* first = heads + ((part * all + s.rows_before) * N + i) * D;
-        for (unsigned long long d = threadIdx.x % LANES; d < D; d += LANES) {
-            for_each(
-                0, N, 1,
-                [&](unsigned long long h) {
-                    unsigned long long column = (part * N + h) * D + d;
-                    float x = real ? get(rows[column]) : 0.0f;
-                    return real && bias != nullptr ? x + bias[column] : x;
+        for (unsigned d = threadIdx.x % LANES; d < D; d += LANES) {
+            for_each<4>(
+                0u, (unsigned)N, 1u,
+                [&](unsigned h) {
+                    float x = real ? get(rows[h * (unsigned)D + d]) : 0.0f;
+                    return real && bias != nullptr ? x + bias[h * (unsigned)D + d] : x;
                 },
-                [&](unsigned long long h, float x) { put(first[h * s.S * D + d], x); });
+                [&](unsigned h, float x) { put(heads[h * apart + d], x); });
         }
+        rows += N * D;
+        if (bias != nullptr) bias += N * D;
+        heads += all * N * D;
     }
 }
 
@@ -56,13 +59,15 @@ extern "C" __global__ void merge_heads(
     long long at = row_of(s, i, slots);
     if (at < 0) return;
     rows += at * parts * N * D;
+    heads += (s.rows_before * N + i) * D;
+    unsigned apart = (unsigned)(s.S * D);
     for (unsigned long long part = 0; part < parts; ++part) {
-        const stored* first = heads + ((part * all + s.rows_before) * N + i) * D;
-        for (unsigned long long d = threadIdx.x % LANES; d < D; d += LANES) {
-            for_each(
-                0, N, 1,
-                [&](unsigned long long h) { return first[h * s.S * D + d]; },
-                [&](unsigned long long h, stored x) { rows[(part * N + h) * D + d] = x; });
+        for (unsigned d = threadIdx.x % LANES; d < D; d += LANES) {
+            for_each<4>(
+                0u, (unsigned)N, 1u, [&](unsigned h) { return heads[h * apart + d]; },
+                [&](unsigned h, stored x) { rows[h * (unsigned)D + d] = x; });
         }
+        rows += N * D;
+        heads += all * N * D;
     }
 }

@@ -1,6 +1,17 @@
 // Dropout decisions as bits, 16 to a word, as the kernel keep_bits writes them.
 
-// Whether element `place` is kept; without words all are.
-__device__ bool kept(const unsigned short* words, unsigned long long place) {
-    return words == nullptr || words[place / 16] >> place % 16 & 1;
+// Those from one on. No words: all are kept.
+struct Keep {
+    const unsigned short* words;
+    unsigned first;  // the bit of decision 0
+};
+
+__device__ Keep decisions(const unsigned short* words, unsigned long long first) {
+    if (words == nullptr) return Keep{nullptr, 0};
+    return Keep{words + first / 16, (unsigned)(first % 16)};
+}
+
+__device__ bool kept(Keep keep, unsigned i) {
+    i += keep.first;
+    return keep.words == nullptr || keep.words[i / 16] >> i % 16 & 1;
 }

@@ -39,12 +39,12 @@ extern "C" __global__ void keep_decisions(
     }
 }
 
-// The same as bits: word w of row r of bits (rows, words) has 16 decisions, of block w + first/16 of
-// stream `stream` + starts[r] where `starts` (rows,) is given, and only counts[r] of them are wanted;
-// else of `stream` at site `site` + r.
+// The same as bits: word w of row r of bits (rows, words) has 16 decisions, of block w + first/16.
+// Where `starts` (rows,) is given they are of stream `stream` + starts[r], and the first counts[r]
+// of them are wanted; else they are of `stream` at site `site` + r.
 extern "C" __global__ void keep_bits(
-    unsigned short* bits, const long long* starts, const long long* counts, word seed, word site, word step, word stream,
-    word first, word threshold, word rows, word words) {
+    unsigned short* bits, const long long* starts, const long long* counts, word seed, word site,
+    word step, word stream, word first, word threshold, word rows, word words) {
     word thread = (word)blockIdx.x * blockDim.x + threadIdx.x;
     word row = thread / words, block = first / 16 + thread % words;
     if (row >= rows) return;
