@@ -3,7 +3,8 @@
 Threads run one after the other, warp by warp. The 32 threads of a warp are fibres, each with a
 stack of its own: a thread that comes to a shuffle leaves its number and makes way for the next, so
 that all stand at the shuffle before the first goes on. If they do not (one has returned, or taken
-another branch), a GPU would do anything at all; here the launch fails.
+another branch), a GPU would do anything at all; here the launch fails. So it does where a thread
+reads or writes beside the memory that it was given: every pointer knows its bounds.
 
 Enough for kernels without shared memory, whose threads talk to each other within their warp only.
 """
@@ -40,6 +41,31 @@ static unsigned long long __umul64hi(unsigned long long a, unsigned long long b)
 static unsigned __float_as_uint(float x) { unsigned y; memcpy(&y, &x, 4); return y; }
 static float __uint_as_float(unsigned x) { float y; memcpy(&y, &x, 4); return y; }
 static long long clock64() { static long long now; return now += 100; }
+
+static bool outside;
+
+// As a pointer, but what it points to must lie in its memory.
+template <typename T>
+struct Pointer {
+    T *p, *begin, *end;
+
+    Pointer() = default;
+    Pointer(decltype(nullptr)) : p(nullptr), begin(nullptr), end(nullptr) {}
+    Pointer(T* p, T* begin, T* end) : p(p), begin(begin), end(end) {}
+    template <typename U>
+    Pointer(Pointer<U> other) : p(other.p), begin(other.begin), end(other.end) {}
+    T& operator[](unsigned long long i) const {
+        static long long nowhere;
+        if (p + i >= begin && p + i < end) return p[i];
+        outside = true;
+        return *(T*)&nowhere;
+    }
+    T& operator*() const { return (*this)[0]; }
+    Pointer operator+(unsigned long long i) const { return Pointer(p + i, begin, end); }
+    Pointer& operator+=(unsigned long long i) { p += i; return *this; }
+    bool operator==(decltype(nullptr)) const { return p == nullptr; }
+    bool operator!=(decltype(nullptr)) const { return p != nullptr; }
+};
 
 const int WARP = 32;
 static jmp_buf scheduler, fibres[WARP];
@@ -96,7 +122,9 @@ static void call_{name}() {{
     auto& a = *arguments_{name};
     {name}({values});
 }}
-extern "C" bool launch_{name}(bool backwards, unsigned grid, unsigned block, {parameters}) {{
+extern "C" const char* launch_{name}(
+    bool backwards, unsigned grid, unsigned block, {parameters}) {{
+    outside = false;
     Arguments_{name} arguments = {{ {names} }};
     arguments_{name} = &arguments;
     blockDim.x = block;
@@ -105,9 +133,11 @@ extern "C" bool launch_{name}(bool backwards, unsigned grid, unsigned block, {pa
         blockIdx.x = first / block;
         threadIdx.x = first % block;
         if ({group} == 1) call_{name}();
-        else if (!run_warp(first, block, backwards, call_{name})) return false;
+        else if (!run_warp(first, block, backwards, call_{name})) {{
+            return "threads of a warp part at a shuffle";
+        }}
     }}
-    return true;
+    return outside ? "reads or writes beside its memory" : nullptr;
 }}
 """
 
@@ -115,6 +145,7 @@ POINTERS = {
     "bool": "bool", "float": "float32", "double": "float64", "long long": "int64",
     "unsigned short": "uint16",
 }  # fmt: skip
+POINTER = re.compile(r"((?:const )?(?:stored|T|bool|float|double|long long|unsigned short))\* ?")
 STORED = {"float": "float32", "Half": "float16", "Bfloat": "uint16"}
 
 
@@ -133,11 +164,12 @@ def signatures(source: str) -> dict[str, list[tuple[str, str]]]:
 def as_cpp(source: str) -> str:
     """A whole C++ file of the kernels and a function `launch_…` for each."""
     assert "__shared__" not in source
+    kernels, source = signatures(source), POINTER.sub(r"Pointer<\1> ", source)
     text = SHIM + re.sub(r"__device__ [^{}]*\{[^{}]*asm\([^{}]*\}", "", source)
     if "half_to_float" in source:
         text = text.replace("struct Half {", HALF + "struct Half {", 1)
     for name, parameters in KERNEL.findall(source):
-        names = [parameter for _, parameter in signatures(source)[name]]
+        names = [parameter for _, parameter in kernels[name]]
         text += LAUNCHER.format(
             name=name,
             parameters=parameters,
@@ -162,6 +194,12 @@ def compiled(source: str) -> ctypes.CDLL:
         return ctypes.CDLL(str(library))
 
 
+class Bounded(ctypes.Structure):
+    """The shim's Pointer."""
+
+    _fields_ = [(name, ctypes.c_void_p) for name in ("p", "begin", "end")]
+
+
 class Kernel:
     """A stand-in for cupy.RawKernel that checks what a GPU would not: every argument's type."""
 
@@ -172,7 +210,7 @@ class Kernel:
         (stored,) = re.findall(r"^#define STORAGE (\w+)$", source, re.MULTILINE)
         self.pointers = POINTERS | {"stored": STORED[stored]}
         self.function = getattr(compiled(source), f"launch_{name}")
-        self.function.restype = ctypes.c_bool
+        self.function.restype = ctypes.c_char_p
 
     def __call__(self, grid: tuple[int], block: tuple[int], arguments: tuple[Any, ...]) -> None:
         assert 0 < grid[0] < 2**31
@@ -182,19 +220,19 @@ class Kernel:
         pairs = zip(self.parameters, arguments, strict=True)
         converted = [self._argument(*parameter, value) for parameter, value in pairs]
         shape = ctypes.c_bool(self.backwards), ctypes.c_uint(grid[0]), ctypes.c_uint(block[0])
-        assert self.function(*shape, *converted), (
-            f"{self.name}: threads of a warp part at a shuffle"
-        )
+        fault = self.function(*shape, *converted)
+        assert fault is None, f"{self.name}: {fault.decode()}"
 
     def _argument(self, kind: str, name: str, value: Any) -> Any:
         if kind.endswith("*"):
             if type(value) is int:
                 assert value == 0, f"{self.name}: {name} is a number, not an array"
-                return ctypes.c_void_p(None)
+                return Bounded(None, None, None)
             want = self.pointers[kind.rstrip("* ")]
             assert value.dtype == want, f"{self.name}: {name} is {value.dtype}, want {want}"
             assert value.flags.c_contiguous, "a kernel would ignore the strides of a view"
-            return ctypes.c_void_p(value.data.ptr)
+            memory = value.data.mem
+            return Bounded(value.data.ptr, memory.ptr, memory.ptr + memory.size)
         if kind == "float":
             assert type(value) is np.float32, (name, type(value))
             return ctypes.c_float(float(value))

@@ -210,7 +210,7 @@ def test_the_threads_of_a_warp_exchange_numbers(
     ):
         with pytest.raises(AssertionError, match="threads of a warp part"):
             run(body)
-    with pytest.raises(AssertionError, match="wrote beside an array"):
+    with pytest.raises(AssertionError, match="beside its memory"):
         run("y[i + 1] = x[i];" if not backwards else "y[i - 1] = x[i];")
 
 
