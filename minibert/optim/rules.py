@@ -38,7 +38,7 @@ def adamw_torch(xp: Any, p: Array, g: Array, m: Array, v: Array, h: Hyper, scrat
 
 
 def adamw_hf(xp: Any, p: Array, g: Array, m: Array, v: Array, h: Hyper, scratch: Array) -> None:
-    """AdamW as in transformers before version 5: eps outside the correction, decay last.
+    """AdamW as transformers had it before 4.50: eps outside the correction, decay last.
 
     p ← p - lr · √(1 - beta2^t) / (1 - beta1^t) · m / (√v + eps)
     p ← (1 - lr·wd)·p
