@@ -101,6 +101,8 @@ class Port:
             W = W.T
         if name.endswith("self.query") and self.wrong == "every query transposed":
             W = W.T
+        if self.wrong == "weights read as (in, out)":
+            W = W.reshape(W.shape[::-1]).T
         if UNBIASED.get(self.wrong, "nowhere") in name:
             b = 0
         if name.endswith("self.query") and self.wrong == "query scaled before its bias":

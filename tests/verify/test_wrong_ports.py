@@ -92,6 +92,8 @@ CAUSES = {
     # ---- weights ----
     "a weight transposed": f"{KEY} is transposed",
     "every query transposed": "the weights of every layer's attention.self.query are transposed",
+    "weights read as (in, out)":
+        "all linear weights are stored (out, in), but read as (in, out)",
     "queries of two layers exchanged":
         "attention.self.query of layer 0 and of layer 1 are exchanged",
     "no bias of the classifier": "classifier.bias is not added",
