@@ -21,6 +21,9 @@ ACTIVATIONS = {
     "ReLU": functional.relu,
     "Mish": functional.mish,
     "GELU by erf(x)": lambda x: x * (1 + x.erf()) / 2,
+    "GELU by tanh, a digit lost": lambda x: (
+        x * torch.sigmoid(2 * math.sqrt(2 / math.pi) * (x + 0.44715 * x**3))
+    ),
 }
 MASKS = {"mask of -1": -1.0, "mask of -10": -10.0, "mask of +10000": 10000.0}
 BOTH = "heads neither split nor joined by a transposition"
@@ -30,6 +33,7 @@ DIVISORS = {
     "scores divided by √H": lambda H, D: math.sqrt(H),
     "scores not divided": lambda H, D: 1,
     "scores divided by 3": lambda H, D: 3,
+    "query scaled before its bias": lambda H, D: 1,
 }
 OVER_QUERIES = {
     "softmax over the queries": None,
@@ -97,8 +101,12 @@ class Port:
             W = W.T
         if name.endswith("self.query") and self.wrong == "every query transposed":
             W = W.T
+        if self.wrong == "weights read as (in, out)":
+            W = W.reshape(W.shape[::-1]).T
         if UNBIASED.get(self.wrong, "nowhere") in name:
             b = 0
+        if name.endswith("self.query") and self.wrong == "query scaled before its bias":
+            W = W / math.sqrt(self.config.head_size)
         return self.keep(name, x @ W.T + b)
 
     def norm(self, name: str, x: Any, weights: str = "") -> Any:
@@ -208,6 +216,8 @@ class Port:
         residual = 0 if self.wrong == "no residual after feed-forward" else h
         if self.wrong == "no residual in the last layer" and i == LAST:
             residual = 0
+        if self.wrong == "the layer's input twice":
+            residual = x
         f = self.fed_forward(name, other, h)
         return self.norm(name + second, f + residual, other + second)
 

@@ -44,10 +44,10 @@ A = 0.044715
 
 @twinned
 def gelu_new_forward(xp: Backend, x: Array) -> tuple[Array, GeluNewCache]:
-    """x·(1 + tanh(u))/2 with u = √(2/π)·(x + 0.044715·x³): Google's BERT, HF's "gelu_new".
+    """x·(1 + tanh(u))/2 with u = √(2/π)·(x + 0.044715·x³): Hugging Face's "gelu_new".
 
-    Differs from the erf form by up to 4.7e-4 in value: a checkpoint wants the one it was trained
-    with.
+    Differs from the erf form by up to 4.7e-4 in value. google-research/bert modeling.py calls this
+    one "gelu"; the configurations of Hugging Face, of Google's checkpoints too, mean erf by that.
     """
     return x * (0.5 * (1.0 + xp.tanh(C * (x + A * x * x * x)))), GeluNewCache(x)
 

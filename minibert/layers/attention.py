@@ -14,7 +14,7 @@ from minibert.layers.softmax import SoftmaxCache, softmax_backward, softmax_forw
 
 class AttentionCache(NamedTuple):
     qkv: Array  # (T, 3H)
-    probs: list[SoftmaxCache]  # for each run of sequences of one length: (G, N, n, n)
+    probs: list[SoftmaxCache]  # (G, N, n, n) for each run of G sequences of one length, n
     offsets: Sequence[int]
     num_heads: int
     p: float
@@ -39,7 +39,7 @@ def attention_forward(
     The dropout mask of a sequence is the decisions 0, 1, … of stream (place of its first token in
     the whole batch) + 1, in the order (head, query, key).
 
-    Source: Vaswani et al., arXiv 1706.03762, section 3.2.
+    Source: Vaswani et al., arXiv 1706.03762, section 3.2.1.
     """
     context = xp.empty_like(qkv[:, : qkv.shape[1] // 3])
     probs = []
@@ -77,7 +77,7 @@ def attention_backward(xp: Backend, dcontext: Array, cache: AttentionCache) -> A
         dv = xp.matmul(A.swapaxes(-1, -2), dcontext_heads)
         dA = xp.matmul(dcontext_heads, v.swapaxes(-1, -2))
         dS = softmax_backward(xp, dA if mask is None else dA * mask, probs)
-        dS = dS * (1.0 / math.sqrt(q.shape[-1]))
+        dS = dS * (1.0 / math.sqrt(q.shape[-1]))  # once, for dq and dk
         dq = xp.matmul(dS, k)
         dk = xp.matmul(dS.swapaxes(-1, -2), q)
         dqkv[rows] = xp.concatenate([_merge_heads(a) for a in (dq, dk, dv)], axis=1)
@@ -85,7 +85,7 @@ def attention_backward(xp: Backend, dcontext: Array, cache: AttentionCache) -> A
 
 
 def _runs(offsets: Sequence[int]) -> Iterator[tuple[slice, int]]:
-    """Neighbouring sequences of equal length, which one product can serve: (their rows, count)."""
+    """Neighbouring sequences of equal length, which one product can serve: (their rows, G)."""
     first = 0
     for b in range(1, len(offsets)):
         n = offsets[b] - offsets[b - 1]

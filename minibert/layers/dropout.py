@@ -16,14 +16,14 @@ class DropoutKey(NamedTuple):
     step: int  # of training
     site: int  # which dropout in the network: 0 the embeddings, then three a layer, then the head
     first_row: int  # the place of this shard's first row in the whole batch
-    rows: Sequence[int] | None = None  # of the shard, on the host, in any order: x has these alone
+    rows: Sequence[int] | None = None  # where x is some rows of the shard: which, in x's order
 
     def at(self, site: int) -> DropoutKey:
         """The same run, step and rows at another site."""
         return self._replace(site=site)
 
     def of(self, rows: Sequence[int]) -> DropoutKey:
-        """The same mask for these rows of the shard alone."""
+        """The same mask, of these rows of the shard alone; a list on the host."""
         return self._replace(rows=rows)
 
     def runs(self, rows: range) -> list[tuple[int, int]]:

@@ -43,11 +43,11 @@ def lookup_forward(
 def lookup_backward(
     xp: Backend, dy: Array, cache: LookupCache
 ) -> tuple[RowGradient, RowGradient, RowGradient]:
-    """dy (T, H) → the gradients of the three tables.
+    """dy (T, H) → the gradients of the three tables, each as the rows that are not zero.
 
     A look-up is a product with a one-hot matrix, y = O E with O_tv = [id_t = v], so
     dE = Oᵀ dy: row v receives the sum of dy over the tokens whose id is v. Tokens are sorted by id
-    and summed in order, so the result does not depend on chance, as atomic additions would.
+    and summed in order, so the result does not depend on chance, as it would with atomic additions.
 
     Row `padding_idx` of the word table receives nothing, as in PyTorch's `nn.Embedding`.
     """

@@ -70,9 +70,9 @@ def encoder_layer_forward(
 
     x (T, H) → y (T, H). `key` is at the layer's first dropout site, or None for evaluation.
 
-    `rows` (R,), on the host, none twice: those of y that are wanted → y (R, H). Attention is the
-    only step in which tokens meet. Behind it each row is a function of itself alone, y_t =
-    f(attention(x)_t, x_t), so nothing of the other rows is computed; and since no loss depends on
+    `rows` (R,), on the host, none twice: only these rows of y are wanted → y (R, H). Attention is
+    the only step in which tokens meet. After it each row is a function of itself alone, y_t =
+    f(attention(x)_t, x_t), so the other rows need not be computed; and since no loss depends on
     them, their part of every gradient is zero, and the backward leaves it out as well.
 
     Source: Devlin et al., arXiv 1810.04805, section 3; Vaswani et al., figure 1, left half.
@@ -98,7 +98,7 @@ def encoder_layer_backward(
     """The forward's lines in reverse; dy (T, H), or (R, H) of some rows → dx (T, H), dw.
 
     h and x are each used twice, by a sub-layer and by the residual: their gradients add up. Where
-    only some rows go on, the others have no residual, and their dx is attention's alone.
+    only some rows were wanted, the others had no residual, and their dx is attention's alone.
     """
     df, dh, *dnorm_output = add_norm_backward(xp, dy, cache.output_norm)
     dh_inner, *dfeed_forward = feed_forward_backward(xp, df, cache.feed_forward)

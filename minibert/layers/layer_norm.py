@@ -44,8 +44,8 @@ def layer_norm_backward(
 
         δx̂ = r·(δx − mean(δx) − x̂·mean(x̂·δx))
 
-    This map is symmetric in the two vectors it joins: its transpose, which the gradient needs, is
-    itself.
+    As a matrix, r·(I − 11ᵀ/H − x̂x̂ᵀ/H), this map is symmetric. The gradient goes through the
+    transpose, which is the same map:
 
         dx = r·(dx̂ − mean(dx̂) − x̂·mean(x̂·dx̂))
     """

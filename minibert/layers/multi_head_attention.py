@@ -35,9 +35,11 @@ def multi_head_attention_forward(
 ) -> tuple[Array, MultiHeadAttentionCache]:
     """y = attention(x W_qkvᵀ + b_qkv) W_oᵀ + b_o.
 
-    x (T, H), W_qkv (3H, H): the query, key and value weights below each other, one product instead
-    of three; W_o (H, H) → y (T, H), or of it `rows` (R,) alone, (R, H). Without dropout and
-    residual: those are in `add_norm`.
+    x (T, H), W_qkv (3H, H), b_qkv (3H,): the weights of query, key and value stacked in this order,
+    for one product instead of three; W_o (H, H), b_o (H,) → y (T, H), or only its rows `rows` (R,),
+    (R, H). Without output dropout and residual: those are in `add_norm`.
+
+    Source: Vaswani et al., arXiv 1706.03762, section 3.2.2.
     """
     qkv, project = linear_forward(xp, x, W_qkv, b_qkv)
     context, attend = attention_forward(xp, qkv, offsets, num_heads, p, key)
@@ -54,7 +56,7 @@ def multi_head_attention_backward(
 ) -> tuple[Array, Array, Array, Array, Array]:
     """The steps in reverse; dy (T, H), or (R, H) → dx (T, H), dW_qkv, db_qkv, dW_o, db_o.
 
-    A token that is not among the rows has no dcontext, but others looked at its key and value.
+    A token that is not among the rows has dcontext zero, but others looked at its key and value.
 
     The key third of db_qkv is exactly zero in exact arithmetic: adding c to every key adds qᵢ·c to
     all scores of query i, and softmax does not see a shift.

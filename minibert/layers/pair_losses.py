@@ -20,7 +20,7 @@ from minibert.layers.normalize import NormalizeCache, normalize_backward, normal
 
 
 class ContrastiveCache(NamedTuple):
-    unit: Array  # (2R, H) normalised
+    unit: Array  # (2R, H) y, each row scaled to length 1
     normalize: NormalizeCache
     entropy: CrossEntropyCache
     scale: float

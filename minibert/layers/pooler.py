@@ -10,7 +10,7 @@ from minibert.layers.select import SelectCache, select_backward, select_forward
 
 
 class PoolerCache(NamedTuple):
-    select: SelectCache | None  # None: x has first tokens alone
+    select: SelectCache | None  # None: x is the first tokens alone
     linear: LinearCache
     y: Array  # (B, H): tanh′ is written in tanh itself
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from minibert.backend import Array, Backend, Ints, twinned
 from minibert.layers.losses import CrossEntropyCache, cross_entropy_backward, cross_entropy_forward
 
-NEVER = -1e30  # the logit of a column behind a sequence's end: its exp is 0
+NEVER = -1e30  # the logit of a column after a sequence's end: its exp is 0
 
 
 class SpanLossCache(NamedTuple):
@@ -31,8 +31,9 @@ def span_loss_forward(
     logits (T, 2): every token's score as start and as end; token t stands at position[t] < `length`
     of sequence[t]. labels (B, 2): the positions of start and end, −100 for none. `counts`: how many
     labels of either kind the whole batch has.
-    Source: Devlin et al., arXiv 1810.04805, section 4.2. There is no padding here: transformers'
-    model lets padding columns take part in the softmax (transformers#25752).
+    Source: Devlin et al., arXiv 1810.04805, section 4.2; the mean of the two as in google-research/
+    bert run_squad.py. There is no padding here: transformers' model lets padding columns take part
+    in the softmax (its issue 25752).
     """
     losses, caches = [], []
     for side in (0, 1):

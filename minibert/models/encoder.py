@@ -129,7 +129,7 @@ def settings(config: BertConfig) -> EncoderLayerSettings:
 
 
 def head_site(config: BertConfig) -> int:
-    """The first dropout site behind the encoder."""
+    """The first dropout site after the encoder's."""
     return 1 + SITES * config.num_hidden_layers
 
 
@@ -150,10 +150,10 @@ def encoder_forward(
     checkpointing: bool = False,
     rows: Sequence[int] | None = None,
 ) -> tuple[Array, EncoderCache]:
-    """T tokens → the last hidden state (T, H), or these `rows` (R,) of it alone, (R, H).
+    """T tokens → the last hidden state (T, H), or only its rows `rows` (R,), (R, H).
 
     `key` starts at site 0, the embeddings' dropout; layer i has the sites 1 + 3i … 3 + 3i.
-    `hidden_states`, where given, receives the embeddings and every layer's result, as in HF.
+    `hidden_states`, where given, receives the embeddings and every layer's result, L + 1 of them.
     `checkpointing` keeps of each layer its input alone: the backward computes the rest again, to
     the same bits, for a third more time and a fraction of the memory (Chen et al., arXiv
     1604.06174).
@@ -185,11 +185,11 @@ def encoder_backward(
     add: Callable[[tuple[Any, ...], tuple[Any, ...]], None],
     dword: Array | None = None,
 ) -> None:
-    """dx (T, H), or (R, H) of the forward's rows, from behind the last layer to the tables.
+    """The layers in reverse, then the tables; dx (T, H), or (R, H) of the rows the forward gave.
 
     `add(target, gradient)` is called for each layer of `targets`, last first, and for the
     embeddings; what it adds, and each layer's cache, is let go at once. `dword` (V, H): the word
-    table's gradient from a head that has it as decoder too.
+    table's gradient from a head whose decoder it is too.
     """
     for target in reversed(targets.layers):
         layer = cache.layers.pop()

@@ -91,7 +91,7 @@ def masked_lm_backward(
 def labelled_rows(shard: PackedBatch) -> IntArray | None:
     """(R,) each sequence's first token and the labelled ones; without labels None, all tokens.
 
-    (The first token is there for the next-sentence head, and so that there is one.)
+    (The first token is there for the next-sentence head, and so that there is always a row.)
     """
     if shard.token_labels is None:
         return None

@@ -1,7 +1,10 @@
-"""Update rules: pure in-place functions on 1-D arrays; each is its equations.
+"""Update rules: functions on 1-D arrays, without a state of their own; each is its equations.
 
 p parameters, g gradient, m and v moments: (n,); scratch: (rows, n). p, m and v are updated in
-place. `xp` is the array module.
+place. `xp` is the array module. The rules of the Adam family begin with the moments, m = v = 0
+before the first step, and t is `step`:
+
+    m ← beta1·m + (1 - beta1)·g        v ← beta2·v + (1 - beta2)·g²
 """
 
 from __future__ import annotations
@@ -38,7 +41,7 @@ def adamw_torch(xp: Any, p: Array, g: Array, m: Array, v: Array, h: Hyper, scrat
 
 
 def adamw_hf(xp: Any, p: Array, g: Array, m: Array, v: Array, h: Hyper, scratch: Array) -> None:
-    """AdamW as in transformers before version 5: eps outside the correction, decay last.
+    """AdamW as transformers had it before 4.50: eps outside the correction, decay last.
 
     p ← p - lr · √(1 - beta2^t) / (1 - beta1^t) · m / (√v + eps)
     p ← (1 - lr·wd)·p

@@ -45,6 +45,7 @@ class Row:
     error: float  # relative L2; NaN where the tensor holds NaN or infinity
     budget: float
     note: str = ""
+    formula: str = ""  # of an activation
 
     @property
     def passed(self) -> bool:
@@ -170,14 +171,17 @@ def compare_one(name: str, mine: Any, trace: Trace, dtype: str) -> Row:
     """One tensor, in the trace's shape, against the trace's."""
     entry, golden = trace.entries[name], trace.read(name)
     budget = entry.budget(dtype) if golden.dtype.kind == "f" else 0.0
+    formula = entry.formula if "activation/" in name else ""
     if found := _not_finite(mine):
-        return Row(entry.order, name, math.nan, budget, found)
+        return Row(entry.order, name, math.nan, budget, found, formula)
     if isinstance(mine, dict):
         error, worst = worst_part(mine, golden, trace.places_in(name))
         return Row(entry.order, name, error, budget, f"worst: {worst}" if worst else "")
     if entry.stride == 1:
-        return Row(entry.order, name, error_of(mine, golden, entry.scale), budget)
-    return Row(entry.order, name, _thinned_error(mine, golden, entry), budget, THINNED)
+        error, note = error_of(mine, golden, entry.scale), ""
+    else:
+        error, note = _thinned_error(mine, golden, entry), THINNED
+    return Row(entry.order, name, error, budget, note, formula)
 
 
 def _settled(mine: Arrays, trace: Trace, mapping: Mapping[str, str | None]) -> dict[str, Any]:

@@ -23,6 +23,8 @@ def as_text(comparison: Comparison, diagnosis: Diagnosis | None, *, only_out: bo
     first = comparison.first_out
     if first is not None:
         lines.append(f"first out: {first.name}")
+        if first.formula:
+            lines.append(f"its formula: {first.formula}")
         if math.isnan(first.error):
             lines.append(f"it {first.note}")
         elif diagnosis is not None:
@@ -45,6 +47,7 @@ def as_dict(comparison: Comparison, diagnosis: Diagnosis | None) -> dict[str, An
         "dtype": comparison.dtype,
         "stored": comparison.stored or comparison.dtype,
         "first_out": first and first.name,
+        "formula": (first and first.formula) or None,
         "cause": str(diagnosis) if diagnosis is not None else None,
         "known_cause": bool(diagnosis and diagnosis.causes),
         "tensors": [

@@ -112,7 +112,8 @@ def test_trace_of_a_checkpoint(script: Script, checkpoint: Path, tmp_path: Path)
     ended = script("crosscheck", "compare", mine, path)
     assert (ended.status, ended.err) == (1, "")
     unlooked = "likely cause: not looked for; name model.safetensors with --weights\n"
-    assert ended.out.endswith(f"first out: activation/logits\n{unlooked}")
+    formula = "its formula: bert.pooler·weightᵀ + bias\n"
+    assert ended.out.endswith(f"first out: activation/logits\n{formula}{unlooked}")
     ended = script("crosscheck", "compare", mine, path, "--json")
     assert (ended.status, ended.err) == (1, unlooked)
     assert json.loads(ended.out)["first_out"] == "activation/logits"

@@ -250,7 +250,8 @@ def test_the_report(nano: Trace) -> None:
     comparison = compare(mine, nano)
     text = as_text(comparison, Diagnosis(("a cause",), 3))
     assert "2 tensors compared, 1 out of the float64 budget" in text
-    assert text.endswith("first out: activation/logits\nlikely cause: a cause")
+    formula = "its formula: bert.pooler·weightᵀ + bias"
+    assert text.endswith(f"first out: activation/logits\n{formula}\nlikely cause: a cause")
     assert "loss" not in as_text(comparison, None, only_out=True)
     mine["logits"][0, 0] = math.nan
     said = as_dict(compare(mine, nano), None)

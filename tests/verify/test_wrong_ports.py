@@ -52,9 +52,13 @@ CAUSES = {
         "the residual connections after the feed-forward network are missing",
     "no residual in the last layer":
         "layer 1's residual connection after the feed-forward network is missing",
+    "the layer's input twice":
+        "the residual after the feed-forward network is the layer's input, not the network's input",
     # ---- attention ----
     "scores not divided": "attention scores are not divided by √(head size)",
     "scores divided by √H": "attention scores are divided by √(hidden size), not √(head size)",
+    "query scaled before its bias":
+        "the query is divided by √(head size) before its bias is added",
     "softmax over the queries": "softmax runs over the queries, not over the keys",
     "softmax over the queries, mask of -10000": "softmax runs over the queries, not over the keys",
     "softmax over the queries, mask filled in": "softmax runs over the queries, not over the keys",
@@ -81,12 +85,15 @@ CAUSES = {
     # ---- activation ----
     "GELU by tanh":
         "the activation is GELU by tanh (hidden_act gelu_new), not GELU by the true erf",
+    "GELU by tanh, a digit lost": "the activation is GELU by tanh with 0.44715, not 0.044715",
     "GELU by erf(x)": "GELU takes erf(x), not erf(x/√2)",
     "SiLU": "the activation is x·sigmoid(x) (SiLU)",
     "ReLU": "the activation is ReLU, not GELU by the true erf",
     # ---- weights ----
     "a weight transposed": f"{KEY} is transposed",
     "every query transposed": "the weights of every layer's attention.self.query are transposed",
+    "weights read as (in, out)":
+        "all linear weights are stored (out, in), but read as (in, out)",
     "queries of two layers exchanged":
         "attention.self.query of layer 0 and of layer 1 are exchanged",
     "no bias of the classifier": "classifier.bias is not added",

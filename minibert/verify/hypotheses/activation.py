@@ -30,6 +30,9 @@ def activation(setup: Setup, _: str) -> Iterator[Guess]:
         "x·sigmoid(x) (SiLU)": 1,
     }.items():
         yield Guess(f"the activation is {words}", replaced(setup, **_sigmoid_gate(act, slope)))
+    for wrong in (0.44715, 0.0044715):
+        cause = f"the activation is GELU by tanh with {wrong}, not 0.044715"
+        yield Guess(cause, replaced(setup, **_tanh_gelu(act, wrong)))
     if act == "gelu":
         unscaled = replaced(setup, gelu_forward=_gelu_of_x)
         yield Guess("GELU takes erf(x), not erf(x/√2)", unscaled)
@@ -49,6 +52,21 @@ def _sigmoid_gate(act: str, slope: float) -> dict[str, Layer]:
     def backward(xp: Backend, dy: Array, cache: GeluCache) -> Array:
         s = sigmoid(xp, cache.x)
         return dy * (s + slope * cache.x * s * (1.0 - s))
+
+    return {f"{act}_forward": forward, f"{act}_backward": backward}
+
+
+def _tanh_gelu(act: str, a: float) -> dict[str, Layer]:
+    """x·(1 + tanh(√(2/π)·(x + a·x³)))/2 in place of the activation `act`."""
+    c = math.sqrt(2.0 / math.pi)
+
+    def forward(xp: Backend, x: Array) -> tuple[Array, GeluCache]:
+        return 0.5 * x * (1.0 + xp.tanh(c * (x + a * x * x * x))), GeluCache(x)
+
+    def backward(xp: Backend, dy: Array, cache: GeluCache) -> Array:
+        x = cache.x
+        t = xp.tanh(c * (x + a * x * x * x))
+        return dy * 0.5 * (1.0 + t + x * (1.0 - t * t) * c * (1.0 + 3.0 * a * x * x))
 
     return {f"{act}_forward": forward, f"{act}_backward": backward}
 

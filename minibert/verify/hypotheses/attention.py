@@ -17,11 +17,14 @@ from minibert.verify.hypotheses.base import (
     Guess,
     Layer,
     around,
+    changed_arguments,
+    changed_result,
     padding_masked,
     replaced,
     with_padding,
 )
 from minibert.verify.trace.setup import Setup
+from minibert.verify.trace.tensors import Tensor
 
 
 def scale(setup: Setup, _: str) -> Iterator[Guess]:
@@ -39,6 +42,30 @@ def scale(setup: Setup, _: str) -> Iterator[Guess]:
             return qkv
 
         yield Guess(f"attention scores {words}", replaced(setup, **around("attention", scaled)))
+
+
+def scale_of_weight(setup: Setup, _: str) -> Iterator[Guess]:
+    """x·Wᵀ/√D + b: the scale was put into the query's weight, and the bias forgotten."""
+    H, root = setup.config.hidden_size, math.sqrt(setup.config.head_size)
+
+    def stretched(b_qkv: Array) -> Array:
+        b_qkv = b_qkv.copy()
+        b_qkv[:H] *= root
+        return b_qkv
+
+    def forms(tensor: Tensor) -> list[Any]:
+        """A query may be handed in before the division, or behind it."""
+        section, _, name = tensor.name.rpartition("/")
+        if not name.endswith("attention.self.query"):
+            return [tensor.value]
+        factor = root if section.endswith("gradient") else 1 / root
+        return [tensor.value, factor * tensor.value]
+
+    layer = "multi_head_attention"
+    functions = changed_arguments(layer, lambda xp, x, W, b, *rest: (x, W, stretched(b), *rest))
+    functions |= changed_result(layer, lambda xp, d, *_: (*d[:2], stretched(d[2]), *d[3:]))
+    cause = "the query is divided by √(head size) before its bias is added"
+    yield Guess(cause, replaced(setup, **functions), forms)
 
 
 def number_of_heads(setup: Setup, _: str) -> Iterator[Guess]:
@@ -186,4 +213,4 @@ def _over_queries(change: Callable[[Array], Array], slope: Any = 1.0) -> dict[st
     return {"softmax_forward": forward, "softmax_backward": backward}
 
 
-ALL = (scale, number_of_heads, heads, reshaped, exchanged, softmax_axis)
+ALL = (scale, scale_of_weight, number_of_heads, heads, reshaped, exchanged, softmax_axis)

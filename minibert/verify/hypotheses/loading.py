@@ -22,20 +22,30 @@ QKV = ("query", "key", "value")
 
 
 def transposed(setup: Setup, first: str) -> Iterator[Guess]:
-    """A weight stored (in, out) and read as (out, in): of one module, of its kind, of all."""
+    """A weight stored (in, out) and read as (out, in), or the reverse: the same if it is square."""
+    for which, names in _of_modules(setup, first).items():
+        turned = _with(setup, names, _turned)
+        yield Guess(f"{which} transposed", turned, _either_layout(setup, names, _turned_back))
+        if any(len(set(setup.weights[n].shape)) > 1 for n in names):
+            cause = f"{which} stored (out, in), but read as (in, out)"
+            back = _with(setup, names, _turned_back)
+            yield Guess(cause, back, _either_layout(setup, names, _turned))
+
+
+def _of_modules(setup: Setup, first: str) -> dict[str, list[str]]:
+    """The linear weights of one module, of its kind, all, and all that are square."""
     module = _module(setup, first)
     kind = LAYER.sub("", module)
     linear = [n for n, w in setup.weights.items() if w.ndim == 2 and "_embeddings" not in n]
-    for cause, names in {
-        f"{module}.weight is transposed": [n for n in linear if n == f"{module}.weight"],
-        f"the weights of every layer's {kind} are transposed": _of_layers(linear, f"{kind}.weight"),
-        "all linear weights are transposed": linear,
-        "all square linear weights are transposed": [
+    groups = {
+        f"{module}.weight is": [n for n in linear if n == f"{module}.weight"],
+        f"the weights of every layer's {kind} are": _of_layers(linear, f"{kind}.weight"),
+        "all linear weights are": linear,
+        "all square linear weights are": [
             n for n in linear if len(set(setup.weights[n].shape)) == 1
         ],
-    }.items():
-        if names:
-            yield Guess(cause, _with(setup, names, _turned), _either_layout(setup, names))
+    }
+    return {which: names for which, names in groups.items() if names}
 
 
 def _module(setup: Setup, first: str) -> str:
@@ -47,27 +57,28 @@ def _module(setup: Setup, first: str) -> str:
 
 
 def _turned(w: Any) -> Any:
-    """The numbers of w (out, in) as they lie in memory, read as (in, out) and turned."""
+    """w (out, in) as it lies in a file that stores (in, out), read as (out, in)."""
     return w.T.reshape(w.shape)
 
 
 def _turned_back(w: Any) -> Any:
+    """w (out, in) as it lies in a file that stores (out, in), read as (in, out), and turned."""
     return w.reshape(w.shape[::-1]).T
 
 
-def _either_layout(setup: Setup, names: Sequence[str]) -> Forms:
+def _either_layout(setup: Setup, names: Sequence[str], undo: Callable[[Any], Any]) -> Forms:
     """The gradients and training of these weights come as they are used, or as they are stored."""
     layout = layout_of(setup)
 
     def forms(tensor: Tensor) -> list[Any]:
         section, _, name = tensor.name.rpartition("/")
         if section.endswith("gradient") and name in names:
-            return [tensor.value, _turned_back(tensor.value)]
+            return [tensor.value, undo(tensor.value)]
         if not section.startswith("training"):
             return [tensor.value]
         stored = Parameters.over(setup.xp, layout, tensor.value.copy())
         for name in names:
-            stored[name][...] = _turned_back(stored[name])
+            stored[name][...] = undo(stored[name])
         return [tensor.value, stored.flat]
 
     return forms

@@ -8,6 +8,7 @@ from typing import Any
 from minibert.backend import Array, Backend
 from minibert.layers.layer_norm import LayerNormCache
 from minibert.verify.hypotheses.base import (
+    PLAIN,
     Guess,
     Layer,
     changed_arguments,
@@ -164,6 +165,31 @@ def residual(setup: Setup, first: str) -> Iterator[Guess]:
     twice = changed_arguments("add_norm", lambda xp, x, r, *rest: (x, 2 * r, *rest))
     twice |= changed_result("add_norm", lambda xp, d, *_: (d[0], 2 * d[1], *d[2:]))
     yield Guess("the residual is added twice", replaced(setup, **twice))
+    cause = (
+        "the residual after the feed-forward network is the layer's input, not the network's input"
+    )
+    yield Guess(cause, replaced(setup, **_layer_input()))
+
+
+def _layer_input() -> dict[str, Layer]:
+    """Both additions of a layer have the same residual, which gets the gradients of both."""
+    residuals: list[Array] = []
+    gradients: list[Array] = []
+
+    def forward(xp: Backend, x: Array, residual: Array, *rest: Any) -> Any:
+        if residuals:
+            return PLAIN["add_norm_forward"](xp, x, residuals.pop(), *rest)
+        residuals.append(residual)
+        return PLAIN["add_norm_forward"](xp, x, residual, *rest)
+
+    def backward(xp: Backend, dy: Array, cache: Any) -> Any:
+        dx, dresidual, *rest = PLAIN["add_norm_backward"](xp, dy, cache)
+        if gradients:
+            return dx, dresidual + gradients.pop(), *rest
+        gradients.append(dresidual)
+        return dx, 0 * dresidual, *rest
+
+    return {"add_norm_forward": forward, "add_norm_backward": backward}
 
 
 ALL = (eps, eps_somewhere, eps_outside, layer_norm, missing, residual)

@@ -164,9 +164,10 @@ def _norm(name: str, call: str, what: str, summed: str, *aliases: str) -> list[R
 
 def _projection(part: int, name: str) -> Row:
     value, gradient = _third(part)
+    names = "queries" if name == "query" else f"{name}s"
     return Row(
         f"attention.self.{name}", "multi_head_attention/linear",
-        f"{name}s of all heads side by side: head h is features h·D to (h + 1)·D − 1",
+        f"{names} of all heads side by side: head h is features h·D to (h + 1)·D − 1",
         "x·weightᵀ + bias, x the layer's input", value=value, gradient=gradient,
     )  # fmt: skip
 

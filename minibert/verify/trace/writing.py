@@ -106,6 +106,8 @@ def _describe_training(recipe: Recipe, decayed: int) -> dict[str, Any]:
         "what": "the same batch at every step, without dropout; the gradient is multiplied by "
         "min(1, max_norm/(norm + 1e-6)), norm that of all gradients together, before each step; "
         f"weight decay applies to the first {decayed} elements of the flat buffer alone",
+        "moments": "with t = 1 at the first step, and before each rule: "
+        "m ← beta1·m + (1 - beta1)·g, v ← beta2·v + (1 - beta2)·g², both 0 at the start",
         **{name: getattr(recipe, name) for name in numbers},
         "decayed": decayed,
         "rules": {name: inspect.getdoc(RULES[name].update) for name in recipe.rules},
