@@ -134,10 +134,10 @@ extern "C" const char* launch_{name}(
         threadIdx.x = first % block;
         if ({group} == 1) call_{name}();
         else if (!run_warp(first, block, backwards, call_{name})) {{
-            return "threads of a warp part at a shuffle";
+            return "a warp diverges at a shuffle";
         }}
     }}
-    return outside ? "reads or writes beside its memory" : nullptr;
+    return outside ? "access out of bounds" : nullptr;
 }}
 """
 
