@@ -166,7 +166,7 @@ class Backend:
         """
 
     def add_rows(self, table: Array, ids: Ints, rows: Array) -> None:
-        """table[ids] += rows, in place; ids and rows as `sum_rows` gives them."""
+        """table[ids] += rows, in place; ids, sorted, and rows as `sum_rows` gives them."""
         table[ids] += rows
 
     @property

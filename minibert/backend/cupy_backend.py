@@ -167,6 +167,16 @@ class CupyBackend(Backend):
             launch(cupy, "add_segments", kernel, T * H, sums, starts, T, H, step)
         return ordered, cupy.take(sums, starts, axis=0)
 
+    def add_rows(self, table: Array, ids: Ints, rows: Array) -> None:
+        """As any backend's; ids sorted, as `sum_rows` gives them."""
+        if any(a.dtype != "float32" or not a.flags.c_contiguous for a in (table, rows)):
+            return super().add_rows(table, ids, rows)
+        launch(
+            self.module, "add_segments", "add_rows", rows.size,
+            rows, self.module.asarray(ids, order="C"), table, *rows.shape,
+        )  # fmt: skip
+        return None
+
     def memory(self) -> int:
         """Bytes that CuPy's pool holds: it keeps what is freed, so this is the peak."""
         return int(self.module.get_default_memory_pool().total_bytes())

@@ -2,7 +2,8 @@
 
 Without it, small gradients of activations, below 6e-8, would become 0; with too much of it, large
 ones become infinite. Such a step changes nothing but the scale, which is halved; after many good
-steps it is doubled. All of it stays on the device: no step waits for the answer.
+steps it is doubled. All of it stays on the device: no step waits for the answer. (So the host
+counts it as a step: Adam's correction for t is then a step ahead of torch.amp.GradScaler's.)
 
 Source: Micikevicius et al., "Mixed precision training", arXiv 1710.03740, section 3.2.
 """

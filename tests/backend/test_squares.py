@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import cuda_on_cpu
 import fake_cupy
 import numpy as np
 import pytest
@@ -61,3 +62,20 @@ def test_a_further_size_saves_as_much_as_it_must(lengths: list[int], N: int, cel
 def test_no_sequence_is_no_square() -> None:
     found, table = layout([], 2, 0)
     assert (found.sizes, table.shape) == ([], (6, 0))
+
+
+@pytest.mark.skipif(cuda_on_cpu.COMPILER is None, reason="needs g++ or clang++")
+@pytest.mark.parametrize("longest", [128, 290])
+def test_probabilities_are_zero_behind_the_end(longest: int) -> None:
+    """And those of a row sum to 1: of a short sequence in a large square too."""
+    xp, N, lengths = fake_cupy.backend(), 2, (35, 1, longest)
+    rng, offsets = np.random.default_rng(0), (0, *np.cumsum(lengths).tolist())
+    qkv = xp.to_device(rng.normal(size=(offsets[-1], 3 * N * 4)), "float32")
+    _, cache = attention.attend(xp, qkv, None, offsets, N, 0.0, None)
+    (size,) = cache.layout.sizes
+    probs = xp.to_host(size.cells(cache.probs, N))
+    _, n, *_ = xp.to_host(cache.layout.table)
+    for square, real in zip(probs, n, strict=True):
+        np.testing.assert_allclose(square[:, :real, :real].sum(axis=-1), 1, rtol=1e-6)
+        assert not square[:, real:].any()
+        assert not square[:, :, real:].any()

@@ -63,7 +63,16 @@ def encoder_layer_forward(
     )
     a = xp.matmul(context, W.W_o.T)
     h, h_stored, attention_norm = normalise(
-        xp, a, w.b_o, x, w.gamma_attention, w.beta_attention, s.eps, kept[0], *chosen
+        xp,
+        a,
+        w.b_o,
+        x,
+        w.gamma_attention,
+        w.beta_attention,
+        s.eps,
+        kept[0],
+        *chosen,
+        stored=True,
     )
     f = xp.matmul(h_stored, W.W_in.T)
     g = activate(xp, f, w.b_in, s.activation)

@@ -22,8 +22,9 @@ class NormCache(NamedTuple):
 def normalise(
     xp: Backend, x: Array, bias: Array | None, residual: Array | None, gamma: Array, beta: Array,
     eps: float, kept: Kept, rows: Ints | None = None, slots: Ints | None = None,
+    stored: bool = False,
 ) -> tuple[Array, Array, NormCache]:  # fmt: skip
-    """y = LN(dropout(x + bias) + residual), x (R, H) stored → y as float32 and as stored.
+    """y = LN(dropout(x + bias) + residual), x (R, H) stored → y as float32 and, if `stored`, as x.
 
     `rows` (R,): those of `kept` that are x's, where these are not all. With `slots` (T,) they are
     also those of the residual, which has all T: see `Chosen`.
@@ -31,13 +32,13 @@ def normalise(
     (R, H), storage = x.shape, x.dtype
     y, xhat = xp.empty((R, H), dtype="float32"), xp.empty((R, H), dtype="float32")
     rstd = xp.empty(R, dtype="float32")
-    stored = None if storage == "float32" else xp.empty((R, H), dtype=storage)
+    rounded = xp.empty((R, H), dtype=storage) if stored and storage != "float32" else None
     launch(
         xp.module, "norm", "add_norm_forward", WARP * R, x, bias, residual,
         None if slots is None else rows, *kept, rows, gamma, beta, eps,
-        y, stored, xhat, rstd, R, H, storage=storage,
+        y, rounded, xhat, rstd, R, H, storage=storage,
     )  # fmt: skip
-    return y, y if stored is None else stored, NormCache(xhat, rstd, gamma, kept, rows, slots)
+    return y, y if rounded is None else rounded, NormCache(xhat, rstd, gamma, kept, rows, slots)
 
 
 def normalise_backward(

@@ -50,3 +50,14 @@ extern "C" __global__ void add_segments_float64(
     unsigned long long step) {
     add_segments(x, starts, rows, width, step);
 }
+
+// table[ids[r]] += x[r], once for each run of equal ids, which all have the same row.
+extern "C" __global__ void add_rows(
+    const float* x, const long long* ids, float* table, unsigned long long rows,
+    unsigned long long width) {
+    unsigned long long i = (unsigned long long)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= rows * width) return;
+    unsigned long long row = i / width;
+    if (row > 0 && ids[row] == ids[row - 1]) return;
+    table[ids[row] * width + i % width] += x[i];
+}
