@@ -12,36 +12,39 @@ KINDS = {"gelu": 0, "gelu_new": 1, "relu": 2}  # as in kernels/activation.cu
 
 
 class GeluCache(NamedTuple):
-    x: Array
+    slope: Array | None  # None for inference
 
 
-def activate(xp: Backend, x: Array, bias: Array | None, kind: str) -> Array:
-    """act(x + bias), x (T, F) and the result stored, bias (F,) float32."""
+def activate(xp: Backend, x: Array, bias: Array | None, kind: str, slope: Array | None) -> Array:
+    """act(x + bias), x (T, F) and the result stored, bias (F,) float32.
+
+    `slope` (T, F) stored, if given, is filled with the derivative; it may be x.
+    """
     (T, F), y = x.shape, xp.empty(x.shape, dtype=x.dtype)
     launch(
         xp.module, "activation", "activation_forward", chunks_of(T) * F,
-        x, bias, y, KINDS[kind], T, F, storage=x.dtype,
+        x, bias, y, slope, KINDS[kind], T, F, storage=x.dtype,
     )  # fmt: skip
     return y
 
 
 def activate_backward(
-    xp: Backend, dy: Array, x: Array, bias: Array | None, kind: str,
-    sums: ColumnSums | None = None, place: int = 0,
-) -> Array:  # fmt: skip
+    xp: Backend, dy: Array, slope: Array, sums: ColumnSums | None = None, place: int = 0
+) -> Array:
     """dx; its sum over the rows, which is the bias's gradient, goes into `sums` at `place`."""
-    (T, F), dx = x.shape, xp.empty(x.shape, dtype=x.dtype)
+    (T, F), dx = dy.shape, xp.empty(dy.shape, dtype=dy.dtype)
     partial, stride = (None, 0) if sums is None else (sums.partial, sums.partial.shape[1])
     launch(
         xp.module, "activation", "activation_backward", chunks_of(T) * F,
-        dy, x, bias, dx, KINDS[kind], partial, stride, place, T, F, storage=x.dtype,
+        dy, slope, dx, partial, stride, place, T, F, storage=dy.dtype,
     )  # fmt: skip
     return dx
 
 
 def gelu_forward(xp: Backend, x: Array) -> tuple[Array, GeluCache]:
-    return activate(xp, x, None, "gelu"), GeluCache(x)
+    slope = xp.empty(x.shape, dtype=x.dtype) if xp.keeps_caches else None
+    return activate(xp, x, None, "gelu", slope), GeluCache(slope)
 
 
 def gelu_backward(xp: Backend, dy: Array, cache: GeluCache) -> Array:
-    return activate_backward(xp, dy, cache.x, None, "gelu")
+    return activate_backward(xp, dy, cache.slope)

@@ -38,10 +38,9 @@ class EncoderLayerCache(NamedTuple):
     context: Array  # (R, H) stored
     attention_norm: NormCache
     h: Array  # (R, H) stored
-    f: Array  # (R, F) stored, before bias and activation
-    g: Array  # (R, F) stored, after them
+    slope: Array  # (R, F) stored, of the activation
+    g: Array  # (R, F) stored, after it
     output_norm: NormCache
-    activation: str
 
 
 def encoder_layer_forward(
@@ -75,15 +74,14 @@ def encoder_layer_forward(
         stored=True,
     )
     f = xp.matmul(h_stored, W.W_in.T)
-    g = activate(xp, f, w.b_in, s.activation)
+    g = activate(xp, f, w.b_in, s.activation, slope=f if xp.keeps_caches else None)
     o = xp.matmul(g, W.W_out.T)
     y, _, output_norm = normalise(
         xp, o, w.b_out, h, w.gamma_output, w.beta_output, s.eps, kept[1], chosen.rows
     )
     return y, EncoderLayerCache(
-        w, W, x_stored, attention, context, attention_norm, h_stored, f, g, output_norm,
-        s.activation,
-    )  # fmt: skip
+        w, W, x_stored, attention, context, attention_norm, h_stored, f, g, output_norm
+    )
 
 
 def encoder_layer_backward(xp: Backend, dy: Array, cache: EncoderLayerCache) -> tuple[Array, Any]:
@@ -97,7 +95,7 @@ def encoder_layer_backward(xp: Backend, dy: Array, cache: EncoderLayerCache) -> 
     norm, xhat = place["gamma_output"], c.output_norm.xhat
     sums.add_norm(norm, dy, xhat, dx=do, place_dx=place["b_out"])
     dg = xp.matmul(do, c.stored.W_out)
-    df = activate_backward(xp, dg, c.f, c.w.b_in, c.activation, sums, place["b_in"])
+    df = activate_backward(xp, dg, c.slope, sums, place["b_in"])
     xp.matmul(df, c.stored.W_in, out=dh, add=True)
 
     dx, da = normalise_backward(xp, dh, c.attention_norm, storage, apart=True)

@@ -1,6 +1,8 @@
 // Bias and activation in one visit, as layers/activations.py defines them, and the backward of
 // both. A thread serves one column of CHUNK rows: the bias is read once, its gradient is a sum on
 // the way (the first half of columns.cu).
+//
+// erf and exp cost more than memory: the forward, which has erf at hand, leaves the slope.
 #include "half.cuh"
 #include "storage.cuh"
 #include "in_flight.cuh"
@@ -12,59 +14,59 @@ const float ROOT_HALF = 0.70710678118654752f;      // √½
 const float DENSITY = 0.39894228040143268f;        // 1/√(2π)
 const float C = 0.79788456080286536f, A = 0.044715f;  // √(2/π)
 
-__device__ float activate(float x, unsigned long long kind) {
-    if (kind == GELU) return x * (0.5f * (1.0f + erff(x * ROOT_HALF)));
-    if (kind == GELU_NEW) return x * (0.5f * (1.0f + tanhf(C * (x + A * x * x * x))));
-    return x > 0 ? x : 0.0f;
-}
+struct Value {
+    float act, slope;
+};
 
-__device__ float slope(float x, unsigned long long kind) {
+__device__ Value activate(float x, unsigned long long kind) {
     if (kind == GELU) {
         float Phi = 0.5f * (1.0f + erff(x * ROOT_HALF));
-        return Phi + x * (expf(-0.5f * x * x) * DENSITY);
+        return Value{x * Phi, Phi + x * (expf(-0.5f * x * x) * DENSITY)};
     }
     if (kind == GELU_NEW) {
         float t = tanhf(C * (x + A * x * x * x)), du = C * (1.0f + 3.0f * A * x * x);
-        return 0.5f * (1.0f + t) + 0.5f * x * (1.0f - t * t) * du;
+        return Value{x * (0.5f * (1.0f + t)), 0.5f * (1.0f + t) + 0.5f * x * (1.0f - t * t) * du};
     }
-    return x > 0 ? 1.0f : 0.0f;
+    return x > 0 ? Value{x, 1.0f} : Value{0.0f, 0.0f};
 }
 
-// y = act(x + bias); no bias is a bias of 0.
+// y = act(x + bias), and slope = act′(x + bias) if wanted, which may be x. No bias: 0.
 extern "C" __global__ void activation_forward(
-    const stored* x, const float* bias, stored* y, unsigned long long kind,
+    const stored* x, const float* bias, stored* y, stored* slope, unsigned long long kind,
     unsigned long long rows, unsigned long long width) {
     Column c = column_of(rows, width);
     if (c.end == 0) return;
     float b = bias == nullptr ? 0.0f : bias[c.column];
     x += c.first;
     y += c.first;
+    if (slope != nullptr) slope += c.first;
     for_each<8>(
-        0u, c.end, (unsigned)width,
-        [&](unsigned i) { return x[i]; },
-        [&](unsigned i, stored z) { put(y[i], activate(get(z) + b, kind)); });
+        0u, c.end, (unsigned)width, [&](unsigned i) { return x[i]; },
+        [&](unsigned i, stored z) {
+            Value value = activate(get(z) + b, kind);
+            put(y[i], value.act);
+            if (slope != nullptr) put(slope[i], value.slope);
+        });
 }
 
 struct Given {
-    stored dy, x;
+    stored dy, slope;
 };
 
-// dx = dy·act′(x + bias); Σ dx into `partial` (chunks, stride) from column `place` on, if wanted.
+// dx = dy·slope; Σ dx into `partial` (chunks, stride) from column `place` on, if wanted.
 extern "C" __global__ void activation_backward(
-    const stored* dy, const stored* x, const float* bias, stored* dx, unsigned long long kind,
-    float* partial, unsigned long long stride, unsigned long long place,
-    unsigned long long rows, unsigned long long width) {
+    const stored* dy, const stored* slope, stored* dx, float* partial, unsigned long long stride,
+    unsigned long long place, unsigned long long rows, unsigned long long width) {
     Column c = column_of(rows, width);
     if (c.end == 0) return;
-    float b = bias == nullptr ? 0.0f : bias[c.column], sum = 0;
+    float sum = 0;
     dy += c.first;
-    x += c.first;
+    slope += c.first;
     dx += c.first;
     for_each<8>(
-        0u, c.end, (unsigned)width,
-        [&](unsigned i) { return Given{dy[i], x[i]}; },
+        0u, c.end, (unsigned)width, [&](unsigned i) { return Given{dy[i], slope[i]}; },
         [&](unsigned i, Given given) {
-            float d = get(given.dy) * slope(get(given.x) + b, kind);
+            float d = get(given.dy) * get(given.slope);
             put(dx[i], d);
             sum += d;
         });
