@@ -135,6 +135,8 @@ def _running(start: int, shapes: Sequence[tuple[int, ...]]) -> Iterator[int]:
 
 def accumulate(xp: Backend, targets: tuple[Any, ...], gradients: tuple[Any, ...]) -> None:
     """targets += gradients, field by field; a `Deferred` one is added in its own way."""
+    if isinstance(gradients, Deferred):
+        return gradients.add_to(xp, targets)
     dense = []
     for target, gradient in zip(targets, gradients, strict=True):
         if isinstance(gradient, Deferred):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 Array: TypeAlias = Any
 """A floating-point (or complex) array of the backend in use; the gradient checks cover it."""
@@ -32,7 +33,20 @@ def dropout_threshold(p: float) -> tuple[int, float]:
     return threshold, 65536 / (65536 - threshold)
 
 
-class RowGradient(NamedTuple):
+class Deferred:
+    """A gradient that is no array yet (or of a tuple of weights, no tuple of arrays)."""
+
+    def dense(self, xp: Backend) -> Any:
+        """It as an array, or as a tuple like the weights."""
+        raise NotImplementedError  # abstract: each kind defines it
+
+    def add_to(self, xp: Backend, target: Any) -> None:
+        """target += it."""
+        raise NotImplementedError  # abstract: each kind defines it
+
+
+@dataclass(frozen=True, slots=True)
+class RowGradient(Deferred):
     """The gradient of a table of which only a few rows were looked up: zero everywhere else."""
 
     rows: Ints  # (U,) row numbers; beside one that repeats stand the same values each time
@@ -40,33 +54,12 @@ class RowGradient(NamedTuple):
     shape: tuple[int, ...]  # of the table
 
     def dense(self, xp: Backend) -> Array:
-        """The same as an array of the table's shape."""
         table = xp.zeros(self.shape, dtype=self.values.dtype)
         table[self.rows] = self.values
         return table
 
     def add_to(self, xp: Backend, target: Array) -> None:
         xp.add_rows(target, self.rows, self.values)
-
-
-class ProductGradient(NamedTuple):
-    """The gradient aᵀ·b of a matrix that a GPU has not multiplied out: cuBLAS adds it to its sum,
-    without an array of its own that would be written, read and added.
-    """
-
-    a: Array  # (T, O)
-    b: Array  # (T, I)
-
-    def dense(self, xp: Backend) -> Array:
-        """The same as an array (O, I), float32."""
-        return xp.matmul(self.a.T, self.b, dtype="float32")
-
-    def add_to(self, xp: Backend, target: Array) -> None:
-        xp.matmul(self.a.T, self.b, out=target, add=True)
-
-
-Deferred: TypeAlias = RowGradient | ProductGradient
-"""A gradient that is no array: dense(xp) is the array, add_to(xp, target) adds it to one."""
 
 
 class Backend:

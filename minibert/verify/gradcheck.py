@@ -198,7 +198,7 @@ def _direction(gradient: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]
 def dense_arrays(xp: Any, result: Any) -> Iterator[NDArray[Any]]:
     """A backward's result as arrays in the order of the forward's: tuples opened, tables filled."""
     if isinstance(result, Deferred):
-        yield result.dense(xp)
+        yield from dense_arrays(xp, result.dense(xp))
     elif isinstance(result, tuple):
         for part in result:
             yield from dense_arrays(xp, part)

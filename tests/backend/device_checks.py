@@ -70,7 +70,7 @@ def moved(value: Any, xp: Backend, dtype: str) -> Any:
 def arrays_in(xp: Backend, result: Any) -> Iterator[NDArray[Any]]:
     """The arrays of a result on the host, tuples opened and tables filled."""
     if isinstance(result, Deferred):
-        yield xp.to_host(result.dense(xp))
+        yield from arrays_in(xp, result.dense(xp))
     elif isinstance(result, tuple):
         for part in result:
             yield from arrays_in(xp, part)

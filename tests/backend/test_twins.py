@@ -250,7 +250,7 @@ def cast(dtype: Any) -> Callable[[Any], Any]:
 
 def leaves(xp: Backend, value: Any) -> list[Any]:
     if isinstance(value, Deferred):
-        return [value.dense(xp)]  # which ids have a row, and how often, is the backend's
+        return leaves(xp, value.dense(xp))  # how it is kept till then is the backend's
     if isinstance(value, tuple):
         return [leaf for part in value for leaf in leaves(xp, part)]
     return [value]

@@ -5,9 +5,9 @@ mathematics. The plain function remains the definition; one test holds every twi
 
 What pays on a GPU is to visit memory once, and to ask for little: a launch costs the host about ten
 microseconds. So `encoder_layer` is one twin, whose kernels take biases, dropout, residuals and sums
-over rows on the way, gather the rows that go on, and spread their gradients: 37 launches forward
-and backward, with the sum into the gradients, and 6 products for each further size of attention's
-squares. The others serve the ends of the network.
+over rows on the way, gather the rows that go on, and spread their gradients: 33 launches forward
+and backward, with the sum into the gradients, and 6 products more where attention's squares have
+two sizes. The others serve the ends of the network.
 
 A step is not replayed as a CUDA graph: CuPy (14.2) refuses cuBLAS while a stream is captured, and
 each step's dropout and learning rate are numbers in its launches, which a replay would repeat.

@@ -1,7 +1,7 @@
 """Attention in squares that strided products serve: twin of `layers/attention.py`.
 
 Sequences of mixed lengths would be a product each, hundreds of launches. They are copied into
-squares of one size S, or of a few, zero behind their ends: the products also multiply zeros, which
+squares of one size S, or of two, zero behind their ends: the products also multiply zeros, which
 at these sizes costs less than asking for many. All else is one launch whatever the sizes are.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from itertools import groupby, pairwise
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +21,7 @@ from minibert.backend.cupy_twins.dropout import Kept, kept_squares
 from minibert.backend.kernels import WARP, launch
 
 CELLS = 1 << 23
-"""Numbers that a further size of squares must save (32 MB): it is six more products to ask for."""
+"""Numbers that a second size of squares must save (32 MB): it is six more products to ask for."""
 
 
 class Size(NamedTuple):
@@ -56,6 +56,11 @@ class Layout(NamedTuple):
     rows: int  # ΣS
     cells: int  # ΣS²
 
+    @property
+    def decisions(self) -> tuple[Ints, int]:
+        """What `kept_squares` wants to know."""
+        return self.table, self.N * self.most**2
+
 
 class AttentionCache(NamedTuple):
     layout: Layout
@@ -84,29 +89,23 @@ def layout_of(xp: Backend, offsets: tuple[int, ...], num_heads: int) -> Layout:
 
 
 def _sizes(lengths: list[int], num_heads: int) -> list[int]:
-    """S of every sequence: the longest's, or, where that saves much, that of all whose lengths lie
-    between the same two powers of two. Multiples of 8, as tensor cores like them.
+    """S of every sequence: the longest's, or for the shorter ones a second one, where that saves
+    much. Multiples of 8, as tensor cores like them.
     """
-    sizes, S = [0] * len(lengths), 0
-    longest_first = sorted(range(len(lengths)), key=lambda g: -lengths[g])
-    for _, alike in groupby(longest_first, key=lambda g: (lengths[g] - 1).bit_length()):
-        members = list(alike)
-        own = -(-lengths[members[0]] // 8) * 8
-        if not S or num_heads * len(members) * (S**2 - own**2) > CELLS:
-            S = own
-        for g in members:
-            sizes[g] = S
-    return sizes
+    rounded = [-(-n // 8) * 8 for n in lengths]
+    most = max(rounded, default=0)
+    second, saved = most, CELLS
+    for i, S in enumerate(sorted(rounded), 1):  # i sequences that S is enough for
+        if num_heads * i * (most**2 - S**2) > saved:
+            second, saved = S, num_heads * i * (most**2 - S**2)
+    return [second if second >= S else most for S in rounded]
 
 
 def attend(
-    xp: Backend, qkv: Array, bias: Array | None, offsets: Sequence[int], num_heads: int, p: float,
-    key: Any, chosen: Chosen = EVERY,
-) -> tuple[Array, AttentionCache]:  # fmt: skip
+    xp: Backend, qkv: Array, bias: Array | None, layout: Layout, kept: Kept, chosen: Chosen = EVERY
+) -> tuple[Array, AttentionCache]:
     """context (T, H), or its chosen rows, (R, H), of qkv + bias, (T, 3H), both stored."""
-    layout = layout_of(xp, tuple(offsets), num_heads)
     heads = _split(xp, qkv, bias, layout, 3)
-    kept = kept_squares(xp, key, p, layout.table, -(-num_heads * layout.most**2 // 16))
     merged, probs = _forward(xp, layout, heads, kept)
     R = len(qkv if chosen.rows is None else chosen.rows)
     context = _merge(xp, merged, R, layout, chosen.slots)
@@ -200,7 +199,8 @@ def _merge(xp: Backend, heads: Array, R: int, layout: Layout, slots: Ints | None
 def attention_forward(
     xp: Backend, qkv: Array, offsets: Sequence[int], num_heads: int, p: float, key: Any
 ) -> tuple[Array, AttentionCache]:
-    return attend(xp, qkv, None, offsets, num_heads, p, key)
+    layout = layout_of(xp, tuple(offsets), num_heads)
+    return attend(xp, qkv, None, layout, kept_squares(xp, key, p, layout.decisions))
 
 
 def attention_backward(xp: Backend, dcontext: Array, cache: AttentionCache) -> Array:

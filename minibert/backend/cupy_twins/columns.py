@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from minibert.backend.base import Array, Backend
 from minibert.backend.cupy_twins.dropout import ALL, Kept
 from minibert.backend.kernels import launch
@@ -13,50 +15,41 @@ def chunks_of(rows: int) -> int:
     return -(-rows // CHUNK)
 
 
-class ColumnSums:
-    """Gathers sums over `rows` rows, `columns` of them side by side; see kernels/columns.cu.
+class ColumnSums(NamedTuple):
+    """Sums over rows, side by side, of CHUNK rows each: the first stage; see kernels/columns.cu.
 
-    All columns must have been added before the end. Those from column `rest` on are sums over
-    `rest_rows` rows, which are fewer.
+    Those from column `rest` on are sums over `rest_rows` rows, which are fewer.
     """
 
-    def __init__(
-        self, xp: Backend, rows: int, columns: int, rest: int | None = None, rest_rows: int = 0
-    ) -> None:
-        self.xp = xp
-        self.rest, self.rest_rows = (columns, rows) if rest is None else (rest, rest_rows)
-        self.partial = xp.empty((chunks_of(rows), columns), dtype="float32")
+    partial: Array  # (chunks, columns)
+    rest: int
+    rest_rows: int
 
-    def add(self, place: int, x: Array) -> None:
-        """Σₜ x, x (rows, width) stored, into the columns from `place` on."""
-        self._launch("sum_columns", place, x.shape, x, storage=x.dtype)
-
-    def add_norm(
-        self, place: int, dy: Array, xhat: Array, after: Kept = ALL, dx: Array | None = None,
-        place_dx: int = 0,
-    ) -> None:  # fmt: skip
-        """Σₜ dy·x̂ and Σₜ dy, one behind the other, and Σₜ dx of a stored dx, from place_dx on.
-
-        `after`: the dropout behind the norm.
-        """
-        storage = "float32" if dx is None else dx.dtype
-        arrays = dy, *after, xhat, dx, place_dx
-        self._launch("sum_norm_columns", place, dy.shape, *arrays, storage=storage)
-
-    def _launch(
-        self, kernel: str, place: int, shape: tuple[int, int], *arrays: object,
-        storage: object = "float32",
-    ) -> None:  # fmt: skip
-        launch(
-            self.xp.module, "columns", kernel, chunks_of(shape[0]) * shape[1],
-            *arrays, self.partial, self.partial.shape[1], place, *shape, storage=storage,
-        )  # fmt: skip
-
-    def finish(self, sums: Array) -> Array:
-        """The sums, into `sums` (columns,)."""
+    def finish(self, xp: Backend, sums: Array, add: bool = False) -> Array:
+        """The sums, into (or added to) the memory that begins with `sums`."""
         chunks, columns = self.partial.shape
         launch(
-            self.xp.module, "columns", "finish", columns,
-            self.partial, sums, chunks, columns, self.rest, chunks_of(self.rest_rows),
+            xp.module, "columns", "finish", columns,
+            self.partial, sums, chunks, columns, self.rest, chunks_of(self.rest_rows), int(add),
         )  # fmt: skip
         return sums
+
+
+def room_for_sums(
+    xp: Backend, rows: int, columns: int, rest: int | None = None, rest_rows: int = 0
+) -> ColumnSums:
+    """All columns must be filled before the end."""
+    partial = xp.empty((chunks_of(rows), columns), dtype="float32")
+    return ColumnSums(partial, columns if rest is None else rest, rest_rows or rows)
+
+
+def gamma_and_beta(xp: Backend, dy: Array, xhat: Array, after: Kept = ALL) -> tuple[Array, Array]:
+    """Σₜ dy·x̂ and Σₜ dy of a layer norm, (H,) each; `after`: the dropout behind it."""
+    T, H = dy.shape
+    room = room_for_sums(xp, T, 2 * H)
+    launch(
+        xp.module, "columns", "norm_columns", chunks_of(T) * H,
+        dy, *after, xhat, room.partial, T, H,
+    )  # fmt: skip
+    sums = room.finish(xp, xp.empty(2 * H, dtype="float32"))
+    return sums[:H], sums[H:]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from minibert.backend.base import Array, Backend, Ints, RowGradient
-from minibert.backend.cupy_twins.columns import ColumnSums
+from minibert.backend.cupy_twins.columns import gamma_and_beta
 from minibert.backend.cupy_twins.dropout import ALL, Kept, kept_rows
 from minibert.backend.cupy_twins.norm import NormCache, normalise_backward
 from minibert.backend.kernels import WARP, launch
@@ -35,7 +35,7 @@ def embeddings_forward(
 ) -> tuple[Array, EmbeddingsCache]:
     T, H = len(input_ids), w.word.shape[1]
     ids = input_ids, position_ids, token_type_ids
-    (kept,) = kept_rows(xp, key, p, (T, H))
+    kept = kept_rows(xp, key, p, (T, H))
     y, xhat = xp.empty((T, H), dtype="float32"), xp.empty((T, H), dtype="float32")
     rstd = xp.empty(T, dtype="float32")
     launch(
@@ -46,11 +46,8 @@ def embeddings_forward(
 
 
 def embeddings_backward(xp: Backend, dy: Array, cache: EmbeddingsCache) -> Any:
-    T, H = dy.shape
     de, _ = normalise_backward(xp, dy, cache.norm, after=cache.kept)
-    columns = ColumnSums(xp, T, 2 * H)
-    columns.add_norm(0, dy, cache.norm.xhat, cache.kept)
-    sums = columns.finish(xp.empty(2 * H, dtype="float32"))
+    dgamma, dbeta = gamma_and_beta(xp, dy, cache.norm.xhat, cache.kept)
     w = cache.weights
     word, position, token_type = (
         RowGradient(*xp.sum_rows(ids, de), table.shape)
@@ -58,4 +55,4 @@ def embeddings_backward(xp: Backend, dy: Array, cache: EmbeddingsCache) -> Any:
     )
     if cache.padding_idx is not None:
         word.values[...] *= (word.rows != cache.padding_idx)[:, None]
-    return type(w)(word, position, token_type, sums[:H], sums[H:])
+    return type(w)(word, position, token_type, dgamma, dbeta)

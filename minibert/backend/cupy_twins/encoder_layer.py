@@ -7,20 +7,27 @@ their gradients, which carry the residuals, are float32.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple
 
-from minibert.backend.base import Array, Backend, ProductGradient
+from minibert.backend.base import Array, Backend, Deferred
 from minibert.backend.cupy_twins.activation import activate, activate_backward
-from minibert.backend.cupy_twins.attention import AttentionCache, attend, attend_backward
+from minibert.backend.cupy_twins.attention import (
+    AttentionCache,
+    attend,
+    attend_backward,
+    layout_of,
+)
 from minibert.backend.cupy_twins.chosen import choose
-from minibert.backend.cupy_twins.columns import ColumnSums
-from minibert.backend.cupy_twins.dropout import kept_rows
+from minibert.backend.cupy_twins.columns import ColumnSums, chunks_of, room_for_sums
+from minibert.backend.cupy_twins.dropout import kept_in_layer
 from minibert.backend.cupy_twins.norm import NormCache, normalise, normalise_backward
 from minibert.backend.kernels import launch
 
 
 class Matrices(NamedTuple):
-    """The weights as the products take them."""
+    """The weights as the products take them, or what their gradients are made of."""
 
     W_qkv: Array  # (3H, H)
     W_o: Array  # (H, H)
@@ -54,12 +61,12 @@ def encoder_layer_forward(
 ) -> tuple[Array, EncoderLayerCache]:
     W, x_stored = _stored(xp, w, x)
     hidden = None if key is None else key.at(key.site + 1)._replace(rows=rows)
-    kept = kept_rows(xp, hidden, s.hidden_dropout, x.shape, sites=2)
-    chosen = choose(xp, rows, len(x))
-    qkv = xp.matmul(x_stored, W.W_qkv.T)
-    context, attention = attend(
-        xp, qkv, w.b_qkv, offsets, s.num_heads, s.attention_dropout, key, chosen
+    layout, chosen = layout_of(xp, tuple(offsets), s.num_heads), choose(xp, rows, len(x))
+    kept, in_squares = kept_in_layer(
+        xp, hidden, s.hidden_dropout, x.shape, 2, key, s.attention_dropout, layout.decisions
     )
+    qkv = xp.matmul(x_stored, W.W_qkv.T)
+    context, attention = attend(xp, qkv, w.b_qkv, layout, in_squares, chosen)
     a = xp.matmul(context, W.W_o.T)
     h, h_stored, attention_norm = normalise(
         xp,
@@ -87,39 +94,68 @@ def encoder_layer_forward(
 def encoder_layer_backward(xp: Backend, dy: Array, cache: EncoderLayerCache) -> tuple[Array, Any]:
     c = cache
     storage = c.x.dtype
-    place, columns = _places(c.w)
-    sums = ColumnSums(xp, len(c.x), columns, rest=place["b_o"], rest_rows=len(dy))
-
     # Apart, since dh and dx grow below, and do and da are multiplied when they are added up.
     dh, do = normalise_backward(xp, dy, c.output_norm, storage, apart=True)
-    norm, xhat = place["gamma_output"], c.output_norm.xhat
-    sums.add_norm(norm, dy, xhat, dx=do, place_dx=place["b_out"])
     dg = xp.matmul(do, c.stored.W_out)
+    place, columns = _places(c.w)
+    sums = room_for_sums(xp, len(c.x), columns, rest=place["b_o"], rest_rows=len(dy))
     df = activate_backward(xp, dg, c.slope, sums, place["b_in"])
     xp.matmul(df, c.stored.W_in, out=dh, add=True)
 
     dx, da = normalise_backward(xp, dh, c.attention_norm, storage, apart=True)
-    norm, xhat = place["gamma_attention"], c.attention_norm.xhat
-    sums.add_norm(norm, dh, xhat, dx=da, place_dx=place["b_o"])
     dcontext = xp.matmul(da, c.stored.W_o)
     dqkv = attend_backward(xp, dcontext, c.attention)
-    sums.add(place["b_qkv"], dqkv)
     xp.matmul(dqkv, c.stored.W_qkv, out=dx, add=True)
 
-    vectors = sums.finish(xp.empty(columns, dtype="float32"))
-    return dx, type(c.w)(
-        W_qkv=ProductGradient(dqkv, c.x), W_o=ProductGradient(da, c.context),
-        W_in=ProductGradient(df, c.h), W_out=ProductGradient(do, c.g),
-        **{name: vectors[at : at + getattr(c.w, name).size] for name, at in place.items()},
+    (R, H), T = dy.shape, len(dqkv)
+    launch(
+        xp.module, "columns", "layer_columns", (2 * chunks_of(R) + 3 * chunks_of(T)) * H,
+        dy, c.output_norm.xhat, do, place["gamma_output"], place["b_out"],
+        dh, c.attention_norm.xhat, da, place["gamma_attention"], place["b_o"],
+        dqkv, place["b_qkv"], sums.partial, columns, R, T, H, storage=storage,
     )  # fmt: skip
+    factors = Matrices((dqkv, c.x), (da, c.context), (df, c.h), (do, c.g))
+    return dx, LayerGradient(c.w, factors, sums)
 
 
-# ---- The gradients of vectors lie in the order of the flat buffer, so that adding them to the sum
-# takes one launch (`CupyBackend.add_to`). That of the first one, b_qkv, is a sum over T rows, those
-# of all others over the R that go on. ----
+# ---- The gradients of a layer. Those of vectors lie in the order of the flat buffer, so that
+# adding them to their sum takes one launch. That of the first one, b_qkv, is a sum over T rows,
+# those of all others over the R that go on. ----
 
 VECTORS = ("b_qkv", "b_o", "b_in", "b_out", "gamma_attention", "beta_attention", "gamma_output",
            "beta_output")  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class LayerGradient(Deferred):
+    """Not multiplied out, nor summed up: cuBLAS adds each product aᵀ·b to its sum, and the last
+    stage of the column sums does so too, without arrays that would be written, read and added.
+    """
+
+    w: Any  # EncoderLayerWeights
+    factors: Matrices  # (a, b) of each matrix
+    sums: ColumnSums
+
+    def dense(self, xp: Backend) -> Any:
+        matrices = {
+            name: xp.matmul(a.T, b, dtype="float32") for name, (a, b) in self._factors().items()
+        }
+        places, columns = _places(self.w)
+        sums = self.sums.finish(xp, xp.empty(columns, dtype="float32"))
+        vectors = {n: sums[at : at + getattr(self.w, n).size] for n, at in places.items()}
+        return type(self.w)(**matrices, **vectors)
+
+    def add_to(self, xp: Backend, target: Any) -> None:
+        vectors = [getattr(target, name) for name in VECTORS]
+        if not _neighbours(vectors):
+            return xp.add_to(target, self.dense(xp))
+        for name, (a, b) in self._factors().items():
+            xp.matmul(a.T, b, out=getattr(target, name), add=True)
+        self.sums.finish(xp, vectors[0], add=True)
+        return None
+
+    def _factors(self) -> dict[str, tuple[Array, Array]]:
+        return self.factors._asdict()
 
 
 def _places(w: Any) -> tuple[dict[str, int], int]:
@@ -129,6 +165,11 @@ def _places(w: Any) -> tuple[dict[str, int], int]:
         places[name] = at
         at += getattr(w, name).size
     return places, at
+
+
+def _neighbours(vectors: list[Array]) -> bool:
+    """Whether each begins in memory where the one before it ends."""
+    return all(b.data.ptr == a.data.ptr + a.nbytes for a, b in pairwise(vectors))
 
 
 def _stored(xp: Backend, w: Any, x: Array) -> tuple[Matrices, Array]:

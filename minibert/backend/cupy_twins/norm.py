@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from minibert.backend.base import Array, Backend, Ints
-from minibert.backend.cupy_twins.columns import ColumnSums
+from minibert.backend.cupy_twins.columns import gamma_and_beta
 from minibert.backend.cupy_twins.dropout import ALL, Kept, kept_rows
 from minibert.backend.kernels import WARP, launch
 
@@ -48,7 +48,7 @@ def normalise_backward(
     """dz, the residual's gradient in float32, and dx, stored: one array if they are alike, unless
     they must lie `apart`.
 
-    `after`: the dropout behind the norm. The sums for γ and β are `ColumnSums.add_norm`'s.
+    `after`: the dropout behind the norm. The sums for γ and β are `gamma_and_beta`'s.
     """
     (R, H), kept = dy.shape, cache.kept
     places = R if cache.slots is None else len(cache.slots)
@@ -74,7 +74,7 @@ def add_norm_forward(
     p: float,
     key: Any,
 ) -> tuple[Array, NormCache]:
-    (kept,) = kept_rows(xp, key, p, x.shape)
+    kept = kept_rows(xp, key, p, x.shape)
     rows = None if key is None or key.rows is None else xp.asarray(key.rows)
     y, _, cache = normalise(xp, x, None, residual, gamma, beta, eps, kept, rows)
     return y, cache
@@ -84,7 +84,7 @@ def add_norm_backward(
     xp: Backend, dy: Array, cache: NormCache
 ) -> tuple[Array, Array, Array, Array]:
     dz, dx = normalise_backward(xp, dy, cache)
-    return dx, dz, *_gamma_and_beta(xp, dy, cache)
+    return dx, dz, *gamma_and_beta(xp, dy, cache.xhat)
 
 
 def layer_norm_forward(
@@ -96,12 +96,4 @@ def layer_norm_forward(
 
 def layer_norm_backward(xp: Backend, dy: Array, cache: NormCache) -> tuple[Array, Array, Array]:
     dx, _ = normalise_backward(xp, dy, cache)
-    return dx, *_gamma_and_beta(xp, dy, cache)
-
-
-def _gamma_and_beta(xp: Backend, dy: Array, cache: NormCache) -> tuple[Array, Array]:
-    T, H = dy.shape
-    columns = ColumnSums(xp, T, 2 * H)
-    columns.add_norm(0, dy, cache.xhat)
-    sums = columns.finish(xp.empty(2 * H, dtype="float32"))
-    return sums[:H], sums[H:]
+    return dx, *gamma_and_beta(xp, dy, cache.xhat)

@@ -34,7 +34,8 @@ __device__ Value activate(float x, unsigned long long kind) {
 extern "C" __global__ void activation_forward(
     const stored* x, const float* bias, stored* y, stored* slope, unsigned long long kind,
     unsigned long long rows, unsigned long long width) {
-    Column c = column_of(rows, width);
+    Column c = column_of(
+        (unsigned long long)blockIdx.x * blockDim.x + threadIdx.x, rows, width);
     if (c.end == 0) return;
     float b = bias == nullptr ? 0.0f : bias[c.column];
     x += c.first;
@@ -57,7 +58,8 @@ struct Given {
 extern "C" __global__ void activation_backward(
     const stored* dy, const stored* slope, stored* dx, float* partial, unsigned long long stride,
     unsigned long long place, unsigned long long rows, unsigned long long width) {
-    Column c = column_of(rows, width);
+    Column c = column_of(
+        (unsigned long long)blockIdx.x * blockDim.x + threadIdx.x, rows, width);
     if (c.end == 0) return;
     float sum = 0;
     dy += c.first;

@@ -39,26 +39,35 @@ extern "C" __global__ void keep_decisions(
     }
 }
 
-// The same as bits: word w of row r of bits (rows, words) has 16 decisions, of block w + first/16.
-// Where `starts` (rows,) is given they are of stream `stream` + starts[r], and the first counts[r]
-// of them are wanted; else they are of `stream` at site `site` + r.
-extern "C" __global__ void keep_bits(
-    unsigned short* bits, const long long* starts, const long long* counts, word seed, word site,
-    word step, word stream, word first, word threshold, word rows, word words) {
-    word thread = (word)blockIdx.x * blockDim.x + threadIdx.x;
-    word row = thread / words, block = first / 16 + thread % words;
-    if (row >= rows) return;
-    if (starts != nullptr) {
-        if (16 * (thread % words) >= (word)counts[row]) return;
-        stream += starts[row];
-    } else {
-        site += row;
-    }
-    Block random = philox4x64_10(Block{{block + 1, stream, step, 0}}, seed, site);
+// 16 decisions as bits.
+__device__ unsigned short kept_of(Block random, word threshold) {
     unsigned kept = 0;
     for (int piece = 0; piece < 16; ++piece) {
         word drawn = random.w[piece / 4] >> (16 * (piece % 4)) & 0xFFFF;
         kept |= (unsigned)(drawn >= threshold) << piece;
     }
-    bits[thread] = kept;
+    return kept;
+}
+
+// Decisions as bits, of rows and of attention's squares; either may be none. Word w of bits (sites,
+// words) is block w + first/16 of stream 0 at site `site` + its row. Word w of square_bits (G,
+// square_words) is block w of stream `stream` + starts[g] at site square_site, as far as decision
+// counts[g].
+extern "C" __global__ void keep_bits(
+    unsigned short* bits, word site, word first, word threshold, word sites, word words,
+    unsigned short* square_bits, const long long* starts, const long long* counts,
+    word square_site, word stream, word square_threshold, word G, word square_words, word seed,
+    word step) {
+    word thread = (word)blockIdx.x * blockDim.x + threadIdx.x;
+    if (thread < sites * words) {
+        Block place = {{thread % words + first / 16 + 1, 0, step, 0}};
+        bits[thread] = kept_of(philox4x64_10(place, seed, site + thread / words), threshold);
+        return;
+    }
+    thread -= sites * words;
+    if (thread >= G * square_words) return;
+    word g = thread / square_words, w = thread % square_words;
+    if (16 * w >= (word)counts[g]) return;
+    Block place = {{w + 1, stream + starts[g], step, 0}};
+    square_bits[thread] = kept_of(philox4x64_10(place, seed, square_site), square_threshold);
 }

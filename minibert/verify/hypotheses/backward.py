@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from minibert.backend import Array, Backend, RowGradient
@@ -112,14 +113,14 @@ def tables(setup: Setup, _: str) -> Iterator[Guess]:
     for place, name in enumerate(("word", "position", "token type")):
 
         def none(xp: Backend, result: Any, *_: Any, place: int = place) -> Any:
-            empty = result[place]._replace(values=0 * result[place].values)
+            empty = replace(result[place], values=0 * result[place].values)
             return (*result[:place], empty, *result[place + 1 :])
 
         yield Guess(f"the {name} table receives no gradient",
                     replaced(setup, **changed_result("lookup", none)))  # fmt: skip
 
     def nothing(xp: Backend, result: Any, *_: Any) -> Any:
-        return tuple(part._replace(values=0 * part.values) for part in result)
+        return tuple(replace(part, values=0 * part.values) for part in result)
 
     yield Guess("the embeddings receive no gradient",
                 replaced(setup, **changed_result("lookup", nothing)))  # fmt: skip

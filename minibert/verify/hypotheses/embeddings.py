@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -69,7 +70,7 @@ def missing_tables(setup: Setup, _: str) -> Iterator[Guess]:
             return (*args[:place], 0 * args[place], *args[place + 1 :])
 
         def none(xp: Backend, result: Any, *_: Any, place: int = place) -> Any:
-            empty = result[place]._replace(values=0 * result[place].values)
+            empty = replace(result[place], values=0 * result[place].values)
             return (*result[:place], empty, *result[place + 1 :])
 
         cause, missing = (
@@ -86,7 +87,7 @@ def scaled(setup: Setup, _: str) -> Iterator[Guess]:
     words = changed_arguments("lookup", lambda xp, word, *rest: (factor * word, *rest))
     words |= changed_result(
         "lookup",
-        lambda xp, d, *_: (d[0]._replace(values=factor * d[0].values), *d[1:]),
+        lambda xp, d, *_: (replace(d[0], values=factor * d[0].values), *d[1:]),
     )
     yield Guess(
         "word embeddings are multiplied by √(hidden size)",
