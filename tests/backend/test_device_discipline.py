@@ -145,6 +145,30 @@ def test_a_second_size_of_squares_takes_six_launches(
         assert launches_of_a_layer(model, lengths, rows) == 33 + second
 
 
+def test_a_layers_gradient_is_added_wherever_its_sum_lies(
+    device: CupyBackend, make_model: Any
+) -> None:
+    """In the flat buffer, where vectors are neighbours, and in arrays of their own."""
+    model = make_model(backend=device, dtype="float32")
+    w, flat = (
+        encoder_weights(each, 1).layers[0]
+        for each in (model.parameters, model.parameters.zeros_like())
+    )
+    apart = type(w)(*(device.full(array.shape, 2.0, dtype="float32") for array in w))
+    x = device.to_device(np.random.default_rng(0).normal(size=(70, 12)), "float32")
+    key = DropoutKey(1, 2, 1, 0)
+    y, cache = encoder_layer_forward(device, x, w, (0, 9, 70), settings(model.config), key)
+    _, dw = encoder_layer_backward(device, y, cache)
+    for _ in range(2):
+        accumulate(device, flat, dw)
+    accumulate(device, apart, dw)
+    for name, once in dw.dense(device)._asdict().items():
+        want = device.to_host(once)
+        got, other = (device.to_host(getattr(target, name)) for target in (flat, apart))
+        checks.assert_close(got, 2 * want, 1e-6, name)
+        checks.assert_close(other, 2 + want, 1e-6, name)
+
+
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_a_steady_step_neither_reads_nor_waits(
     device: CupyBackend, make_trainer: Any, monkeypatch: pytest.MonkeyPatch, accumulation: int
