@@ -39,8 +39,11 @@ class Place:
         return self.trace.read(f"weight/{self.full('weight', short)}")
 
     def d(self, short: str) -> Any:
-        kind = f"{self.run}gradient"
-        return self.trace.read(f"{kind}/{self.full(kind, short)}")
+        """The gradient of an activation: 0 where the loss does not see it."""
+        name = self.full(f"{self.run}activation", short)
+        gradient = f"{self.run}gradient/{name}"
+        known = gradient in self.trace.entries
+        return self.trace.read(gradient) if known else np.zeros_like(self(short))
 
     def __call__(self, short: str) -> Any:
         kind = f"{self.run}activation"

@@ -49,7 +49,13 @@ def setups() -> dict[str, Setup]:
     pairs = heads["sentence embedding"]
     labelled = pairs.inputs | {"labels": np.array([0.5, -0.25, 1.0])}
     relu = heads["single-label classification"]
+    both = heads["pre-training"]
+    one = {name: dict(both.inputs) for name in ("next_sentence_label", "labels")}
+    for name, inputs in one.items():
+        del inputs[name]
     return heads | {
+        "pre-training on words alone": both.replace(inputs=one["next_sentence_label"]),
+        "pre-training on relations alone": both.replace(inputs=one["labels"]),
         "sentence embedding, labelled": pairs.replace(inputs=labelled),
         "relu": relu.replace(config=relu.config.replace(hidden_act="relu")),
         "without a padding token": relu.replace(config=relu.config.replace(pad_token_id=None)),
