@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from minibert.checkpoint.safetensors_io import open_safetensors
 from minibert.errors import InputError
 from minibert.io.json_io import read_json_object
-from minibert.verify.budget import UNIT, error_of, parts_of, thinned_part, worst_part
+from minibert.verify.budget import UNIT, error_of, parts_of, section_of, thinned_part, worst_part
 from minibert.verify.names import (
     Target,
     by_shape,
@@ -45,7 +45,7 @@ class Row:
     error: float  # relative L2; NaN where the tensor holds NaN or infinity
     budget: float
     note: str = ""
-    formula: str = ""  # of an activation
+    formula: str = ""  # of an activation or a gradient
 
     @property
     def passed(self) -> bool:
@@ -171,7 +171,7 @@ def compare_one(name: str, mine: Any, trace: Trace, dtype: str) -> Row:
     """One tensor, in the trace's shape, against the trace's."""
     entry, golden = trace.entries[name], trace.read(name)
     budget = entry.budget(dtype) if golden.dtype.kind == "f" else 0.0
-    formula = entry.formula if "activation/" in name else ""
+    formula = entry.formula if section_of(name).endswith(("activation", "gradient")) else ""
     if found := _not_finite(mine):
         return Row(entry.order, name, math.nan, budget, found, formula)
     if isinstance(mine, dict):

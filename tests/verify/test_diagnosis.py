@@ -253,6 +253,11 @@ def test_the_report(nano: Trace) -> None:
     formula = "its formula: bert.pooler·weightᵀ + bias"
     assert text.endswith(f"first out: activation/logits\n{formula}\nlikely cause: a cause")
     assert "loss" not in as_text(comparison, None, only_out=True)
+    gradient = "gradient/bert.pooler.dense"
+    wrong = compare({gradient: nano.read(gradient) + 1}, nano)
+    formula = "d(bert.pooler)·(1 − bert.pooler²)"
+    assert as_text(wrong, None).endswith(f"first out: {gradient}\nits formula: {formula}")
+    assert as_dict(wrong, None)["formula"] == formula
     mine["logits"][0, 0] = math.nan
     said = as_dict(compare(mine, nano), None)
     assert (said["passed"], said["first_out"], said["cause"]) == (False, "activation/logits", None)

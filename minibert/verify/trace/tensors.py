@@ -12,6 +12,7 @@ from minibert.models import Run
 from minibert.packing import unpack
 from minibert.parameters import Layout
 from minibert.verify.trace.catalogue import Row, keep_mask, rows
+from minibert.verify.trace.formulas import of_parameter, worded
 from minibert.verify.trace.record import Call, Recording, record
 from minibert.verify.trace.setup import Setup
 from minibert.verify.trace.training import training_states
@@ -86,13 +87,15 @@ TRAINED = {"parameters": "all parameters", "m": "first moments", "v": "second mo
 def recorded(setup: Setup, recording: Recording, prefix: str) -> Iterator[Tensor]:
     """The tensors of one forward and backward."""
     dropped = bool(prefix)
-    found = [
+    present = [
         (row, call)
         for row in rows(setup.kind.__name__, setup.config)
         if not (row.instead and not dropped) and not (row.call == LOSS and not setup.has_loss)
         for call in [recording.calls.at(row.call)]
         if not row.instead or call.keeps
     ]
+    calls = [call for _, call in present]
+    found = list(zip(worded([row for row, _ in present]), calls, strict=True))
     names = _other_names(setup, {row.name for row, _ in found})
     for row, call in found:
         if row.keep and call.keeps:
@@ -134,6 +137,7 @@ def _backward(
     """Gradients in the order in which a backward finds them; a module's parameters after it."""
     assert recording.gradients is not None
     left = dict(recording.gradients)
+    decoder = next((row for row, _ in found if DECODER in row.aliases), None)
     for row, call in reversed(found):
         gradient = row.gradient and row.gradient(setup.xp, call)
         scale = 0.0
@@ -144,15 +148,19 @@ def _backward(
             meaning = f"gradient of the loss with respect to {row.name}"
             meaning += ON_ALL_ROWS if axes == "columns" else ""
             aliases = (*row.aliases, *names.get(row.name, ()))
-            yield Tensor(f"{prefix}gradient/{row.name}", value, meaning, "", aliases, axes)
+            yield Tensor(
+                f"{prefix}gradient/{row.name}", value, meaning, row.backward, aliases, axes
+            )
         for module in (row.name, *row.aliases):
             for name in (f"{module}.weight", f"{module}.bias"):
                 if name in left:
-                    yield _parameter_gradient(setup, prefix, name, left.pop(name), scale)
+                    formula = of_parameter(name, row, setup.config, decoder)
+                    yield _parameter_gradient(setup, prefix, name, left.pop(name), formula, scale)
     for name, gradient in left.items():
-        yield _parameter_gradient(setup, prefix, name, gradient, 0.0)
+        yield _parameter_gradient(setup, prefix, name, gradient, "", 0.0)
 
 
+DECODER = "cls.predictions.decoder"  # its weight is the word table
 ON_ALL_ROWS = ", looked up once for all rows: the sum over them (of each token it is the sum's)"
 TINY = 1e-6
 
@@ -172,7 +180,7 @@ def _floored(gradients: Iterator[Tensor]) -> Iterator[Tensor]:
 
 
 def _parameter_gradient(
-    setup: Setup, prefix: str, name: str, gradient: Any, scale: float
+    setup: Setup, prefix: str, name: str, gradient: Any, formula: str, scale: float
 ) -> Tensor:
     """The gradient of one parameter.
 
@@ -184,22 +192,8 @@ def _parameter_gradient(
     meaning = "gradient of the loss with respect to this parameter"
     if zero:
         meaning += ": zero in exact arithmetic, since softmax does not see a shift"
-    formula = _padding_row(setup) if name.endswith("word_embeddings.weight") else ""
     full_name, scale = f"{prefix}gradient/{name}", scale if zero else 0.0
     return Tensor(full_name, value, meaning, formula, scale=scale)
-
-
-def _padding_row(setup: Setup) -> str:
-    """What the padding token's row of the word table gets: a rule, no derivative."""
-    config, padding = setup.config, setup.config.pad_token_id
-    if padding is None:
-        return "row i: the sum of gradient/bert.embeddings.sum over the tokens with input_id i"
-    tied = "cls.predictions.bias" in setup.kind.shapes(config)
-    return (
-        f"row i: the sum of gradient/bert.embeddings.sum over the tokens with input_id i, but row "
-        f"{padding} (pad_token_id) gets none of it, even where that token is attended to"
-        + ("; all rows get that of the decoder, which is this table" if tied else "")
-    )
 
 
 def _padded(setup: Setup, recording: Recording, row: Row, value: Any) -> NDArray[Any]:

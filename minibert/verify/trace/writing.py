@@ -72,6 +72,9 @@ CONVENTIONS = (
     "alone. Masked keys have probability 0. Linear weights are (out, in).",
     "Names are those of transformers' modules: activation/NAME is the module's output, "
     "gradient/NAME the loss's gradient with respect to it, or to the parameter NAME.",
+    "In a formula a name may lack the prefix of the tensor's own layer, or that and "
+    "attention.self; d(X) is the gradient of X, 0 where the trace has none, as of a head without "
+    "labels. Under dropout/ everything is of that pass.",
     "error_float32: relative L2 error of NumPy in float32. budget_float32: what is allowed; in "
     "float64 2**-29 of it, in float16 2**13, in bfloat16 2**16 times as much. An error is "
     "measured against the tensor's norm, or against `scale` where that is larger.",
