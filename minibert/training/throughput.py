@@ -55,19 +55,19 @@ def random_matrix(xp: Backend, n: int, dtype: str) -> Array:
 def measured_gemm_rate(xp: Backend, workers: Workers, dtype: str, seconds: float = 0.2) -> float:
     """FLOP/s of large matrix products, all workers at once: the speed limit of this machine."""
     n = BLOCK if xp.name == "numpy" else 8 * BLOCK
-    pairs = [[random_matrix(xp, n, dtype) for _ in range(2)] for _ in range(workers.threads)]
+    operands = [random_matrix(xp, n, dtype)] * workers.threads
 
-    def multiply(pair: list[Array]) -> None:
-        xp.matmul(*pair)
+    def square(x: Array) -> None:
+        xp.matmul(x, x)
 
-    workers.map(multiply, pairs)  # warm up
+    workers.map(square, operands)  # warm up
     xp.synchronize()
     rounds, start = 0, time.perf_counter()
     while time.perf_counter() - start < seconds:
-        workers.map(multiply, pairs)
+        workers.map(square, operands)
         rounds += 1
         xp.synchronize()
-    return rounds * len(pairs) * 2.0 * n**3 / (time.perf_counter() - start)
+    return rounds * len(operands) * 2.0 * n**3 / (time.perf_counter() - start)
 
 
 class Meter:

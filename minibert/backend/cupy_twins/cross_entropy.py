@@ -1,4 +1,4 @@
-"""Cross-entropy and its gradient in one visit: twin of `layers/losses.py` (cross_entropy)."""
+"""Cross-entropy and its gradient in one launch: twin of `layers/losses.py` (cross_entropy)."""
 
 from __future__ import annotations
 

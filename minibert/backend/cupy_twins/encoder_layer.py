@@ -69,16 +69,7 @@ def encoder_layer_forward(
     context, attention = attend(xp, qkv, w.b_qkv, layout, in_squares, chosen)
     a = xp.matmul(context, W.W_o.T)
     h, h_stored, attention_norm = normalise(
-        xp,
-        a,
-        w.b_o,
-        x,
-        w.gamma_attention,
-        w.beta_attention,
-        s.eps,
-        kept[0],
-        *chosen,
-        stored=True,
+        xp, a, w.b_o, x, w.gamma_attention, w.beta_attention, s.eps, kept[0], *chosen, stored=True
     )
     f = xp.matmul(h_stored, W.W_in.T)
     g = activate(xp, f, w.b_in, s.activation, slope=f if xp.keeps_caches else None)
@@ -137,9 +128,8 @@ class LayerGradient(Deferred):
     sums: ColumnSums
 
     def dense(self, xp: Backend) -> Any:
-        matrices = {
-            name: xp.matmul(a.T, b, dtype="float32") for name, (a, b) in self._factors().items()
-        }
+        factors = self.factors._asdict().items()
+        matrices = {name: xp.matmul(a.T, b, dtype="float32") for name, (a, b) in factors}
         places, columns = _places(self.w)
         sums = self.sums.finish(xp, xp.empty(columns, dtype="float32"))
         vectors = {n: sums[at : at + getattr(self.w, n).size] for n, at in places.items()}
@@ -149,13 +139,10 @@ class LayerGradient(Deferred):
         vectors = [getattr(target, name) for name in VECTORS]
         if not _neighbours(vectors):
             return xp.add_to(target, self.dense(xp))
-        for name, (a, b) in self._factors().items():
+        for name, (a, b) in self.factors._asdict().items():
             xp.matmul(a.T, b, out=getattr(target, name), add=True)
         self.sums.finish(xp, vectors[0], add=True)
         return None
-
-    def _factors(self) -> dict[str, tuple[Array, Array]]:
-        return self.factors._asdict()
 
 
 def _places(w: Any) -> tuple[dict[str, int], int]:
@@ -179,7 +166,7 @@ def _stored(xp: Backend, w: Any, x: Array) -> tuple[Matrices, Array]:
         return Matrices(*given[:-1]), x
     room = xp.empty(sum(array.size for array in given), dtype=xp.storage)
     pairs = [argument for array in given for argument in (array, array.size)]
-    threads = -(-room.size // 8)
+    threads = -(-room.size // 8)  # which a thread asks for at once
     launch(xp.module, "convert", "convert", threads, *pairs, room, threads, storage=xp.storage)
     stored, at = [], 0
     for array in given:

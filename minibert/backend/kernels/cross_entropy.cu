@@ -1,4 +1,4 @@
-// Cross-entropy and its gradient in one visit, as layers/losses.py defines them. One warp a row.
+// Cross-entropy and its gradient in one launch, as layers/losses.py defines them. One warp a row.
 #include "warp.cuh"
 #include "in_flight.cuh"
 

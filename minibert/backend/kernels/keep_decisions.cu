@@ -21,6 +21,25 @@ __device__ Block philox4x64_10(Block c, word key0, word key1) {
     return c;
 }
 
+// Block number `block` of a stream, counted from one, as NumPy's generator does.
+__device__ Block draw(word block, word stream, word step, word seed, word site) {
+    return philox4x64_10(Block{{block + 1, stream, step, 0}}, seed, site);
+}
+
+// One of a block's 16 decisions.
+__device__ bool keeps(const Block& random, int piece, word threshold) {
+    return (random.w[piece / 4] >> (16 * (piece % 4)) & 0xFFFF) >= threshold;
+}
+
+// All 16 as bits.
+__device__ unsigned short all_of(const Block& random, word threshold) {
+    unsigned bits = 0;
+    for (int piece = 0; piece < 16; ++piece) {
+        bits |= (unsigned)keeps(random, piece, threshold) << piece;
+    }
+    return bits;
+}
+
 // keep (count,): decisions first … first + count − 1 of the stream. Their first block is first/16;
 // the threads of the grid serve the `blocks` blocks from there on.
 extern "C" __global__ void keep_decisions(
@@ -29,24 +48,11 @@ extern "C" __global__ void keep_decisions(
     word thread = (word)blockIdx.x * blockDim.x + threadIdx.x;
     if (thread >= blocks) return;
     word block = first / 16 + thread;
-    // Counted from one, as NumPy's generator does.
-    Block random = philox4x64_10(Block{{block + 1, stream, step, 0}}, seed, site);
+    Block random = draw(block, stream, step, seed, site);
     for (int piece = 0; piece < 16; ++piece) {
         word place = 16 * block + piece - first;  // before `first` it wraps, and is ≥ count
-        if (place < count) {
-            keep[place] = (random.w[piece / 4] >> (16 * (piece % 4)) & 0xFFFF) >= threshold;
-        }
+        if (place < count) keep[place] = keeps(random, piece, threshold);
     }
-}
-
-// 16 decisions as bits.
-__device__ unsigned short kept_of(Block random, word threshold) {
-    unsigned kept = 0;
-    for (int piece = 0; piece < 16; ++piece) {
-        word drawn = random.w[piece / 4] >> (16 * (piece % 4)) & 0xFFFF;
-        kept |= (unsigned)(drawn >= threshold) << piece;
-    }
-    return kept;
 }
 
 // Decisions as bits, of rows and of attention's squares; either may be none. Word w of bits (sites,
@@ -60,14 +66,14 @@ extern "C" __global__ void keep_bits(
     word step) {
     word thread = (word)blockIdx.x * blockDim.x + threadIdx.x;
     if (thread < sites * words) {
-        Block place = {{thread % words + first / 16 + 1, 0, step, 0}};
-        bits[thread] = kept_of(philox4x64_10(place, seed, site + thread / words), threshold);
+        Block random = draw(thread % words + first / 16, 0, step, seed, site + thread / words);
+        bits[thread] = all_of(random, threshold);
         return;
     }
     thread -= sites * words;
     if (thread >= G * square_words) return;
     word g = thread / square_words, w = thread % square_words;
     if (16 * w >= (word)counts[g]) return;
-    Block place = {{w + 1, stream + starts[g], step, 0}};
-    square_bits[thread] = kept_of(philox4x64_10(place, seed, square_site), square_threshold);
+    Block random = draw(w, stream + starts[g], step, seed, square_site);
+    square_bits[thread] = all_of(random, square_threshold);
 }

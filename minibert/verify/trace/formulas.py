@@ -52,7 +52,7 @@ def of_parameter(name: str, row: Row, config: BertConfig, decoder: Row | None) -
     decoder: that of a decoder whose weight is the word table.
     """
     if name.endswith("_embeddings.weight"):
-        return _of_table(short(row.name), config, decoder)
+        return _of_table(row, config, decoder)
     y, summed = short(row.name), f"over the {row.axes}"
     x = row.formula.partition("·weight")[0]
     if name.endswith(".bias"):
@@ -62,11 +62,11 @@ def of_parameter(name: str, row: Row, config: BertConfig, decoder: Row | None) -
     return f"d({y})ᵀ·{x}, summed {summed}"
 
 
-def _of_table(name: str, config: BertConfig, decoder: Row | None) -> str:
+def _of_table(row: Row, config: BertConfig, decoder: Row | None) -> str:
     """What each row of a table gets; that the padding token's gets nothing is no derivative."""
-    padding = config.pad_token_id
+    name, padding = short(row.name), config.pad_token_id
     if name == "position_embeddings":
-        return "row s: Σ d(sum) over the tokens in column s"
+        return row.backward  # by columns too
     if name == "token_type_embeddings":
         return "row i: Σ d(sum) over the tokens with token_type_id i"
     formula = "row i: Σ d(sum) over the tokens with input_id i"
